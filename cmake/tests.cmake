@@ -1,0 +1,18 @@
+# Unit tests: one executable a folder of tests/unit, linked with the module of the same name.
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+file(GLOB unit_folders CONFIGURE_DEPENDS LIST_DIRECTORIES true ${PROJECT_SOURCE_DIR}/tests/unit/*)
+foreach(folder IN LISTS unit_folders)
+  get_filename_component(name ${folder} NAME)
+  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cpp)
+  if(NOT IS_DIRECTORY ${folder} OR NOT sources)
+    continue()
+  endif()
+  add_executable(test_${name} ${sources})
+  target_link_libraries(test_${name} PRIVATE mlxs_${name} GTest::gtest_main GTest::gmock)
+  target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  mlxs_strict(test_${name})
+  gtest_discover_tests(test_${name} TEST_PREFIX "unit.${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS unit TIMEOUT 300)
+endforeach()
+include(${PROJECT_SOURCE_DIR}/cmake/python_tests.cmake OPTIONAL)

@@ -1,0 +1,230 @@
+// The op set: everything a transformer step needs, coarse enough that a backend can fuse and batch.
+// A model's forward pass is written with these ops only; cpu/, cuda/ and mlx/ implement them.
+// One thread (the engine thread of the device) makes every call. See docs/journey.md for an op's place in a step.
+//
+// Conventions: activations are 2-D, row-major, [num_rows, columns]; one row a token. Weights are [out, in] as in files.
+// Ops are eager within a step (begin_step … end_step); a backend may record, fuse or reorder as long as the values
+// that come out are the same. Failures (memory) throw Error at begin_step or at load, never in the middle of a step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/types.h"
+
+namespace mlxs {
+
+class WeightCache;  // backend/weight_cache.h: packed weights on disk, mapped
+
+// ---------------------------------------------------------------- values
+
+// A device tensor of the current step: a handle into the step arena, invalid after the next begin_step.
+struct Tensor {
+  void* handle = nullptr;  // backend's own; on the CPU a pointer to the first element
+  std::int32_t rows = 0;
+  std::int32_t columns = 0;
+  explicit operator bool() const { return handle != nullptr; }
+};
+
+// A tensor as it lies in a file: row-major [rows, columns], `bytes` = rows × row_bytes(type, columns). 1-D: rows = 1.
+struct RawWeight {
+  std::string_view name;
+  DType type = DType::kF32;
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::span<const std::byte> bytes;
+};
+
+// A weight in the backend's own layout. Opaque; immutable; safe to share between steps. Destroyed with the model.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  std::int64_t rows() const { return rows_; }        // outputs
+  std::int64_t columns() const { return columns_; }  // inputs
+  std::size_t packed_bytes() const { return packed_bytes_; }
+
+ protected:
+  std::int64_t rows_ = 0, columns_ = 0;
+  std::size_t packed_bytes_ = 0;
+};
+using WeightPtr = std::unique_ptr<Weight>;
+
+enum class WeightUse {
+  kMatrix,     // linear(): packed into tiles
+  kVector,     // norm gains, biases: kept in f32
+  kEmbedding,  // embed() and, when tied, linear(): one packed copy serves both
+};
+
+// ---------------------------------------------------------------- KV tensors
+
+// The KV tensors of one loaded model; pages are numbered 0 … num_pages-1 (kv/ hands the numbers out).
+struct KvSpec {
+  std::int32_t layers = 0;
+  std::int32_t kv_heads = 0;
+  std::int32_t key_dim = 0;    // per head
+  std::int32_t value_dim = 0;  // per head
+  std::int32_t num_pages = 0;
+  DType type = DType::kBF16;   // kBF16, or kI8 with per-token scales where the backend offers it
+};
+
+class KvStore {
+ public:
+  virtual ~KvStore() = default;
+  virtual std::size_t bytes() const = 0;
+};
+
+// ---------------------------------------------------------------- the ragged batch of a step
+
+// One sequence's rows in this step: `num_rows` consecutive tokens that start at row `first_row`, whose first token has
+// position `start`. After the step its KV holds start + num_rows tokens, in `pages` (ceil of that / 16 entries at least).
+struct SequenceSpan {
+  std::int32_t first_row = 0;
+  std::int32_t num_rows = 0;
+  std::int32_t start = 0;
+  std::span<const PageId> pages;
+};
+
+// Prefill chunks and decode rows mixed in any order. The spans must outlive end_step.
+struct Batch {
+  std::span<const TokenId> tokens;             // [num_rows]
+  std::span<const std::int32_t> positions;     // [num_rows]
+  std::span<const SequenceSpan> sequences;     // cover the rows exactly, in order
+  std::span<const std::int32_t> sampled_rows;  // rows whose logits are wanted, ascending
+  KvStore* kv = nullptr;
+};
+
+// ---------------------------------------------------------------- op parameters
+
+struct NormSpec {
+  enum class Kind { kRms, kLayer } kind = Kind::kRms;
+  const Weight* gain = nullptr;  // [columns]
+  const Weight* bias = nullptr;  // layer norm only
+  float epsilon = 1e-5f;
+  bool unit_offset = false;      // gain is stored as (gain - 1), as Gemma does
+};
+
+enum class Activation { kNone, kSilu, kGeluTanh, kGelu };
+
+// y = epilogue(prologue(x) · Wᵀ + bias). Order: norm → matmul → bias → gate or activation → scale → + residual.
+struct LinearSpec {
+  const NormSpec* norm = nullptr;      // applied to x first
+  const Weight* bias = nullptr;        // [out]
+  Activation activation = Activation::kNone;
+  // W is [2·n, in], gate rows first, then up rows; y[:, i] = activation(gate_i) · up_i, so y has n columns.
+  bool gated = false;
+  Tensor residual{};                   // [rows, out], added last; y may reuse its memory
+};
+
+struct RopeSpec {
+  std::int32_t dims = 0;               // rotated dims of each head; 0: no rotation
+  bool interleaved = false;            // pairs (2i, 2i+1) as GGUF llama stores; false: (i, i + dims/2), "NeoX"
+  std::span<const float> inverse_frequencies;  // [dims/2]; the scalings (llama3, yarn, …) are folded in by the model
+  float magnitude = 1.0f;              // multiplies cos and sin (yarn, longrope)
+};
+
+struct AttentionSpec {
+  std::int32_t layer = 0;
+  std::int32_t heads = 0;
+  std::int32_t kv_heads = 0;           // heads % kv_heads == 0
+  std::int32_t key_dim = 0;            // per head
+  std::int32_t value_dim = 0;          // per head
+  float scale = 0.0f;                  // multiplies q·k
+  RopeSpec rope;
+  const NormSpec* query_norm = nullptr;  // per head, before rope (Qwen3, Gemma3)
+  const NormSpec* key_norm = nullptr;
+  bool causal = true;                  // false: every row of a sequence sees all rows (encoders)
+  std::int32_t window = 0;             // > 0: a token sees itself and window-1 tokens before it
+  float soft_cap = 0.0f;               // > 0: scores become cap · tanh(s / cap)
+  const Weight* sinks = nullptr;       // [heads]: an extra logit in the softmax denominator (gpt-oss)
+};
+
+// ---------------------------------------------------------------- sampling
+
+struct TokenBias {
+  TokenId token;
+  float bias;
+};
+struct TokenCount {
+  TokenId token;
+  std::int32_t generated;  // times it was generated so far; 0: it only stands in the prompt
+};
+
+// One row's sampling. Order: bias and mask → penalties → temperature → top_k → top_p → min_p → draw.
+struct SampleRow {
+  float temperature = 0.0f;   // 0: greedy, ties to the lowest id
+  std::int32_t top_k = 0;     // 0: off
+  float top_p = 1.0f;         // 1: off
+  float min_p = 0.0f;         // 0: off
+  float repetition_penalty = 1.0f;  // over prompt and generated tokens (CTRL, Keskar et al. 2019)
+  float presence_penalty = 0.0f;    // over generated tokens, OpenAI's definition
+  float frequency_penalty = 0.0f;
+  std::uint64_t seed = 0;     // with `draw` it determines the draw on every run and batch composition
+  std::uint64_t draw = 0;     // index of the generated token
+  std::int32_t top_logprobs = -1;   // -1: none; 0: the chosen token's only; n: the n best too
+  std::span<const TokenBias> bias;
+  std::span<const TokenCount> counts;        // needed if a penalty is on
+  std::span<const std::uint32_t> allowed;    // bit per token, 1 = allowed; empty: all
+};
+
+struct TokenLogprob {
+  TokenId token;
+  float logprob;
+};
+
+struct Sampled {
+  TokenId token = -1;
+  float logprob = 0.0f;                // of the raw distribution (log-softmax of the logits before the spec above)
+  std::vector<TokenLogprob> top;       // best first, of the raw distribution
+  bool invalid = false;                // the row's logits held NaN, or nothing was allowed: the request must end
+};
+
+// ---------------------------------------------------------------- the backend
+
+struct DeviceInfo {
+  std::string name;           // "cpu"
+  std::string description;    // "2 threads, amx+avx512"
+  std::size_t memory_bytes;   // total memory of the device
+  std::size_t free_bytes;     // available now
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual DeviceInfo device() const = 0;
+
+  // Load time ------------------------------------------------------------------------------------------------
+  // Packs one weight, or several whose outputs are stacked (qkv; gate and up), into this backend's layout. All parts have
+  // the same columns; types may differ. With a cache, an entry `key` that fits is mapped instead of packed again.
+  // Throws kModelLoad on a type without a kernel, naming it.
+  virtual WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) = 0;
+  virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
+  virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
+
+  // One step -------------------------------------------------------------------------------------------------
+  virtual void begin_step(const Batch& batch) = 0;
+  virtual Tensor embed(const Weight& table, float scale = 1.0f) = 0;             // → [num_rows, hidden]
+  virtual Tensor norm(Tensor x, const NormSpec& spec) = 0;                       // → like x
+  virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
+  // qkv: [num_rows, heads·key_dim + kv_heads·(key_dim + value_dim)]. QK-norm, rope, append K and V to the pages, then
+  // paged attention over everything the row may see. → [num_rows, heads·value_dim]
+  virtual Tensor attention(Tensor qkv, const AttentionSpec& spec) = 0;
+  virtual Tensor gather_sampled(Tensor x) = 0;                                   // → [num_sampled, columns]
+  // Final projection in f32, soft-capped if cap > 0: → [num_sampled, vocabulary]
+  virtual Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap = 0.0f) = 0;
+  // rows.size() == logits.rows. Results are valid after end_step.
+  virtual void sample(Tensor logits, std::span<const SampleRow> rows) = 0;
+  // Ends the step, waits for it, and returns what sample() drew (empty if it was not called).
+  virtual std::span<const Sampled> end_step() = 0;
+
+  // Copies a tensor of the current step to the host (tests, embeddings, logits for oracles); out: rows·columns floats.
+  virtual void read(Tensor tensor, std::span<float> out) = 0;
+};
+
+}  // namespace mlxs

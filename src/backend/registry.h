@@ -1,0 +1,21 @@
+// Which backend runs: picks and makes one by name. The only place that knows them all.
+// Thread-safe; fails with kInvalidArgument that lists the names this binary was built with.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace mlxs {
+
+struct BackendOptions {
+  int threads = 0;  // compute threads of the CPU backend; 0: one a physical core, at most 16
+};
+
+// name: "auto", "cpu". "auto" takes the best that this machine can run.
+std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOptions& options = {});
+std::vector<std::string_view> backend_names();
+
+}  // namespace mlxs
