@@ -136,7 +136,7 @@ struct AttentionSpec {
   std::int32_t key_dim = 0;            // per head
   std::int32_t value_dim = 0;          // per head
   float scale = 0.0f;                  // multiplies q·k
-  RopeSpec rope;
+  RopeSpec rope{};
   const NormSpec* query_norm = nullptr;  // per head, before rope (Qwen3, Gemma3)
   const NormSpec* key_norm = nullptr;
   bool causal = true;                  // false: every row of a sequence sees all rows (encoders)
@@ -192,6 +192,7 @@ struct DeviceInfo {
   std::string description;    // "2 threads, amx+avx512"
   std::size_t memory_bytes;   // total memory of the device
   std::size_t free_bytes;     // available now
+  std::string packed_layout = {};  // name and version of the packed weights' layout: the key of the weight cache
 };
 
 class Backend {

@@ -14,7 +14,8 @@ void init_logging(std::string_view level_override) {
     if (const char* value = std::getenv(variable)) name = value;
   }
   if (name.empty()) name = "info";
-  auto logger = std::make_shared<spdlog::logger>("mlxs", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>("mlxs", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));

@@ -1,5 +1,6 @@
 // A model: its configuration, its weights in backend layout, and its forward pass over one ragged batch.
-// Owned by the engine; used by the engine thread only. A family is one file (llama.cpp, …) that registers a loader here.
+// Owned by the engine; used by the engine thread only. A family is one file (llama.cpp, …) that registers a
+// loader here.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,11 @@ struct ModelConfig {
   std::int32_t hidden = 0;
   std::int32_t heads = 0;
   std::int32_t kv_heads = 0;
-  std::int32_t key_dim = 0;      // per head
-  std::int32_t value_dim = 0;    // per head
+  std::int32_t key_dim = 0;    // per head
+  std::int32_t value_dim = 0;  // per head
   std::int32_t feed_forward = 0;
   std::int32_t vocabulary = 0;
-  std::int32_t context = 0;      // tokens the model was trained for
+  std::int32_t context = 0;  // tokens the model was trained for
   float norm_epsilon = 1e-5f;
   float rope_base = 10000.0f;
   std::int32_t rope_dims = 0;
@@ -35,7 +36,7 @@ class Model {
   virtual ~Model() = default;
   const ModelConfig& config() const { return config_; }
   // Between begin_step and end_step: logits of the batch's sampled rows, [num_sampled, vocabulary].
-  virtual Tensor forward(Backend& backend, const Batch& batch) = 0;
+  virtual Tensor forward(Backend& backend) = 0;
   std::size_t weight_bytes() const { return weight_bytes_; }
 
  protected:
@@ -43,8 +44,8 @@ class Model {
   std::size_t weight_bytes_ = 0;
 };
 
-// Reads the config, checks every shape against it, packs the weights. Throws kModelLoad: an architecture without a family
-// (lists the supported), a missing tensor (names it), a shape that contradicts the config.
+// Reads the config, checks every shape against it, packs the weights. Throws kModelLoad: an architecture
+// without a family (lists the supported), a missing tensor (names it), a shape that contradicts the config.
 std::unique_ptr<Model> load_model(const ModelFile& file, Backend& backend, WeightCache* cache);
 std::vector<std::string_view> supported_architectures();
 

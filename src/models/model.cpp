@@ -1,0 +1,43 @@
+#include "models/model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "mlxs/error.h"
+#include "models/families.h"
+
+namespace mlxs {
+namespace {
+
+struct Family {
+  std::string_view architecture;
+  std::unique_ptr<Model> (*load)(const ModelFile&, Backend&, WeightCache*);
+};
+
+constexpr std::array kFamilies{
+    Family{"llama", load_llama},
+};
+
+}  // namespace
+
+std::vector<std::string_view> supported_architectures() {
+  std::vector<std::string_view> names;
+  for (const Family& family : kFamilies) names.push_back(family.architecture);
+  return names;
+}
+
+std::unique_ptr<Model> load_model(const ModelFile& file, Backend& backend, WeightCache* cache) {
+  const auto family = std::ranges::find(kFamilies, file.architecture(), &Family::architecture);
+  if (family == kFamilies.end()) {
+    throw Error(
+        ErrorCode::kModelLoad,
+        fmt::format("{}: architecture '{}' is not supported", file.path().string(), file.architecture()),
+        fmt::format("supported: {}", fmt::join(supported_architectures(), ", ")));
+  }
+  return family->load(file, backend, cache);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,93 @@
+#include "models/weight_loader.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+
+#include "mlxs/error.h"
+
+namespace mlxs {
+namespace {
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
+}
+
+}  // namespace
+
+RawWeight WeightLoader::take(std::string_view name, std::initializer_list<std::int64_t> shape) {
+  const TensorInfo* tensor = file_.find_tensor(name);
+  if (tensor == nullptr) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("{}: tensor '{}' is missing", file_.path().string(), name),
+                "the file is incomplete or of another architecture: convert or download it again");
+  }
+  if (!std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end())) {
+    throw Error(
+        ErrorCode::kModelLoad,
+        fmt::format("{}: tensor '{}' has shape {}, the configuration asks for {}", file_.path().string(),
+                    name, shape_text(tensor->shape), shape_text(std::span(shape.begin(), shape.size()))),
+        "metadata and tensors contradict each other: convert the model again");
+  }
+  used_.insert(tensor->name);
+  const bool flat = shape.size() == 1;
+  return RawWeight{tensor->name, tensor->type, flat ? 1 : *shape.begin(), *(shape.end() - 1), tensor->bytes};
+}
+
+WeightPtr WeightLoader::prepare(std::span<const RawWeight> parts, WeightUse use) {
+  WeightPtr weight = backend_.prepare(parts, use, cache_);
+  packed_bytes_ += weight->packed_bytes();
+  return weight;
+}
+
+WeightPtr WeightLoader::matrix(std::string_view name, std::int64_t rows, std::int64_t columns) {
+  const RawWeight raw = take(name, {rows, columns});
+  return prepare({&raw, 1}, WeightUse::kMatrix);
+}
+
+WeightPtr WeightLoader::stacked(std::initializer_list<std::pair<std::string, std::int64_t>> parts,
+                                std::int64_t columns) {
+  std::vector<RawWeight> raw;
+  raw.reserve(parts.size());
+  for (const auto& [name, rows] : parts) raw.push_back(take(name, {rows, columns}));
+  return prepare(raw, WeightUse::kMatrix);
+}
+
+WeightPtr WeightLoader::vector(std::string_view name, std::int64_t size) {
+  const RawWeight raw = take(name, {size});
+  return prepare({&raw, 1}, WeightUse::kVector);
+}
+
+WeightPtr WeightLoader::embedding(std::string_view name, std::int64_t rows, std::int64_t columns) {
+  const RawWeight raw = take(name, {rows, columns});
+  return prepare({&raw, 1}, WeightUse::kEmbedding);
+}
+
+std::vector<float> WeightLoader::optional_floats(std::string_view name, std::int64_t size) {
+  if (!has(name)) return {};
+  const RawWeight raw = take(name, {size});
+  if (raw.type != DType::kF32) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("{}: tensor '{}' is {}, expected F32",
+                                                   file_.path().string(), name, dtype_info(raw.type).name));
+  }
+  std::vector<float> values(static_cast<std::size_t>(size));
+  std::memcpy(values.data(), raw.bytes.data(), raw.bytes.size());
+  return values;
+}
+
+void WeightLoader::expect_all_used() const {
+  std::vector<std::string_view> left;
+  for (const TensorInfo& tensor : file_.tensors()) {
+    if (!used_.contains(tensor.name)) left.push_back(tensor.name);
+  }
+  if (left.empty()) return;
+  const std::size_t total = left.size();
+  if (left.size() > 5) left.resize(5);
+  throw Error(
+      ErrorCode::kModelLoad,
+      fmt::format("{}: {} tensor(s) have no place in the architecture '{}': {}{}", file_.path().string(),
+                  total, file_.architecture(), fmt::join(left, ", "), total > left.size() ? ", …" : ""),
+      "leaving them out would change the answers; this variant is not supported yet");
+}
+
+}  // namespace mlxs
