@@ -1,7 +1,7 @@
 # mlxs_module(NAME DEPENDS <modules> LIBS <targets>): one static library from src/NAME, with only the arrows it names.
 
 function(mlxs_strict target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wno-missing-field-initializers
     $<$<BOOL:${MLXS_WERROR}>:-Werror>)
 endfunction()
 
@@ -23,6 +23,7 @@ endfunction()
 function(mlxs_module name)
   cmake_parse_arguments(ARG "" "" "DEPENDS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/cli/main\\.cpp$")
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
     list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|amx)\\.cpp$")
   endif()
@@ -30,7 +31,7 @@ function(mlxs_module name)
   mlxs_isa_flags(${sources})
   target_include_directories(mlxs_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
-    $<INSTALL_INTERFACE:include>)
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   list(TRANSFORM ARG_DEPENDS PREPEND mlxs_)
   target_link_libraries(mlxs_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBS})
   mlxs_strict(mlxs_${name})

@@ -1,6 +1,6 @@
-// The engine: loads models and turns prompts into token streams. The public C++ API; needs only the standard library.
-// An Engine owns one device, its models and the engine thread that runs every step. All methods are thread-safe and throw
-// mlxs::Error. Generators may outlive neither the Engine nor dispose().
+// The engine: loads models and turns prompts into token streams. The public C++ API; needs only the standard
+// library. An Engine owns one device, its models and the engine thread that runs every step. All methods are
+// thread-safe and throw mlxs::Error. Generators may outlive neither the Engine nor dispose().
 #pragma once
 
 #include <chrono>
@@ -20,31 +20,31 @@
 namespace mlxs {
 
 struct EngineOptions {
-  std::string backend = "auto";          // "auto", "cpu"
-  int threads = 0;                       // compute threads; 0: one a physical core
-  std::uint64_t kv_cache_bytes = 0;      // 0: what one context of every running request may need, within memory
-  int max_running = 64;                  // sequences that run at once, per model; 1 … 4096
-  int max_queue_depth = 1000;            // waiting requests per model
-  int token_budget = 512;                // tokens of one step; 16 … 65536
+  std::string backend = "auto";      // "auto", "cpu"
+  int threads = 0;                   // compute threads; 0: one a physical core
+  std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
+  int max_running = 64;              // sequences that run at once, per model; 1 … 4096
+  int max_queue_depth = 1000;        // waiting requests per model
+  int token_budget = 512;            // tokens of one step; 16 … 65536
   int max_loaded_models = 5;
   bool prefix_cache = true;
-  std::string cache_dir;                 // packed weights and pulled models; empty: the user's cache directory
+  std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory
   std::shared_ptr<EngineObserver> observer;  // told of requests and steps; may be null
 };
 
 struct LoadOptions {
-  std::string model;                     // a path, an alias or "org/repo"
-  std::string served_name;               // empty: the alias, or the file's stem
-  int context_length = 0;                // 0: the model's own; more than that is refused
+  std::string model;        // a path, an alias or "org/repo"
+  std::string served_name;  // empty: the alias, or the file's stem
+  int context_length = 0;   // 0: the model's own; more than that is refused
 };
 
 struct ModelInfo {
-  std::string id;                        // the served name
+  std::string id;  // the served name
   std::string path;
   std::string architecture;
-  std::string quantization;              // the most used tensor type: "Q4_1"
+  std::string quantization;  // the most used tensor type: "Q4_1"
   std::int64_t parameter_count = 0;
-  std::uint64_t weight_bytes = 0;        // packed
+  std::uint64_t weight_bytes = 0;  // packed
   std::uint64_t kv_bytes = 0;
   int context_length = 0;
   int vocabulary = 0;
@@ -54,12 +54,12 @@ struct ModelInfo {
 };
 
 struct ChatMessage {
-  std::string role;                      // "system", "user", "assistant"
+  std::string role;  // "system", "user", "assistant"
   std::string content;
 };
 struct ChatPrompt {
   std::vector<ChatMessage> messages;
-  std::string messages_json;             // if set, used instead: a JSON array, passed to the template as it is
+  std::string messages_json;  // if set, used instead: a JSON array, passed to the template as it is
   bool add_generation_prompt = true;
 };
 struct TokenPrompt {
@@ -71,25 +71,25 @@ using Prompt = std::variant<std::string, ChatPrompt, TokenPrompt>;
 enum class RequestPriority { kCritical, kHigh, kNormal, kLow };
 
 struct GenerateParams {
-  std::string model;                     // a loaded model's id
+  std::string model;  // a loaded model's id
   Prompt prompt;
-  std::optional<int> max_tokens;         // unset: up to the context's end
-  float temperature = 0.7f;              // 0 … 2; 0 is greedy
-  int top_k = 0;                         // 0: off
-  float top_p = 1.0f;                    // (0, 1]
-  float min_p = 0.0f;                    // [0, 1)
-  float presence_penalty = 0.0f;         // -2 … 2
-  float frequency_penalty = 0.0f;        // -2 … 2
-  float repetition_penalty = 1.0f;       // > 0
-  std::optional<std::uint64_t> seed;     // unset: random
-  std::vector<std::string> stop;         // at most 16, none empty
+  std::optional<int> max_tokens;      // unset: up to the context's end
+  float temperature = 0.7f;           // 0 … 2; 0 is greedy
+  int top_k = 0;                      // 0: off
+  float top_p = 1.0f;                 // (0, 1]
+  float min_p = 0.0f;                 // [0, 1)
+  float presence_penalty = 0.0f;      // -2 … 2
+  float frequency_penalty = 0.0f;     // -2 … 2
+  float repetition_penalty = 1.0f;    // > 0
+  std::optional<std::uint64_t> seed;  // unset: random
+  std::vector<std::string> stop;      // at most 16, none empty
   std::vector<std::int32_t> stop_token_ids;
   std::vector<std::pair<std::int32_t, float>> logit_bias;  // -100 … 100
-  int top_logprobs = -1;                 // -1: none; 0 … 20: the chosen token's and this many of the best
+  int top_logprobs = -1;  // -1: none; 0 … 20: the chosen token's and this many of the best
   bool ignore_eos = false;
   RequestPriority priority = RequestPriority::kNormal;
-  std::string user;                      // tenant label
-  std::string request_id;                // for logs; empty: made up
+  std::string user;        // tenant label
+  std::string request_id;  // for logs; empty: made up
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
@@ -97,48 +97,49 @@ std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", 
 
 struct GenerationStats {
   int prompt_tokens = 0;
-  int cached_prompt_tokens = 0;          // of these, KV found in the prefix cache
+  int cached_prompt_tokens = 0;  // of these, KV found in the prefix cache
   int generated_tokens = 0;
-  double queue_seconds = 0;              // arrival → first step
-  double ttft_seconds = 0;               // arrival → first token
-  double total_seconds = 0;              // arrival → end
-  double tokens_per_second = 0;          // after the first token
+  double queue_seconds = 0;      // arrival → first step
+  double ttft_seconds = 0;       // arrival → first token
+  double total_seconds = 0;      // arrival → end
+  double tokens_per_second = 0;  // after the first token
 };
 
 struct TokenAlternative {
   std::int32_t token_id = -1;
   float logprob = 0;
-  std::string bytes;                     // what the token stands for
+  std::string bytes;  // what the token stands for
 };
 
 struct Chunk {
   enum class Type { kToken, kDone, kError } type = Type::kToken;
-  std::string text;                      // whole characters; may be empty while one is incomplete
-  std::int32_t token_id = -1;            // -1: text that was held back (end of the answer)
+  std::string text;            // whole characters; may be empty while one is incomplete
+  std::int32_t token_id = -1;  // -1: text that was held back (end of the answer)
   std::optional<float> logprob;
-  std::string token_bytes;               // with logprob
+  std::string token_bytes;  // with logprob
   std::vector<TokenAlternative> top_logprobs;
-  FinishReason finish = FinishReason::kStop;      // done
-  GenerationStats stats;                          // done and error
-  ErrorCode error_code = ErrorCode::kInternal;    // error
+  FinishReason finish = FinishReason::kStop;    // done
+  GenerationStats stats;                        // done and error
+  ErrorCode error_code = ErrorCode::kInternal;  // error
   std::string error_message;
 };
 
 // A running request as a stream: token chunks, then exactly one done or error chunk, then the end.
-// One consumer thread at a time. Destroying it cancels the request and frees its slot and pages within one step.
+// One consumer thread at a time. Destroying it cancels the request and frees its slot and pages within one
+// step.
 class Generator {
  public:
   ~Generator();
   Generator(const Generator&) = delete;
   Generator& operator=(const Generator&) = delete;
 
-  std::optional<Chunk> next();           // blocks; nullopt after the last chunk
+  std::optional<Chunk> next();  // blocks; nullopt after the last chunk
   enum class Poll { kChunk, kPending, kEnd };
-  Poll try_next(Chunk& out);             // never blocks
-  // Called once, from the engine thread, when try_next would no longer answer kPending; must not block. Set again to be
-  // called again. Called at once, on this thread, if something is there already.
+  Poll try_next(Chunk& out);  // never blocks
+  // Called once, from the engine thread, when try_next would no longer answer kPending; must not block. Set
+  // again to be called again. Called at once, on this thread, if something is there already.
   void notify_when_ready(std::function<void()> callback);
-  void cancel();                         // ends with a done chunk, finish kCancelled
+  void cancel();  // ends with a done chunk, finish kCancelled
   int prompt_tokens() const;
 
  private:
@@ -165,11 +166,11 @@ struct EngineSchedulerStats {
 };
 
 struct EngineHealth {
-  bool live = false;                     // the engine thread runs
-  bool ready = false;                    // a model is loaded and the loop is idle or completed a step recently
-  std::string reason;                    // why not ready
+  bool live = false;   // the engine thread runs
+  bool ready = false;  // a model is loaded and the loop is idle or completed a step recently
+  std::string reason;  // why not ready
   int active_requests = 0;
-  double last_step_age_seconds = 0;      // 0 while idle
+  double last_step_age_seconds = 0;  // 0 while idle
 };
 
 class Engine {
@@ -181,29 +182,33 @@ class Engine {
 
   // Idempotent: a loaded model is returned as it is; concurrent loads of one model share the work.
   ModelInfo load_model(const LoadOptions& options);
-  void unload_model(std::string_view id);        // unknown ids are ignored; running requests end with an error
+  void unload_model(std::string_view id);  // unknown ids are ignored; running requests end with an error
   std::vector<ModelInfo> list_models() const;
   ModelInfo model_info(std::string_view id) const;  // kModelNotFound with near names
 
-  // Validates every parameter (kInvalidArgument names it; kContextOverflow gives both numbers), tokenizes, queues.
+  // Validates every parameter (kInvalidArgument names it; kContextOverflow gives both numbers), tokenizes,
+  // queues.
   std::unique_ptr<Generator> create_generator(const GenerateParams& params);
   GenerateResult generate(const GenerateParams& params);
 
-  std::vector<std::int32_t> tokenize(std::string_view model, std::string_view text, bool add_special = true) const;
+  std::vector<std::int32_t> tokenize(std::string_view model, std::string_view text,
+                                     bool add_special = true) const;
   std::string detokenize(std::string_view model, std::span<const std::int32_t> tokens) const;
   std::string render_chat(std::string_view model, const ChatPrompt& prompt) const;
   // Tokens that a prompt turns into (template applied), as create_generator would run them.
   std::vector<std::int32_t> encode_prompt(std::string_view model, const Prompt& prompt) const;
 
-  void warmup_model(std::string_view model);     // one short generation, so that the first user finds everything mapped
+  void warmup_model(
+      std::string_view model);  // one short generation, so that the first user finds everything mapped
   std::vector<EngineSchedulerStats> scheduler_stats() const;
   EngineHealth health() const;
   std::string device_description() const;
 
-  // Logits of every position of one sequence, row-major [tokens, vocabulary], fp32: for oracles and perplexity. Runs alone.
+  // Logits of every position of one sequence, row-major [tokens, vocabulary], fp32: for oracles and
+  // perplexity. Runs alone.
   std::vector<float> evaluate(std::string_view model, std::span<const std::int32_t> tokens);
 
-  void dispose();                                // idempotent; running requests end with kCancelled
+  void dispose();  // idempotent; running requests end with kCancelled
 
  private:
   struct Impl;

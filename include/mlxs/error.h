@@ -11,22 +11,22 @@
 namespace mlxs {
 
 enum class ErrorCode {
-  kInvalidArgument,    // a value is of the wrong type or outside its range
-  kInvalidJson,        // a body is not JSON; the message carries the byte position
-  kContextOverflow,    // prompt (+ requested tokens) exceed the model's context
-  kTooLarge,           // a body or file exceeds its limit
-  kNotFound,           // no such route or file
-  kModelNotFound,      // no such model (the hint names near ones)
-  kModelLoad,          // a model file is damaged, incomplete or unsupported
-  kMethodNotAllowed,   // the route exists, the method does not
-  kUnauthorized,       // missing or wrong key
-  kOverloaded,         // queue full; retry later
-  kCancelled,          // the client or caller cancelled
-  kTimeout,            // a deadline passed
-  kUnavailable,        // draining or not ready
-  kOutOfMemory,        // memory or KV pages cannot hold what was asked
-  kIo,                 // the operating system refused (disk, socket)
-  kInternal,           // a bug of ours
+  kInvalidArgument,   // a value is of the wrong type or outside its range
+  kInvalidJson,       // a body is not JSON; the message carries the byte position
+  kContextOverflow,   // prompt (+ requested tokens) exceed the model's context
+  kTooLarge,          // a body or file exceeds its limit
+  kNotFound,          // no such route or file
+  kModelNotFound,     // no such model (the hint names near ones)
+  kModelLoad,         // a model file is damaged, incomplete or unsupported
+  kMethodNotAllowed,  // the route exists, the method does not
+  kUnauthorized,      // missing or wrong key
+  kOverloaded,        // queue full; retry later
+  kCancelled,         // the client or caller cancelled
+  kTimeout,           // a deadline passed
+  kUnavailable,       // draining or not ready
+  kOutOfMemory,       // memory or KV pages cannot hold what was asked
+  kIo,                // the operating system refused (disk, socket)
+  kInternal,          // a bug of ours
 };
 
 // Stable lower-case name of a code ("invalid_argument"), as printed and sent to clients.

@@ -1,0 +1,365 @@
+#include "engine/loaded_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "backend/weight_cache.h"
+#include "base/log.h"
+#include "formats/catalog.h"
+
+namespace mlxs {
+namespace {
+
+TokenizerSpec tokenizer_spec(const ModelFile& file) {
+  const auto id = [&](std::string_view key) { return static_cast<TokenId>(file.get_int(key, -1)); };
+  TokenizerSpec spec;
+  const std::string_view kind = file.get_string("tokenizer.ggml.model");
+  if (kind == "gpt2") {
+    spec.kind = TokenizerSpec::Kind::kByteLevelBpe;
+  } else if (kind == "llama") {
+    spec.kind = TokenizerSpec::Kind::kSentencePieceBpe;
+  } else {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: tokenizer.ggml.model = '{}' is not supported", file.path().string(), kind),
+                "supported: gpt2, llama");
+  }
+  const auto* tokens = file.find_strings("tokenizer.ggml.tokens");
+  if (tokens == nullptr || tokens->empty()) {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: tokenizer.ggml.tokens is missing", file.path().string()),
+                "the file holds no tokenizer: convert the model again");
+  }
+  spec.tokens = *tokens;
+  spec.pre = file.get_string("tokenizer.ggml.pre", "default");
+  if (const auto* types = file.find_ints("tokenizer.ggml.token_type")) spec.token_types = *types;
+  if (const auto* scores = file.find_floats("tokenizer.ggml.scores")) spec.scores = *scores;
+  if (const auto* merges = file.find_strings("tokenizer.ggml.merges")) spec.merges = *merges;
+  const bool sentencepiece = spec.kind == TokenizerSpec::Kind::kSentencePieceBpe;
+  spec.add_bos = file.get_bool("tokenizer.ggml.add_bos_token", sentencepiece);
+  spec.add_eos = file.get_bool("tokenizer.ggml.add_eos_token", false);
+  spec.add_space_prefix = file.get_bool("tokenizer.ggml.add_space_prefix", sentencepiece);
+  spec.bos = id("tokenizer.ggml.bos_token_id");
+  spec.eos = id("tokenizer.ggml.eos_token_id");
+  spec.eot = id("tokenizer.ggml.eot_token_id");
+  spec.unknown = id("tokenizer.ggml.unknown_token_id");
+  spec.padding = id("tokenizer.ggml.padding_token_id");
+  return spec;
+}
+
+std::string token_text(const std::vector<std::string_view>& tokens, TokenId id) {
+  return id >= 0 && static_cast<std::size_t>(id) < tokens.size()
+             ? std::string(tokens[static_cast<std::size_t>(id)])
+             : std::string();
+}
+
+// The type that holds most of the weights' bytes, as users name a quantization.
+std::string main_type(const ModelFile& file) {
+  std::map<DType, std::size_t> bytes;
+  for (const TensorInfo& tensor : file.tensors()) bytes[tensor.type] += tensor.bytes.size();
+  const auto most = std::ranges::max_element(bytes, {}, [](const auto& entry) { return entry.second; });
+  return most == bytes.end() ? std::string() : std::string(dtype_info(most->first).name);
+}
+
+std::int64_t count_parameters(const ModelFile& file) {
+  std::int64_t total = 0;
+  for (const TensorInfo& tensor : file.tensors()) {
+    std::int64_t elements = 1;
+    for (const std::int64_t dim : tensor.shape) elements *= dim;
+    total += elements;
+  }
+  return total;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(const LoadOptions& options, const EngineOptions& engine, const std::string& path,
+                         Backend& backend, const Clock& clock)
+    : clock_(clock), observer_(engine.observer) {
+  const TimePoint start = clock.now();
+  info_.id = options.served_name;
+  info_.path = path;
+  load(options, engine, backend);
+  info_.load_seconds = to_seconds(clock.now() - start);
+  info_.loaded_unix_s =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
+  publish_stats();
+}
+
+void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, Backend& backend) {
+  file_ = ModelFile::open(info_.path);
+  const TokenizerSpec spec = tokenizer_spec(*file_);
+  tokenizer_ = std::make_unique<Tokenizer>(spec);
+  if (const std::string_view source = file_->get_string("tokenizer.chat_template", ""); !source.empty()) {
+    const auto& tokens = *file_->find_strings("tokenizer.ggml.tokens");
+    template_ =
+        std::make_unique<ChatTemplate>(source, token_text(tokens, spec.bos), token_text(tokens, spec.eos));
+  }
+
+  const std::filesystem::path cache_dir =
+      engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
+  WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
+  model_ = load_model(*file_, backend, &cache);
+  cache.commit();
+  file_->drop_pages();
+
+  const ModelConfig& config = model_->config();
+  if (config.vocabulary != tokenizer_->vocabulary_size()) {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", info_.path,
+                            tokenizer_->vocabulary_size(), config.vocabulary),
+                "metadata and tensors contradict each other: convert the model again");
+  }
+  if (options.context_length > config.context) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for",
+                            options.context_length, config.context, info_.id),
+                "ask for less, or leave it out", "context_length");
+  }
+  const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
+  info_.context_length = context;
+  const std::int32_t num_pages = pages_for_kv(engine, backend);
+  runner_ = std::make_unique<Runner>(backend, *model_, num_pages);
+  pool_ = std::make_unique<KvPool>(KvPoolConfig{.num_pages = num_pages, .prefix_cache = engine.prefix_cache});
+  context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
+  scheduler_ = std::make_unique<Scheduler>(SchedulerConfig{.max_running = engine.max_running,
+                                                           .max_queue_depth = engine.max_queue_depth,
+                                                           .token_budget = engine.token_budget,
+                                                           .max_context = context_limit_},
+                                           *pool_);
+  info_.architecture = config.architecture;
+  info_.quantization = main_type(*file_);
+  info_.parameter_count = count_parameters(*file_);
+  info_.weight_bytes = model_->weight_bytes();
+  info_.kv_bytes = runner_->kv_bytes();
+  info_.vocabulary = config.vocabulary;
+  info_.has_chat_template = template_ != nullptr;
+}
+
+// As asked; else room for every running request's whole context, but at most a fifth of the free memory and
+// at least one context. Untouched pages cost nothing.
+std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend) const {
+  const std::uint64_t page = Runner::page_bytes(model_->config());
+  const auto one_context = static_cast<std::uint64_t>(KvPool::pages_for(info_.context_length));
+  std::uint64_t pages = engine.kv_cache_bytes / page;
+  if (engine.kv_cache_bytes == 0) {
+    pages = std::min<std::uint64_t>(one_context * static_cast<std::uint64_t>(engine.max_running),
+                                    backend.device().free_bytes / 5 / page);
+    pages = std::max(pages, one_context);
+  }
+  if (pages < 2) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("kv_cache_bytes = {} holds less than two KV pages of {} bytes",
+                            engine.kv_cache_bytes, page),
+                "give at least two pages, or 0 for the default", "kv_cache_bytes");
+  }
+  return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
+}
+
+void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
+  Request& added = *request;
+  requests_.emplace(added.id, std::move(request));
+  if (const auto refusal = scheduler_->add(std::move(entry))) {
+    const TimePoint now = clock_.now();
+    if (refusal->cause == RefusalCause::kQueueFull) {
+      fail(added, ErrorCode::kOverloaded, fmt::format("the queue of '{}' is full; try again later", info_.id),
+           now);
+    } else {
+      fail(added, ErrorCode::kContextOverflow,
+           fmt::format("{} prompt tokens and {} new tokens can never fit {} tokens of KV cache",
+                       added.prompt_tokens, added.max_new_tokens, context_limit_),
+           now);
+    }
+    requests_.erase(refusal->request);
+  }
+}
+
+void LoadedModel::cancel(RequestId id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return;
+  scheduler_->cancel(id);
+  finish(*found->second, FinishReason::kCancelled, clock_.now());
+  requests_.erase(found);
+}
+
+bool LoadedModel::step() {
+  const TimePoint started = clock_.now();
+  const StepPlan plan = scheduler_->plan(started);
+  if (plan.empty()) return false;
+  const TimePoint planned = clock_.now();
+
+  std::span<const Sampled* const> sampled;
+  std::string failure;
+  try {
+    sampled = runner_->run(plan, [&](RequestId id) -> const Request& { return *requests_.at(id); });
+  } catch (const std::exception& error) {
+    failure = error.what();
+    log::error("step {} of '{}' failed and ends its {} request(s): {}", plan.step, info_.id,
+               plan.spans.size(), failure);
+  }
+  const TimePoint ran = clock_.now();
+
+  result_.step = plan.step;
+  result_.seconds = to_seconds(ran - planned);
+  result_.spans.clear();
+  int prefill_tokens = 0;
+  for (std::size_t i = 0; i < plan.spans.size(); ++i) {
+    const PlannedSpan& span = plan.spans[i];
+    Request& request = *requests_.at(span.request);
+    if (request.first_step == TimePoint{}) {
+      request.first_step = planned;
+      request.cached_prompt_tokens = scheduler_->cached_prefix(span.request);
+    }
+    if (span.start < request.prompt_tokens) prefill_tokens += span.count;
+    SpanResult outcome{.request = span.request};
+    if (!failure.empty()) {
+      fail(request, ErrorCode::kInternal, "the step failed: " + failure, ran);
+      outcome.finished = true;
+    } else if (sampled[i] != nullptr) {
+      outcome.token = sampled[i]->token;
+      outcome.finished = accept(request, *sampled[i], ran);
+    }
+    result_.spans.push_back(outcome);
+  }
+  scheduler_->commit(result_);
+  for (const RequestId id : std::exchange(to_pause_, {})) scheduler_->pause(id);
+  for (const SpanResult& outcome : result_.spans) {
+    if (outcome.finished) requests_.erase(outcome.request);
+  }
+  publish_stats();
+  if (observer_) {
+    observer_->on_step({.model = info_.id,
+                        .prefill_tokens = prefill_tokens,
+                        .decode_rows = plan.decode_rows,
+                        .plan_seconds = to_seconds(planned - started),
+                        .run_seconds = result_.seconds,
+                        .commit_seconds = to_seconds(clock_.now() - ran)});
+  }
+  return true;
+}
+
+bool LoadedModel::accept(Request& request, const Sampled& sampled, TimePoint now) {
+  if (sampled.invalid) {
+    fail(request, ErrorCode::kInternal,
+         "the model produced no usable probabilities (NaN, or every token was excluded)", now);
+    return true;
+  }
+  if (observer_) {
+    if (request.first_token == TimePoint{}) {
+      observer_->on_first_token(info_.id, to_seconds(now - request.arrival));
+    } else {
+      observer_->on_inter_token(info_.id, to_seconds(now - request.last_token));
+    }
+  }
+  if (request.first_token == TimePoint{}) request.first_token = now;
+  request.last_token = now;
+  const TokenId token = sampled.token;
+  request.tokens.push_back(token);
+  if (request.penalized) request.counts.add_generated(token);
+
+  const bool ends = (!request.ignore_eos && tokenizer_->is_end(token)) ||
+                    std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end();
+  if (ends) {  // the end token is counted, not shown
+    finish(request, FinishReason::kStop, now);
+    return true;
+  }
+  Detokenizer::Piece piece = request.detokenizer.append(token);
+  Chunk chunk{.type = Chunk::Type::kToken, .text = std::move(piece.text), .token_id = token};
+  if (request.sampling.top_logprobs >= 0) {
+    chunk.logprob = sampled.logprob;
+    chunk.token_bytes = tokenizer_->token_bytes(token);
+    for (const TokenLogprob& other : sampled.top) {
+      chunk.top_logprobs.push_back(
+          {other.token, other.logprob, std::string(tokenizer_->token_bytes(other.token))});
+    }
+  }
+  if (request.channel->push(std::move(chunk))) to_pause_.push_back(request.id);
+  if (piece.stopped) {
+    finish(request, FinishReason::kStop, now);
+    return true;
+  }
+  if (request.generated() < request.max_new_tokens) return false;
+  finish(request, FinishReason::kLength, now);
+  return true;
+}
+
+void LoadedModel::finish(Request& request, FinishReason reason, TimePoint now) {
+  // A stop string already flushed the detokenizer: flush() is empty then.
+  if (Detokenizer::Piece rest = request.detokenizer.flush(); !rest.text.empty()) {
+    request.channel->push({.type = Chunk::Type::kToken, .text = std::move(rest.text)});
+  }
+  end(request, {.type = Chunk::Type::kDone, .finish = reason}, finish_reason_name(reason), now);
+}
+
+void LoadedModel::fail(Request& request, ErrorCode code, std::string message, TimePoint now) {
+  end(request,
+      {.type = Chunk::Type::kError,
+       .finish = FinishReason::kError,
+       .error_code = code,
+       .error_message = std::move(message)},
+      "error", now);
+}
+
+void LoadedModel::end(Request& request, Chunk last, std::string_view reason, TimePoint now) {
+  last.stats = request.stats(now);
+  const GenerationStats stats = last.stats;
+  request.channel->push(std::move(last));
+  if (!observer_) return;
+  observer_->on_finished({.model = info_.id,
+                          .request_id = request.label,
+                          .user = request.user,
+                          .finish = reason,
+                          .prompt_tokens = stats.prompt_tokens,
+                          .cached_prompt_tokens = stats.cached_prompt_tokens,
+                          .generated_tokens = stats.generated_tokens,
+                          .queue_seconds = stats.queue_seconds,
+                          .ttft_seconds = stats.ttft_seconds,
+                          .e2e_seconds = stats.total_seconds});
+}
+
+void LoadedModel::end_all(const Error& error) {
+  const TimePoint now = clock_.now();
+  for (auto& [id, request] : requests_) {
+    scheduler_->cancel(id);
+    if (error.code() == ErrorCode::kCancelled) {
+      finish(*request, FinishReason::kCancelled, now);
+    } else {
+      fail(*request, error.code(), error.full(), now);
+    }
+  }
+  requests_.clear();
+}
+
+EngineSchedulerStats LoadedModel::stats() const {
+  const std::lock_guard lock(stats_mutex_);
+  return stats_;
+}
+
+void LoadedModel::publish_stats() {
+  const SchedulerStats s = scheduler_->stats();
+  const std::lock_guard lock(stats_mutex_);
+  stats_ = {.model = info_.id,
+            .running = s.running,
+            .waiting = s.waiting,
+            .paused = s.paused,
+            .steps = s.steps,
+            .admitted = s.admitted,
+            .finished = s.finished,
+            .refused = s.refused,
+            .preemptions = s.preemptions,
+            .prompt_tokens = s.prompt_tokens,
+            .generated_tokens = s.generated_tokens,
+            .cached_prompt_tokens = s.cached_prompt_tokens,
+            .kv_pages_total = s.kv.total,
+            .kv_pages_held = s.kv.held,
+            .kv_pages_cached = s.kv.cached,
+            .kv_pages_free = s.kv.free,
+            .prefix_query_tokens = s.kv.prefix_queries,
+            .prefix_hit_tokens = s.kv.prefix_hits};
+}
+
+}  // namespace mlxs

@@ -1,0 +1,77 @@
+// One model that is ready to serve: file, tokenizer, template, weights, KV pool, scheduler, and the requests
+// it runs. text() parts and info() are immutable and thread-safe; everything else belongs to the engine
+// thread. A request's failure ends that request; a step's failure ends the requests of that step, never the
+// loop.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "engine/request.h"
+#include "engine/runner.h"
+#include "formats/model_file.h"
+#include "mlxs/engine.h"
+#include "models/model.h"
+#include "sched/scheduler.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace mlxs {
+
+class LoadedModel {
+ public:
+  // Engine thread: the backend is used to pack weights and to make the KV tensors. Throws kModelLoad,
+  // kOutOfMemory.
+  LoadedModel(const LoadOptions& options, const EngineOptions& engine, const std::string& path,
+              Backend& backend, const Clock& clock);
+
+  // Any thread.
+  const ModelInfo& info() const { return info_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ChatTemplate* chat_template() const { return template_.get(); }  // nullptr: the model has none
+  // Tokens that prompt and answer of one request may have together.
+  int context_limit() const { return context_limit_; }
+  EngineSchedulerStats stats() const;
+
+  // Engine thread.
+  void submit(std::unique_ptr<Request> request, SchedRequest entry);
+  void cancel(RequestId id);
+  void resume(RequestId id) { scheduler_->resume(id); }
+  bool step();  // runs one step; false: nothing could run
+  void end_all(const Error& error);
+  std::vector<float> evaluate(std::span<const TokenId> tokens) { return runner_->evaluate(tokens); }
+  void publish_stats();  // makes stats() current
+  bool idle() const { return requests_.empty(); }
+
+ private:
+  void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
+  std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend) const;
+  // Applies what was sampled for a request; true: the request is over.
+  bool accept(Request& request, const Sampled& sampled, TimePoint now);
+  void finish(Request& request, FinishReason reason, TimePoint now);
+  void fail(Request& request, ErrorCode code, std::string message, TimePoint now);
+  void end(Request& request, Chunk last, std::string_view reason, TimePoint now);
+
+  const Clock& clock_;
+  std::shared_ptr<EngineObserver> observer_;
+  ModelInfo info_;
+  int context_limit_ = 0;
+  std::unique_ptr<ModelFile> file_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> template_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<KvPool> pool_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
+  StepResult result_;
+  std::vector<RequestId> to_pause_;  // channels that filled up in this step
+
+  mutable std::mutex stats_mutex_;  // held for a copy only
+  EngineSchedulerStats stats_;
+};
+
+}  // namespace mlxs

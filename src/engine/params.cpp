@@ -1,0 +1,59 @@
+#include "engine/params.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace mlxs {
+namespace {
+
+[[noreturn]] void refuse(std::string_view field, const std::string& value, const std::string& rule) {
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{} = {} is out of range", field, value),
+              fmt::format("{} must be {}", field, rule), std::string(field));
+}
+
+// Closed interval; NaN is refused.
+void check_range(std::string_view field, double value, double low, double high) {
+  if (!(value >= low && value <= high))
+    refuse(field, fmt::format("{}", value), fmt::format("{} … {}", low, high));
+}
+
+}  // namespace
+
+void validate(const GenerateParams& p, int vocabulary) {
+  if (p.max_tokens) check_range("max_tokens", *p.max_tokens, 1, 1 << 24);
+  check_range("temperature", p.temperature, 0, 2);
+  check_range("top_k", p.top_k, 0, 1 << 24);
+  check_range("top_p", p.top_p, 0, 1);
+  if (p.top_p == 0) refuse("top_p", "0", "greater than 0 and at most 1");
+  check_range("min_p", p.min_p, 0, 1);
+  if (p.min_p == 1) refuse("min_p", "1", "at least 0 and less than 1");
+  check_range("presence_penalty", p.presence_penalty, -2, 2);
+  check_range("frequency_penalty", p.frequency_penalty, -2, 2);
+  check_range("repetition_penalty", p.repetition_penalty, 0.01, 100);
+  check_range("top_logprobs", p.top_logprobs, -1, 20);
+  if (p.stop.size() > 16) refuse("stop", fmt::format("{} strings", p.stop.size()), "at most 16 strings");
+  for (const std::string& stop : p.stop) {
+    if (stop.empty() || stop.size() > 1024) {
+      refuse("stop", fmt::format("a string of {} bytes", stop.size()), "strings of 1 … 1024 bytes");
+    }
+  }
+  if (p.stop_token_ids.size() > 100) {
+    refuse("stop_token_ids", fmt::format("{} ids", p.stop_token_ids.size()), "at most 100 ids");
+  }
+  for (const std::int32_t id : p.stop_token_ids) check_range("stop_token_ids", id, 0, vocabulary - 1);
+  for (const auto& [token, bias] : p.logit_bias) {
+    check_range("logit_bias", token, 0, vocabulary - 1);
+    check_range("logit_bias", bias, -100, 100);
+  }
+}
+
+void validate(const EngineOptions& o) {
+  check_range("threads", o.threads, 0, 256);
+  check_range("max_running", o.max_running, 1, 4096);
+  check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
+  check_range("token_budget", o.token_budget, 16, 65536);
+  check_range("max_loaded_models", o.max_loaded_models, 1, 1024);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,78 @@
+#include "engine/request.h"
+
+#include <random>
+
+namespace mlxs {
+namespace {
+
+std::uint64_t random_seed() {
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+}  // namespace
+
+TokenCount& TokenCounts::at(TokenId token) {
+  const auto [entry, inserted] = index_.try_emplace(token, counts_.size());
+  if (inserted) counts_.push_back({token, 0});
+  return counts_[entry->second];
+}
+
+void TokenCounts::add_prompt(std::span<const TokenId> tokens) {
+  for (const TokenId token : tokens) at(token);
+}
+
+void TokenCounts::add_generated(TokenId token) { ++at(token).generated; }
+
+Request::Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt,
+                 int token_limit, const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream,
+                 TimePoint now)
+    : id(request_id),
+      label(params.request_id),
+      user(params.user),
+      tokens(std::move(prompt)),
+      prompt_tokens(static_cast<std::int32_t>(tokens.size())),
+      max_new_tokens(token_limit),
+      channel(std::move(stream)),
+      detokenizer(tokenizer, params.stop),
+      stop_tokens(params.stop_token_ids),
+      ignore_eos(params.ignore_eos),
+      penalized(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+                params.frequency_penalty != 0.0f),
+      arrival(now) {
+  sampling.temperature = params.temperature;
+  sampling.top_k = params.top_k;
+  sampling.top_p = params.top_p;
+  sampling.min_p = params.min_p;
+  sampling.repetition_penalty = params.repetition_penalty;
+  sampling.presence_penalty = params.presence_penalty;
+  sampling.frequency_penalty = params.frequency_penalty;
+  sampling.seed = params.seed ? *params.seed : random_seed();
+  sampling.top_logprobs = params.top_logprobs;
+  for (const auto& [token, value] : params.logit_bias) bias.push_back({token, value});
+  if (penalized) counts.add_prompt(tokens);
+}
+
+SampleRow Request::sample_row() const {
+  SampleRow row = sampling;
+  row.draw = static_cast<std::uint64_t>(generated());
+  row.bias = bias;
+  row.counts = counts.view();
+  return row;
+}
+
+GenerationStats Request::stats(TimePoint now) const {
+  GenerationStats s;
+  s.prompt_tokens = prompt_tokens;
+  s.cached_prompt_tokens = cached_prompt_tokens;
+  s.generated_tokens = generated();
+  s.total_seconds = to_seconds(now - arrival);
+  s.queue_seconds = first_step == TimePoint{} ? s.total_seconds : to_seconds(first_step - arrival);
+  if (first_token == TimePoint{}) return s;
+  s.ttft_seconds = to_seconds(first_token - arrival);
+  const double decoding = to_seconds(last_token - first_token);
+  if (s.generated_tokens > 1 && decoding > 0) s.tokens_per_second = (s.generated_tokens - 1) / decoding;
+  return s;
+}
+
+}  // namespace mlxs

@@ -1,0 +1,62 @@
+// A request while the engine works on it: its tokens, how it samples, its detokenizer and its channel.
+// Made by the submitting thread (validated, tokenized), then owned by the engine thread until its last chunk.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/ops.h"
+#include "base/clock.h"
+#include "engine/token_channel.h"
+#include "mlxs/engine.h"
+#include "text/detokenizer.h"
+
+namespace mlxs {
+
+// How often each token stands in the prompt and the answer; kept only when a penalty needs it.
+class TokenCounts {
+ public:
+  void add_prompt(std::span<const TokenId> tokens);
+  void add_generated(TokenId token);
+  std::span<const TokenCount> view() const { return counts_; }
+
+ private:
+  TokenCount& at(TokenId token);
+  std::vector<TokenCount> counts_;
+  std::unordered_map<TokenId, std::size_t> index_;
+};
+
+struct Request {
+  Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt, int token_limit,
+          const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimePoint now);
+
+  // The sampling of its next token; the spans point into this request.
+  SampleRow sample_row() const;
+
+  RequestId id;
+  std::string label;  // the client's request id
+  std::string user;
+  std::vector<TokenId> tokens;  // prompt, then generated
+  std::int32_t prompt_tokens;
+  std::int32_t max_new_tokens;
+  std::int32_t cached_prompt_tokens = 0;
+  std::shared_ptr<TokenChannel> channel;
+  Detokenizer detokenizer;
+
+  SampleRow sampling;  // without the spans
+  std::vector<TokenBias> bias;
+  std::vector<TokenId> stop_tokens;
+  bool ignore_eos;
+  bool penalized;
+  TokenCounts counts;
+
+  TimePoint arrival;
+  TimePoint first_step{}, first_token{}, last_token{};  // zero: not yet
+
+  std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_tokens; }
+  GenerationStats stats(TimePoint now) const;
+};
+
+}  // namespace mlxs

@@ -1,0 +1,86 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/request.h"
+#include "kv/kv_pool.h"
+
+namespace mlxs {
+namespace {
+
+KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages) {
+  return KvSpec{.layers = config.layers,
+                .kv_heads = config.kv_heads,
+                .key_dim = config.key_dim,
+                .value_dim = config.value_dim,
+                .num_pages = num_pages};
+}
+
+}  // namespace
+
+std::uint64_t Runner::page_bytes(const ModelConfig& config) {
+  const auto per_token = static_cast<std::uint64_t>(config.layers) *
+                         static_cast<std::uint64_t>(config.kv_heads) *
+                         static_cast<std::uint64_t>(config.key_dim + config.value_dim);
+  return per_token * kPageTokens * row_bytes(DType::kBF16, 1);
+}
+
+Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages)
+    : backend_(backend), model_(model), kv_(backend.make_kv(kv_spec(model.config(), num_pages))) {}
+
+std::span<const Sampled* const> Runner::run(const StepPlan& plan,
+                                            const std::function<const Request&(RequestId)>& request_of) {
+  tokens_.clear();
+  positions_.clear();
+  sequences_.clear();
+  sampled_rows_.clear();
+  sampling_.clear();
+  for (const PlannedSpan& span : plan.spans) {
+    const Request& request = request_of(span.request);
+    const auto first_row = static_cast<std::int32_t>(tokens_.size());
+    sequences_.push_back({first_row, span.count, span.start, span.pages});
+    const auto begin = request.tokens.begin() + span.start;
+    tokens_.insert(tokens_.end(), begin, begin + span.count);
+    for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
+    if (span.samples) {
+      sampled_rows_.push_back(first_row + span.count - 1);
+      sampling_.push_back(request.sample_row());
+    }
+  }
+
+  backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get()});
+  const Tensor logits = model_.forward(backend_);
+  if (!sampling_.empty()) backend_.sample(logits, sampling_);
+  const std::span<const Sampled> sampled = backend_.end_step();
+
+  results_.clear();
+  std::size_t next = 0;
+  for (const PlannedSpan& span : plan.spans) results_.push_back(span.samples ? &sampled[next++] : nullptr);
+  return results_;
+}
+
+std::vector<float> Runner::evaluate(std::span<const TokenId> tokens) {
+  constexpr std::size_t kChunk = 256;  // rows of logits at once
+  const std::int32_t num_pages = KvPool::pages_for(static_cast<std::int32_t>(tokens.size()));
+  const auto kv = backend_.make_kv(kv_spec(model_.config(), num_pages));
+  std::vector<PageId> pages(static_cast<std::size_t>(num_pages));
+  std::iota(pages.begin(), pages.end(), 0);
+
+  const auto vocabulary = static_cast<std::size_t>(model_.config().vocabulary);
+  std::vector<float> logits(tokens.size() * vocabulary);
+  for (std::size_t start = 0; start < tokens.size(); start += kChunk) {
+    const std::size_t count = std::min(kChunk, tokens.size() - start);
+    std::vector<std::int32_t> positions(count), rows(count);
+    std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(start));
+    std::iota(rows.begin(), rows.end(), 0);
+    const SequenceSpan sequence{0, static_cast<std::int32_t>(count), static_cast<std::int32_t>(start), pages};
+    backend_.begin_step({tokens.subspan(start, count), positions, {&sequence, 1}, rows, kv.get()});
+    const Tensor chunk = model_.forward(backend_);
+    backend_.end_step();
+    backend_.read(chunk, std::span(logits).subspan(start * vocabulary, count * vocabulary));
+  }
+  return logits;
+}
+
+}  // namespace mlxs

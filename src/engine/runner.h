@@ -1,0 +1,47 @@
+// The data plane of one model: turns a StepPlan into a ragged batch, runs the model, returns the sampled
+// tokens. Owns the KV tensors; used by the engine thread only. Buffers are reused from step to step.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/ops.h"
+#include "models/model.h"
+#include "sched/step_plan.h"
+
+namespace mlxs {
+
+struct Request;
+
+class Runner {
+ public:
+  // backend and model outlive the runner.
+  Runner(Backend& backend, Model& model, std::int32_t num_pages);
+
+  // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
+  // request_of answers every request id of the plan.
+  std::span<const Sampled* const> run(const StepPlan& plan,
+                                      const std::function<const Request&(RequestId)>& request_of);
+
+  // Logits of every position of one sequence: [tokens, vocabulary]. Uses KV tensors of its own.
+  std::vector<float> evaluate(std::span<const TokenId> tokens);
+
+  std::size_t kv_bytes() const { return kv_->bytes(); }
+  // Bytes of one page over all layers, for sizing the pool before there is one.
+  static std::uint64_t page_bytes(const ModelConfig& config);
+
+ private:
+  Backend& backend_;
+  Model& model_;
+  std::unique_ptr<KvStore> kv_;
+  std::vector<TokenId> tokens_;
+  std::vector<std::int32_t> positions_;
+  std::vector<SequenceSpan> sequences_;
+  std::vector<std::int32_t> sampled_rows_;
+  std::vector<SampleRow> sampling_;
+  std::vector<const Sampled*> results_;
+};
+
+}  // namespace mlxs

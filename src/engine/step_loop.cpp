@@ -1,0 +1,55 @@
+#include "engine/step_loop.h"
+
+#include <algorithm>
+
+namespace mlxs {
+namespace {
+
+std::int64_t nanoseconds(TimePoint time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+}
+
+}  // namespace
+
+StepLoop::StepLoop(std::unique_ptr<Backend> backend, const Clock& clock)
+    : clock_(clock), backend_(std::move(backend)), thread_([this] { run(); }) {}
+
+void StepLoop::run() {
+  while (!stopping_) {
+    const bool received = inbox_->drain();
+    bool worked = false;
+    for (const auto& model : models_) {
+      step_started_ns_.store(nanoseconds(clock_.now()), std::memory_order_relaxed);
+      worked |= model->step();
+      step_started_ns_.store(0, std::memory_order_relaxed);
+    }
+    if (worked) continue;
+    if (received) {
+      for (const auto& model : models_) model->publish_stats();
+    }
+    if (!stopping_) inbox_->wait();
+  }
+  for (const auto& model : models_)
+    model->end_all(Error(ErrorCode::kCancelled, "the engine was disposed of"));
+  models_.clear();
+  running_.store(false, std::memory_order_release);
+}
+
+void StepLoop::remove(const LoadedModel& model) {
+  std::erase_if(models_, [&](const auto& other) { return other.get() == &model; });
+}
+
+void StepLoop::stop() {
+  if (!thread_.joinable()) return;
+  inbox_->post([this] { stopping_ = true; });
+  inbox_->close();
+  thread_.join();
+  inbox_->drain();  // tasks that arrived while the loop ended: callers wait for them
+}
+
+double StepLoop::step_age_seconds() const {
+  const std::int64_t started = step_started_ns_.load(std::memory_order_relaxed);
+  return started == 0 ? 0.0 : static_cast<double>(nanoseconds(clock_.now()) - started) * 1e-9;
+}
+
+}  // namespace mlxs
