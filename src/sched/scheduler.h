@@ -59,8 +59,9 @@ class Scheduler {
   void pause(RequestId id);
   void resume(RequestId id);
 
-  // The next step; empty if nothing can run. Must be followed by commit() of its result unless empty.
-  StepPlan plan(TimePoint now);
+  // The next step into `out` (its buffers are reused: keep one StepPlan a loop); empty if nothing can run.
+  // Must be followed by commit() of its result unless empty.
+  void plan(TimePoint now, StepPlan& out);
   void commit(const StepResult& result);
 
   bool idle() const;                     // nothing waiting or running

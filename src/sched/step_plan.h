@@ -12,10 +12,12 @@ namespace mlxs {
 // Consecutive tokens of one request that run in this step.
 struct PlannedSpan {
   RequestId request = 0;
-  std::int32_t start = 0;        // position of the first token
-  std::int32_t count = 0;        // tokens; 1 for a decode row
-  bool samples = false;          // the last token's logits are sampled: the request's next token comes out
-  std::vector<PageId> pages;     // the request's page table, covering start + count tokens
+  std::int32_t start = 0;     // position of the first token
+  std::int32_t count = 0;     // tokens; 1 for a decode row
+  bool samples = false;       // the last token's logits are sampled: the request's next token comes out
+  std::vector<PageId> pages;  // the request's page table, covering start + count tokens
+
+  bool operator==(const PlannedSpan&) const = default;
 };
 
 enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
@@ -23,24 +25,27 @@ enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
 struct Refusal {
   RequestId request = 0;
   RefusalCause cause{};
-  double retry_after_s = 0;
+  double retry_after_s = 0;  // when a place is likely to be free; 0: never
+
+  bool operator==(const Refusal&) const = default;
 };
 
 struct StepPlan {
-  std::uint64_t step = 0;                // 1, 2, … of this scheduler
-  std::vector<PlannedSpan> spans;        // decode rows first, then prefill chunks
-  std::vector<RequestId> preempted;      // lost their pages before this step; they will be recomputed
-  std::vector<Refusal> refused;          // will never run
+  std::uint64_t step = 0;            // 1, 2, … of this scheduler; 0 if empty
+  std::vector<PlannedSpan> spans;    // decode rows first, then prefill chunks
+  std::vector<RequestId> preempted;  // lost their pages before this step; they will be recomputed
+  std::vector<Refusal> refused;      // will never run
   std::int32_t total_tokens = 0;
   std::int32_t decode_rows = 0;
 
   bool empty() const { return spans.empty(); }
+  bool operator==(const StepPlan&) const = default;
 };
 
 struct SpanResult {
   RequestId request = 0;
-  TokenId token = -1;       // sampled token, or -1 for a span that does not sample
-  bool finished = false;    // the engine saw a stop condition: release everything
+  TokenId token = -1;     // sampled token, or -1 for a span that does not sample
+  bool finished = false;  // the engine saw a stop condition (or, with token -1, the span failed): release everything
 };
 
 struct StepResult {
