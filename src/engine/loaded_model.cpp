@@ -188,7 +188,8 @@ void LoadedModel::cancel(RequestId id) {
 
 bool LoadedModel::step() {
   const TimePoint started = clock_.now();
-  const StepPlan plan = scheduler_->plan(started);
+  scheduler_->plan(started, plan_);
+  const StepPlan& plan = plan_;
   if (plan.empty()) return false;
   const TimePoint planned = clock_.now();
 

@@ -67,6 +67,7 @@ class LoadedModel {
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
+  StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
   std::vector<RequestId> to_pause_;  // channels that filled up in this step
 
