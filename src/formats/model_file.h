@@ -1,6 +1,7 @@
-// An opened model: metadata and tensors, mapped read-only, nothing copied. Today GGUF v2/v3; safetensors folders join here.
-// Immutable after open(), safe to share between threads; views live as long as the ModelFile.
-// Every damage is refused in open() with kModelLoad naming file, item, value and remedy; reading untrusted bytes never crashes.
+// An opened model: metadata and tensors, mapped read-only, nothing copied. Today GGUF v2/v3; safetensors
+// folders join here. Immutable after open(), safe to share between threads; views live as long as the
+// ModelFile. Every damage is refused in open() with kModelLoad naming file, item, value and remedy; reading
+// untrusted bytes never crashes.
 #pragma once
 
 #include <cstddef>
@@ -33,22 +34,26 @@ class ModelFile {
  public:
   // path: a .gguf file, or a folder that holds exactly one model.
   static std::unique_ptr<ModelFile> open(const std::filesystem::path& path);
+  // The same from memory that outlives the ModelFile; name stands for the path in messages.
+  static std::unique_ptr<ModelFile> open_bytes(std::span<const std::byte> bytes, std::string_view name);
   ~ModelFile();
 
   const std::filesystem::path& path() const;
   std::uint64_t file_bytes() const;
   std::string_view format() const;        // "gguf"
   std::string_view architecture() const;  // "llama"
-  // Identifies the content for caches: path-independent: size, mtime and a hash of header and tensor table.
+  // Identifies the content for caches, path-independent: "<size>-<mtime>-<hash of header and tensor table>",
+  // safe in file names. Hashes the header at each call (milliseconds).
   std::string fingerprint() const;
 
   const std::map<std::string_view, MetaValue, std::less<>>& metadata() const;
-  // Typed look-ups; the second form takes a default where absent. A wrong type or an absent required key throws kModelLoad naming the key.
+  // Typed look-ups; the second form takes a default where absent. A wrong type or an absent required key
+  // throws kModelLoad naming the key.
   bool get_bool(std::string_view key, std::optional<bool> fallback = {}) const;
   std::int64_t get_int(std::string_view key, std::optional<std::int64_t> fallback = {}) const;
   double get_float(std::string_view key, std::optional<double> fallback = {}) const;
   std::string_view get_string(std::string_view key, std::optional<std::string_view> fallback = {}) const;
-  const std::vector<std::int64_t>* find_ints(std::string_view key) const;          // nullptr: absent
+  const std::vector<std::int64_t>* find_ints(std::string_view key) const;  // nullptr: absent
   const std::vector<double>* find_floats(std::string_view key) const;
   const std::vector<std::string_view>* find_strings(std::string_view key) const;
   bool has(std::string_view key) const;

@@ -1,0 +1,12 @@
+// Untrusted text (keys, tensor names) made safe for a one-line message: quoted, escaped, cut.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace mlxs {
+
+// 'blk.0.attn_q.weight'; control and non-ASCII bytes as \xNN; more than 64 bytes are cut with an ellipsis.
+std::string quote(std::string_view text);
+
+}  // namespace mlxs
