@@ -161,21 +161,29 @@ std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backen
 }
 
 void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
-  Request& added = *request;
-  requests_.emplace(added.id, std::move(request));
-  if (const auto refusal = scheduler_->add(std::move(entry))) {
-    const TimePoint now = clock_.now();
-    if (refusal->cause == RefusalCause::kQueueFull) {
-      fail(added, ErrorCode::kOverloaded, fmt::format("the queue of '{}' is full; try again later", info_.id),
-           now);
-    } else {
-      fail(added, ErrorCode::kContextOverflow,
+  requests_.emplace(request->id, std::move(request));
+  if (const auto refusal = scheduler_->add(std::move(entry))) refuse(*refusal);
+}
+
+void LoadedModel::refuse(const Refusal& refusal) {
+  Request& request = *requests_.at(refusal.request);
+  const TimePoint now = clock_.now();
+  switch (refusal.cause) {
+    case RefusalCause::kQueueFull:
+      fail(request, ErrorCode::kOverloaded,
+           fmt::format("the queue of '{}' is full; try again later", info_.id), now);
+      break;
+    case RefusalCause::kDeadline:
+      fail(request, ErrorCode::kTimeout, "the deadline cannot be met", now);
+      break;
+    case RefusalCause::kTooLong:
+      fail(request, ErrorCode::kContextOverflow,
            fmt::format("{} prompt tokens and {} new tokens can never fit {} tokens of KV cache",
-                       added.prompt_tokens, added.max_new_tokens, context_limit_),
+                       request.prompt_tokens, request.max_new_tokens, context_limit_),
            now);
-    }
-    requests_.erase(refusal->request);
+      break;
   }
+  requests_.erase(refusal.request);
 }
 
 void LoadedModel::cancel(RequestId id) {
@@ -190,6 +198,7 @@ bool LoadedModel::step() {
   const TimePoint started = clock_.now();
   scheduler_->plan(started, plan_);
   const StepPlan& plan = plan_;
+  for (const Refusal& refusal : plan.refused) refuse(refusal);
   if (plan.empty()) return false;
   const TimePoint planned = clock_.now();
 

@@ -49,6 +49,7 @@ class LoadedModel {
  private:
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend) const;
+  void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
   bool accept(Request& request, const Sampled& sampled, TimePoint now);
   void finish(Request& request, FinishReason reason, TimePoint now);
