@@ -1,15 +1,13 @@
-// Decides which request runs which tokens in the next step. Pure: no threads, no clock of its own, no tensors.
-// The engine thread owns one per model. Continuous batching with chunked prefill under a token budget (Sarathi-Serve,
-// Agrawal et al. 2024): decode rows first, so that a long prompt never stalls running answers.
+// Decides which request runs which tokens in the next step. Pure: no threads, no clock of its own, no
+// tensors. The engine thread owns one per model. Continuous batching with chunked prefill under a token
+// budget (Sarathi-Serve, Agrawal et al. 2024): decode rows first, so that a long prompt never stalls running
+// answers. Same calls, same plans. A broken promise of the caller (unknown step, duplicate id) throws
+// kInternal.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
-#include <span>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -21,27 +19,29 @@ namespace mlxs {
 
 enum class Priority : std::uint8_t { kCritical, kHigh, kNormal, kLow };
 
+// Every number ≥ 1; the constructor throws kInvalidArgument otherwise.
 struct SchedulerConfig {
-  std::int32_t max_running = 64;         // sequences with pages at once
-  std::int32_t max_queue_depth = 1000;   // waiting requests; one more is refused
-  std::int32_t token_budget = 512;       // tokens of one step
-  std::int32_t max_context = 8192;       // prompt + generated of one request
+  std::int32_t max_running = 64;  // sequences with pages at once; never more than token_budget run together
+  std::int32_t max_queue_depth = 1000;                        // waiting requests; one more is refused
+  std::int32_t token_budget = 512;                            // tokens of one step
+  std::int32_t max_context = 8192;                            // prompt + generated of one request
   Duration aging_interval = std::chrono::milliseconds(5000);  // a waiting request moves up one tier each
 };
 
 struct SchedRequest {
   RequestId id = 0;
-  std::vector<TokenId> prompt;           // ≥ 1 token
-  std::int32_t max_new_tokens = 0;       // ≥ 1
+  std::vector<TokenId> prompt;      // ≥ 1 token
+  std::int32_t max_new_tokens = 0;  // ≥ 1; the request ends with this many even if the engine does not say so
   Priority priority = Priority::kNormal;
   TimePoint arrival{};
-  std::uint64_t cache_salt = 0;          // separates prefix caches (tenant)
+  std::uint64_t cache_salt = 0;  // separates prefix caches (tenant)
 };
 
 struct SchedulerStats {
-  std::int32_t running = 0, waiting = 0, paused = 0;
+  std::int32_t running = 0, waiting = 0, paused = 0;  // every request is in one of them
   std::uint64_t steps = 0, preemptions = 0, admitted = 0, finished = 0, refused = 0;
-  std::uint64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
+  // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
+  std::uint64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   KvPoolStats kv;
 };
 
@@ -50,27 +50,37 @@ class Scheduler {
   // pool outlives the scheduler.
   Scheduler(SchedulerConfig config, KvPool& pool);
   ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
 
   // Refuses at once what can never run (kTooLong) or finds the queue full; nullopt: queued.
   std::optional<Refusal> add(SchedRequest request);
-  // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and commit().
+  // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and
+  // commit().
   void cancel(RequestId id);
-  // Back-pressure: a paused request keeps its pages but gets no rows until resumed.
+  // Back-pressure: a paused request keeps its pages but gets no rows until resumed. It loses its pages only
+  // to a request that could not run otherwise. Unknown ids are ignored.
   void pause(RequestId id);
   void resume(RequestId id);
 
-  // The next step into `out` (its buffers are reused: keep one StepPlan a loop); empty if nothing can run.
+  // The next step into `out`, whose buffers are reused; empty if nothing can run.
   // Must be followed by commit() of its result unless empty.
   void plan(TimePoint now, StepPlan& out);
+  StepPlan plan(TimePoint now) {
+    StepPlan out;
+    plan(now, out);
+    return out;
+  }
   void commit(const StepResult& result);
 
-  bool idle() const;                     // nothing waiting or running
+  bool idle() const;  // nothing waiting, running or paused
   SchedulerStats stats() const;
-  std::int32_t cached_prefix(RequestId id) const;  // prompt tokens that came from the cache; 0 if unknown
-  void check() const;                    // invariants of queues and pool; throws kInternal
+  // Prompt tokens that came from the cache; 0 if unknown. Grows until the request's last prefill span is
+  // planned.
+  std::int32_t cached_prefix(RequestId id) const;
+  void check() const;  // invariants of queues and pool; throws kInternal
 
  private:
-  struct Entry;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -20,7 +20,7 @@ struct PlannedSpan {
   bool operator==(const PlannedSpan&) const = default;
 };
 
-enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
+enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull };
 
 struct Refusal {
   RequestId request = 0;
@@ -34,7 +34,6 @@ struct StepPlan {
   std::uint64_t step = 0;            // 1, 2, … of this scheduler; 0 if empty
   std::vector<PlannedSpan> spans;    // decode rows first, then prefill chunks
   std::vector<RequestId> preempted;  // lost their pages before this step; they will be recomputed
-  std::vector<Refusal> refused;      // will never run
   std::int32_t total_tokens = 0;
   std::int32_t decode_rows = 0;
 
@@ -44,8 +43,9 @@ struct StepPlan {
 
 struct SpanResult {
   RequestId request = 0;
-  TokenId token = -1;     // sampled token, or -1 for a span that does not sample
-  bool finished = false;  // the engine saw a stop condition (or, with token -1, the span failed): release everything
+  TokenId token = -1;  // sampled token, or -1 for a span that does not sample
+  bool finished =
+      false;  // the engine saw a stop condition (or, with token -1, the span failed): release everything
 };
 
 struct StepResult {
