@@ -173,9 +173,6 @@ void LoadedModel::refuse(const Refusal& refusal) {
       fail(request, ErrorCode::kOverloaded,
            fmt::format("the queue of '{}' is full; try again later", info_.id), now);
       break;
-    case RefusalCause::kDeadline:
-      fail(request, ErrorCode::kTimeout, "the deadline cannot be met", now);
-      break;
     case RefusalCause::kTooLong:
       fail(request, ErrorCode::kContextOverflow,
            fmt::format("{} prompt tokens and {} new tokens can never fit {} tokens of KV cache",
@@ -198,7 +195,6 @@ bool LoadedModel::step() {
   const TimePoint started = clock_.now();
   scheduler_->plan(started, plan_);
   const StepPlan& plan = plan_;
-  for (const Refusal& refusal : plan.refused) refuse(refusal);
   if (plan.empty()) return false;
   const TimePoint planned = clock_.now();
 
