@@ -1,21 +1,24 @@
-// KV pages of one model as numbers: who holds which page, which pages keep a reusable prefix, what is evicted next.
-// No tensors, no clock, no threads: the engine thread owns it; deterministic. Pages hold kPageTokens tokens.
-// Every page is exactly one of free, held (referenced by ≥ 1 sequence) or cached (unreferenced, prefix kept); check() proves it.
+// KV pages of one model as numbers: who holds which page, which pages keep a reusable prefix, what is evicted
+// next. No tensors, no clock, no threads: the engine thread owns it; deterministic. Pages hold kPageTokens
+// tokens. Every page is exactly one of free, held (by ≥ 1 sequence) or cached (held by none, prefix kept);
+// check() proves it. Costs O(pages touched) and allocates nothing but a sequence's page table. Misuse throws
+// kInternal.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <list>
+#include <optional>
 #include <span>
-#include <string_view>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/types.h"
+#include "kv/chain_hash.h"
 
 namespace mlxs {
 
 struct KvPoolConfig {
-  std::int32_t num_pages = 0;
+  std::int32_t num_pages = 0;  // ≥ 1, else kInvalidArgument
   bool prefix_cache = true;
 };
 
@@ -25,17 +28,38 @@ struct KvPoolStats {
   std::uint64_t evictions = 0;                             // cached pages given up
 };
 
+struct PrefixHit {
+  std::int32_t tokens = 0;  // reusable
+  std::int32_t cached_pages =
+      0;  // of their pages, those that no sequence holds: reusing them lowers available()
+};
+
 // One sequence's pages. Made by KvPool::open(), ended by KvPool::close(); movable value, never copied.
+// Full committed pages may be shared; a page with positions yet to be written has one holder.
 class KvSequence {
  public:
+  KvSequence() = default;
+  KvSequence(KvSequence&& other) noexcept
+      : pages_(std::move(other.pages_)),
+        committed_(std::exchange(other.committed_, 0)),
+        salt_(std::exchange(other.salt_, 0)) {}
+  KvSequence& operator=(KvSequence&& other) noexcept {
+    std::swap(pages_, other.pages_);
+    std::swap(committed_, other.committed_);
+    std::swap(salt_, other.salt_);
+    return *this;
+  }
+
   std::span<const PageId> pages() const { return pages_; }
-  std::int32_t committed_tokens() const { return committed_; }  // tokens whose KV is computed and known to the pool
+  std::int32_t committed_tokens() const {
+    return committed_;
+  }  // tokens whose KV is computed and known to the pool
+
  private:
   friend class KvPool;
   std::vector<PageId> pages_;
   std::int32_t committed_ = 0;
-  std::vector<std::uint64_t> hashes_;  // chain hash of each full committed page
-  std::uint64_t root_ = 0;
+  std::uint64_t salt_ = 0;
 };
 
 class KvPool {
@@ -43,41 +67,77 @@ class KvPool {
   explicit KvPool(KvPoolConfig config);
 
   // A sequence that shares every full page of `tokens` that the cache holds (longest common prefix, at most
-  // tokens.size() - 1 tokens, so that at least one row is computed). The hit is committed_tokens(). `salt` separates caches
-  // (tenant, adapter); equal tokens under different salts never share.
+  // tokens.size() - 1 tokens, so that at least one row is computed). The hit is committed_tokens(). `salt`
+  // separates caches (tenant, adapter); equal tokens under different salts never share.
   KvSequence open(std::span<const TokenId> tokens, std::uint64_t salt = 0);
-  // How many tokens open() would reuse; changes nothing.
-  std::int32_t peek_prefix(std::span<const TokenId> tokens, std::uint64_t salt = 0) const;
+  // What open() would reuse; changes nothing.
+  PrefixHit peek_prefix(std::span<const TokenId> tokens, std::uint64_t salt = 0) const;
+  // Like open() for a sequence that waits at a page boundary: takes over pages that others committed since,
+  // in place of its own. Returns the tokens gained.
+  std::int32_t extend_prefix(KvSequence& sequence, std::span<const TokenId> tokens);
+  // Chain hash of the full page that the sequence computes next, equal for sequences about to compute the
+  // same one; nullopt if extend_prefix() could not hand that page over afterwards.
+  std::optional<std::uint64_t> next_page_hash(const KvSequence& sequence,
+                                              std::span<const TokenId> tokens) const;
+
   // Grows to hold `tokens` tokens. False (and no change) if free + cached pages do not suffice.
   bool reserve(KvSequence& sequence, std::int32_t tokens);
-  // KV of tokens[0, count) is now computed: full pages enter the prefix tree. tokens: the sequence's tokens from its start.
+  // KV of tokens[0, count) is now computed: full pages enter the prefix tree. tokens: the sequence's tokens
+  // from its start. A page that another sequence computed too is given up for the one in the tree: sequences
+  // that share a prefix end up sharing its pages, and a page in the tree is never held without the pages
+  // before it.
   void commit(KvSequence& sequence, std::span<const TokenId> tokens, std::int32_t count);
   // Gives the pages back; full committed pages stay cached until evicted (least recently used, leaves first).
   void close(KvSequence&& sequence);
   void drop_cache();  // every cached page becomes free
 
-  std::int32_t available() const;  // free + cached
+  std::int32_t available() const { return num_free() + cached_; }
+  std::int32_t holders(PageId page) const { return pages_[static_cast<std::size_t>(page)].holders; }
   KvPoolStats stats() const;
-  static std::int32_t pages_for(std::int32_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+  static constexpr std::int32_t pages_for(std::int32_t tokens) {
+    return tokens / kPageTokens + (tokens % kPageTokens != 0 ? 1 : 0);
+  }
   // Throws kInternal that names the broken invariant. O(pages).
   void check() const;
 
  private:
+  using PageTokens = std::span<const TokenId, kPageTokens>;
   struct Page {
-    std::int32_t references = 0;
-    std::uint64_t hash = 0;  // chain hash if indexed
+    std::int32_t holders = 0;
     bool indexed = false;
-    std::list<PageId>::iterator lru{};  // valid while cached
+    // While indexed: its place in the tree. (salt, parent, tokens) identify it; the hash only finds it.
+    PageId parent = -1;  // page of the 16 tokens before; -1 at the start
+    PageId next_in_bucket = -1;
+    std::uint64_t salt = 0;
+    std::uint64_t hash = 0;  // chain hash
+    std::array<TokenId, kPageTokens> tokens{};
+    // While cached: neighbours in order of use, -1 at the ends.
+    PageId older = -1, newer = -1;
   };
+
+  Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
+  const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+  PageId& bucket(std::uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
+  std::int32_t num_free() const { return static_cast<std::int32_t>(free_.size()); }
+
+  std::uint64_t hash_after(PageId parent, std::uint64_t salt, PageTokens tokens) const;
+  PageId find(PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash) const;
+  void enter_index(PageId page, PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash);
+  void leave_index(PageId page);
   PageId take_page();
-  void release_page(PageId page);
+  void hold(PageId page);
+  void release(PageId page);
+  void link_newest(PageId page);
+  void unlink(PageId page);
+  void check_order() const;
 
   KvPoolConfig config_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;
-  std::list<PageId> lru_;  // cached pages, least recently used first
-  std::unordered_map<std::uint64_t, PageId> index_;
-  KvPoolStats stats_;
+  std::vector<PageId> buckets_;       // heads of the index's chains; a power of two of them
+  PageId oldest_ = -1, newest_ = -1;  // ends of the cached pages' order of use
+  std::int32_t cached_ = 0;
+  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0;
 };
 
 }  // namespace mlxs

@@ -1,0 +1,46 @@
+// One request as the scheduler's parts see it. Private to sched/; the Scheduler owns every entry and its
+// address is stable.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/types.h"
+#include "kv/kv_pool.h"
+#include "sched/scheduler.h"
+
+namespace mlxs {
+
+struct SchedEntry {
+  RequestId id = 0;
+  std::vector<TokenId> tokens;  // prompt, then what was sampled
+  std::int32_t prompt_tokens = 0;
+  std::int32_t max_tokens = 0;  // prompt + new
+  std::uint64_t cache_salt = 0;
+  Priority priority = Priority::kNormal;
+
+  KvSequence sequence;  // has pages only while running
+  std::int32_t cached_prompt_tokens = 0;
+  std::uint64_t admission = 0;  // order of admissions; the smaller, the longer it runs
+  bool running = false;         // has a slot and pages; else it waits
+  bool paused = false;
+  bool decoding = false;   // has sampled since it was admitted
+  bool preempted = false;  // was admitted before and lost its pages
+
+  int tier = 0;                              // priority, or better after ageing; kept from then on
+  TimePoint promote_at{};                    // while waiting: when it ages into the next tier
+  std::list<SchedEntry*>::iterator place{};  // while waiting
+
+  std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens.size()); }
+  std::int32_t remaining() const { return num_tokens() - sequence.committed_tokens(); }  // tokens to compute
+  bool active() const { return running && !paused; }
+  // Preempted once and nothing gained from coming back yet: taking its pages again would be thrashing.
+  bool recovering() const { return preempted && !decoding; }
+};
+
+using SchedEntries = std::unordered_map<RequestId, SchedEntry>;
+
+}  // namespace mlxs

@@ -1,0 +1,57 @@
+// Tier queues; age() looks at the entries only when a promotion is due.
+#include "sched/wait_queue.h"
+
+#include <algorithm>
+
+namespace mlxs {
+
+void WaitQueue::push_back(SchedEntry& entry, TimePoint since) {
+  Tier& tier = tiers_[static_cast<std::size_t>(entry.tier)];
+  entry.place = tier.insert(tier.end(), &entry);
+  wait_from(entry, since);
+}
+
+void WaitQueue::push_front(SchedEntry& entry, TimePoint since) {
+  Tier& tier = tiers_[static_cast<std::size_t>(entry.tier)];
+  entry.place = tier.insert(tier.begin(), &entry);
+  wait_from(entry, since);
+}
+
+void WaitQueue::wait_from(SchedEntry& entry, TimePoint since) {
+  entry.promote_at = since + interval_;
+  if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
+}
+
+void WaitQueue::remove(SchedEntry& entry) { tiers_[static_cast<std::size_t>(entry.tier)].erase(entry.place); }
+
+void WaitQueue::age(TimePoint now) {
+  if (now < next_promotion_) return;
+  next_promotion_ = TimePoint::max();
+  for (std::size_t from = 1; from < tiers_.size(); ++from) {
+    for (auto next = tiers_[from].begin(); next != tiers_[from].end();) {
+      SchedEntry& entry = **next++;
+      for (; entry.tier > 0 && entry.promote_at <= now; entry.promote_at += interval_) --entry.tier;
+      if (const auto to = static_cast<std::size_t>(entry.tier); to != from) {
+        tiers_[to].splice(tiers_[to].end(), tiers_[from], entry.place);
+      }
+      if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
+    }
+  }
+}
+
+SchedEntry* WaitQueue::front() const {
+  for (const Tier& tier : tiers_) {
+    for (SchedEntry* entry : tier) {
+      if (!entry->paused) return entry;
+    }
+  }
+  return nullptr;
+}
+
+std::size_t WaitQueue::size() const {
+  std::size_t count = 0;
+  for (const Tier& tier : tiers_) count += tier.size();
+  return count;
+}
+
+}  // namespace mlxs
