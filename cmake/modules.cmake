@@ -5,17 +5,21 @@ function(mlxs_strict target)
     $<$<BOOL:${MLXS_WERROR}>:-Werror>)
 endfunction()
 
+# gcc 12's own intrinsics headers warn of uninitialized values (gcc bug 105593).
+set(MLXS_INTRINSICS_QUIET "-Wno-uninitialized;-Wno-maybe-uninitialized")
+
 # Files named *_avx2.cpp, *_avx512.cpp and *_amx.cpp are compiled for that instruction set and reached only by run-time dispatch.
 function(mlxs_isa_flags)
   foreach(source IN LISTS ARGN)
     if(source MATCHES "_avx2\\.cpp$")
-      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "${MLXS_INTRINSICS_QUIET};-mavx2;-mfma;-mf16c")
     elseif(source MATCHES "_avx512\\.cpp$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-        "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
+        "${MLXS_INTRINSICS_QUIET};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
     elseif(source MATCHES "_amx\\.cpp$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-        "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512bf16;-mfma;-mf16c;-mamx-tile;-mamx-bf16;-mamx-int8;-mprefer-vector-width=512")
+        "${MLXS_INTRINSICS_QUIET};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512bf16;-mfma;-mf16c;-mamx-tile;-mamx-bf16;-mamx-int8;-mprefer-vector-width=512")
     endif()
   endforeach()
 endfunction()
@@ -27,12 +31,17 @@ function(mlxs_module name)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
     list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|amx)\\.cpp$")
   endif()
+  list(TRANSFORM ARG_DEPENDS PREPEND mlxs_)
+  if(NOT sources)  # a folder whose first file has not landed yet
+    add_library(mlxs_${name} INTERFACE)
+    target_link_libraries(mlxs_${name} INTERFACE ${ARG_DEPENDS} ${ARG_LIBS})
+    return()
+  endif()
   add_library(mlxs_${name} STATIC ${sources})
   mlxs_isa_flags(${sources})
   target_include_directories(mlxs_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-  list(TRANSFORM ARG_DEPENDS PREPEND mlxs_)
   target_link_libraries(mlxs_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBS})
   mlxs_strict(mlxs_${name})
 endfunction()

@@ -1,4 +1,4 @@
-# Unit tests: one executable a folder of tests/unit, linked with the module of the same name.
+# Unit tests: one executable a folder of tests/unit, linked with the module of the same name. Then what the Python tests need.
 find_package(GTest REQUIRED)
 include(GoogleTest)
 
@@ -15,4 +15,25 @@ foreach(folder IN LISTS unit_folders)
   mlxs_strict(test_${name})
   gtest_discover_tests(test_${name} TEST_PREFIX "unit.${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS unit TIMEOUT 300)
 endforeach()
-include(${PROJECT_SOURCE_DIR}/cmake/python_tests.cmake OPTIONAL)
+
+# tests/support/NAME.cpp: a helper program for the Python tests, at $MLXS_BUILD_DIR/support/NAME.
+file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
+foreach(source IN LISTS support_sources)
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(support_${name} ${source})
+  set_target_properties(support_${name} PROPERTIES OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/support)
+  target_link_libraries(support_${name} PRIVATE mlxs_serve)
+  mlxs_strict(support_${name})
+endforeach()
+
+file(GLOB own_lists CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/parity/*/CMakeLists.txt ${PROJECT_SOURCE_DIR}/tests/support/CMakeLists.txt)
+foreach(list IN LISTS own_lists)
+  get_filename_component(folder ${list} DIRECTORY)
+  add_subdirectory(${folder})
+endforeach()
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_test(NAME lint.includes COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
+set_tests_properties(lint.includes PROPERTIES LABELS lint)
+
+include(${PROJECT_SOURCE_DIR}/cmake/python_tests.cmake)

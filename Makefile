@@ -1,0 +1,57 @@
+# The short list of habits; `make help` prints it. Every target installs what it needs first (scripts/bootstrap.sh).
+ARGS ?= serve smollm2
+FUZZ_SECONDS ?= 60
+CTEST_ARGS ?=
+
+.PHONY: run test format lint asan tsan fuzz docs clean help
+.DEFAULT_GOAL := help
+
+run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
+	@scripts/bootstrap.sh build
+	@scripts/build.sh release mlx-serving
+	@exec build/mlx-serving $(ARGS)
+
+test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARGS='-R e2e' picks some)
+	@scripts/bootstrap.sh build test
+	@scripts/build.sh release
+	@scripts/venv.sh
+	@python3 scripts/run_tests.py build $(CTEST_ARGS)
+
+lint: ## clang-format, clang-tidy on changed files, include arrows, cargo fmt and clippy, ruff
+	@scripts/bootstrap.sh build test lint
+	@scripts/build.sh release
+	@scripts/venv.sh
+	@scripts/lint.sh
+
+format: ## rewrite our files the way lint wants them
+	@scripts/bootstrap.sh build lint
+	@scripts/venv.sh
+	@scripts/lint.sh --fix
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/bootstrap.sh build test
+	@scripts/build.sh asan
+	@scripts/venv.sh
+	@python3 scripts/run_tests.py build-asan $(CTEST_ARGS)
+
+tsan: ## the tests under ThreadSanitizer
+	@scripts/bootstrap.sh build test
+	@scripts/build.sh tsan
+	@scripts/venv.sh
+	@python3 scripts/run_tests.py build-tsan $(CTEST_ARGS)
+
+fuzz: ## every parser of untrusted bytes under libFuzzer, FUZZ_SECONDS each
+	@scripts/bootstrap.sh build fuzz
+	@scripts/build.sh fuzz
+	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+docs: ## rewrite docs/cli.md from the program's own --help and check every link
+	@scripts/bootstrap.sh build
+	@scripts/build.sh release mlx-serving
+	@python3 scripts/docs.py build/mlx-serving
+
+clean: ## remove every build folder and the tests' virtual environment (pulled models stay)
+	rm -rf build build-* .venv-test rust/target
+
+help:
+	@sed -n 's/^\([a-z]*\): ## /  make \1 — /p' Makefile

@@ -1,0 +1,12 @@
+# libFuzzer targets (preset fuzz, clang): tests/fuzz/NAME.cpp → NAME, seeds in tests/fuzz/corpus/NAME. scripts/fuzz.sh runs them.
+if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "MLXS_FUZZ needs clang: cmake --preset fuzz")
+endif()
+file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*.cpp)
+foreach(source IN LISTS fuzz_sources)
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+  target_link_libraries(${name} PRIVATE mlxs_serve)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+endforeach()

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Configures (only if that was not done) and builds one preset. usage: scripts/build.sh PRESET [TARGET...]
+# Without a target everything is built, tests included; with one, the tests' own packages need not be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+preset=$1
+shift
+case "$preset" in
+  release) folder=build ;;
+  *) folder=build-$preset ;;
+esac
+
+configured_with() { grep -qs "^$1\$" "$folder/CMakeCache.txt"; }
+if [ ! -f "$folder/build.ninja" ]; then
+  tests=OFF
+  if [ $# -eq 0 ] && [ "$preset" != fuzz ]; then tests=ON; fi
+  cmake --preset "$preset" -DMLXS_TESTS=$tests >&2
+elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && ! configured_with 'MLXS_TESTS:BOOL=ON'; then
+  cmake --preset "$preset" -DMLXS_TESTS=ON >&2
+fi
+
+# Everything to stderr: stdout is for the program that runs next. One job a core: the heaviest files take over 1 GB each.
+cores=$(getconf _NPROCESSORS_ONLN)
+ninja -C "$folder" -j "$cores" "$@" >&2
