@@ -1,0 +1,132 @@
+#include "cli/bench_throughput.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+namespace mlxs::cli {
+namespace {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+struct Step {
+  SteadyTime end;
+  int prefill_tokens;
+  int decode_rows;
+  double run_seconds;
+};
+
+// Keeps every step with the time at which it ended.
+class StepRecorder final : public EngineObserver {
+ public:
+  void on_first_token(std::string_view, double) override {}
+  void on_inter_token(std::string_view, double) override {}
+  void on_finished(const RequestRecord&) override {}
+  void on_step(const StepRecord& record) override {
+    const std::lock_guard lock(mutex_);
+    steps_.push_back(
+        {std::chrono::steady_clock::now(), record.prefill_tokens, record.decode_rows, record.run_seconds});
+  }
+  std::vector<Step> take() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(steps_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Step> steps_;
+};
+
+double seconds_between(SteadyTime from, SteadyTime to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+// Ordinary tokens, different for each stream, so that no prefix is shared.
+std::vector<std::int32_t> prompt_of(int length, int stream, int vocabulary) {
+  const int low = std::min(1000, vocabulary / 4);
+  const std::int64_t range = vocabulary * 4 / 5 - low;
+  std::vector<std::int32_t> tokens;
+  for (std::int64_t i = 0; i < length; ++i) {
+    tokens.push_back(low + static_cast<std::int32_t>((i * 7919 + stream * 104729LL) % range));
+  }
+  return tokens;
+}
+
+void drain(std::vector<std::unique_ptr<Generator>>& generators) {
+  std::size_t open = generators.size();
+  std::vector<bool> ended(open, false);
+  while (open > 0) {
+    for (std::size_t i = 0; i < generators.size(); ++i) {
+      Chunk chunk;
+      Generator::Poll poll = Generator::Poll::kEnd;
+      while (!ended[i] && (poll = generators[i]->try_next(chunk)) == Generator::Poll::kChunk) {
+        if (chunk.type == Chunk::Type::kError) throw Error(chunk.error_code, chunk.error_message);
+      }
+      if (!ended[i] && poll == Generator::Poll::kEnd) {
+        ended[i] = true;
+        --open;
+      }
+    }
+    if (open > 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+}  // namespace
+
+ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what) {
+  const auto recorder = std::make_shared<StepRecorder>();
+  options.observer = recorder;
+  options.max_running = std::max(options.max_running, what.streams);
+  const auto engine = Engine::create(options);
+  const ModelInfo info = engine->load_model({.model = model});
+
+  const auto run = [&](int first_stream, int tokens) {
+    std::vector<std::unique_ptr<Generator>> generators;
+    for (int s = 0; s < what.streams; ++s) {
+      generators.push_back(engine->create_generator(
+          {.model = info.id,
+           .prompt = TokenPrompt{prompt_of(what.context, first_stream + s, info.vocabulary)},
+           .max_tokens = tokens,
+           .temperature = 0,
+           .ignore_eos = true}));
+    }
+    drain(generators);
+  };
+
+  ThroughputResult result{.weight_bytes = info.weight_bytes};
+  run(1000, 2);  // warm: pages touched, arena grown
+  recorder->take();
+  const bool prefill = what.kind == "prefill";
+  const SteadyTime started = std::chrono::steady_clock::now();
+  run(0, prefill ? 1 : what.tokens + 2);
+  std::vector<Step> steps = recorder->take();
+  if (prefill) {
+    result.seconds = seconds_between(started, steps.back().end);
+    result.tokens_per_second = what.context * static_cast<double>(what.streams) / result.seconds;
+    return result;
+  }
+  // The steady part: steps in which every stream decodes. The first gives the start of the clock.
+  std::erase_if(steps, [&](const Step& s) { return s.prefill_tokens > 0 || s.decode_rows != what.streams; });
+  if (steps.size() < 3) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} streams never decoded together for three steps", what.streams),
+                "ask for more tokens, or fewer streams");
+  }
+  result.seconds = seconds_between(steps.front().end, steps.back().end);
+  result.tokens_per_second = static_cast<double>(steps.size() - 1) * what.streams / result.seconds;
+  double inside = 0;
+  std::vector<double> durations;
+  for (std::size_t i = 1; i < steps.size(); ++i) {
+    inside += steps[i].run_seconds;
+    durations.push_back(seconds_between(steps[i - 1].end, steps[i].end) * 1e3);
+  }
+  std::ranges::nth_element(durations, durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2));
+  result.step_ms = durations[durations.size() / 2];
+  result.overhead_share = 1.0 - inside / result.seconds;
+  return result;
+}
+
+}  // namespace mlxs::cli

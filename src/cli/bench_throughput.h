@@ -1,0 +1,32 @@
+// One throughput case on the engine, in process: what `mlx-serving bench throughput` runs and prints.
+// Uses the public API only, so that the figures are what a library user gets.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mlxs/engine.h"
+
+namespace mlxs::cli {
+
+struct ThroughputCase {
+  std::string kind =
+      "decode";  // "prefill": prompt tokens a second; "decode": generated tokens a second, all streams
+  int streams = 1;
+  int context = 16;  // prompt tokens of each stream
+  int tokens = 128;  // generated tokens of each stream (decode)
+};
+
+struct ThroughputResult {
+  double tokens_per_second = 0;
+  double seconds = 0;
+  double step_ms = 0;  // median step of the measured part
+  double overhead_share =
+      0;  // of the measured wall time, what was spent outside the backend (plan, commit, waiting)
+  std::uint64_t weight_bytes = 0;
+};
+
+// Loads the model, runs the case once warm. Throws Error.
+ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what);
+
+}  // namespace mlxs::cli
