@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstring>
 #include <fstream>
 #include <utility>
@@ -23,8 +22,9 @@ class Writer {
  public:
   template <class T>
   void number(T value) {
-    const auto bytes = std::bit_cast<std::array<std::byte, sizeof(T)>>(value);
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
+    const std::size_t at = out_.size();
+    out_.resize(at + sizeof(T));
+    std::memcpy(out_.data() + at, &value, sizeof(T));
   }
   void text(std::string_view text) {
     number(static_cast<std::uint32_t>(text.size()));
@@ -71,23 +71,24 @@ class Reader {
 }  // namespace
 
 std::uint64_t cache_checksum(std::span<const std::byte> bytes) {
-  // Four independent lanes keep the multiplier busy; each step is a bijection of lane and word.
+  // Independent lanes keep the multiplier busy; each step is a bijection of lane and word.
   constexpr std::uint64_t kPrime = 0x9e3779b97f4a7c15ull;
-  std::array<std::uint64_t, 4> lanes{1, 2, 3, 4};
+  using Lanes = std::array<std::uint64_t, 8>;
   const auto mix = [](std::uint64_t lane, std::uint64_t word) {
     const std::uint64_t product = (lane ^ word) * kPrime;
     return product ^ (product >> 32);
   };
+  Lanes lanes{1, 2, 3, 4, 5, 6, 7, 8};
   std::size_t at = 0;
-  for (; at + 32 <= bytes.size(); at += 32) {
-    std::array<std::uint64_t, 4> words;
-    std::memcpy(words.data(), bytes.data() + at, 32);
-    for (std::size_t i = 0; i < 4; ++i) lanes[i] = mix(lanes[i], words[i]);
+  for (; at + sizeof(Lanes) <= bytes.size(); at += sizeof(Lanes)) {
+    Lanes words;
+    std::memcpy(words.data(), bytes.data() + at, sizeof(Lanes));
+    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = mix(lanes[i], words[i]);
   }
-  std::array<std::uint64_t, 4> tail{};
+  Lanes tail{};
   if (at < bytes.size()) std::memcpy(tail.data(), bytes.data() + at, bytes.size() - at);
   std::uint64_t hash = bytes.size();
-  for (std::size_t i = 0; i < 4; ++i) hash = mix(hash, mix(lanes[i], tail[i]));
+  for (std::size_t i = 0; i < lanes.size(); ++i) hash = mix(hash, mix(lanes[i], tail[i]));
   return hash;
 }
 
