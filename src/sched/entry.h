@@ -24,7 +24,7 @@ struct SchedEntry {
 
   KvSequence sequence;  // has pages only while running
   std::int32_t cached_prompt_tokens = 0;
-  std::uint64_t admission = 0;  // order of admissions; the smaller, the longer it runs
+  std::uint64_t admission = 0;  // order of first admissions; 0 before
   bool running = false;         // has a slot and pages; else it waits
   bool paused = false;
   bool decoding = false;   // has sampled since it was admitted

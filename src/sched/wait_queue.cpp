@@ -5,21 +5,17 @@
 
 namespace mlxs {
 
-void WaitQueue::push_back(SchedEntry& entry, TimePoint since) {
-  Tier& tier = tiers_[static_cast<std::size_t>(entry.tier)];
-  entry.place = tier.insert(tier.end(), &entry);
-  wait_from(entry, since);
-}
-
-void WaitQueue::push_front(SchedEntry& entry, TimePoint since) {
-  Tier& tier = tiers_[static_cast<std::size_t>(entry.tier)];
-  entry.place = tier.insert(tier.begin(), &entry);
-  wait_from(entry, since);
-}
-
-void WaitQueue::wait_from(SchedEntry& entry, TimePoint since) {
+void WaitQueue::push(SchedEntry& entry, TimePoint since) {
+  entry.place = tiers_[static_cast<std::size_t>(entry.tier)].insert(position_for(entry), &entry);
   entry.promote_at = since + interval_;
   if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
+}
+
+WaitQueue::Tier::iterator WaitQueue::position_for(const SchedEntry& entry) {
+  Tier& tier = tiers_[static_cast<std::size_t>(entry.tier)];
+  if (!entry.preempted) return tier.end();
+  return std::ranges::find_if(
+      tier, [&](const SchedEntry* other) { return !other->preempted || other->admission > entry.admission; });
 }
 
 void WaitQueue::remove(SchedEntry& entry) { tiers_[static_cast<std::size_t>(entry.tier)].erase(entry.place); }
@@ -32,7 +28,7 @@ void WaitQueue::age(TimePoint now) {
       SchedEntry& entry = **next++;
       for (; entry.tier > 0 && entry.promote_at <= now; entry.promote_at += interval_) --entry.tier;
       if (const auto to = static_cast<std::size_t>(entry.tier); to != from) {
-        tiers_[to].splice(tiers_[to].end(), tiers_[from], entry.place);
+        tiers_[to].splice(position_for(entry), tiers_[from], entry.place);
       }
       if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
     }

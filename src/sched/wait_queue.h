@@ -1,6 +1,6 @@
-// The requests without pages: one FIFO a tier, and ageing, which moves a request to the end of the next
-// better tier every interval. A flood of any tier therefore delays a request by at most three intervals plus
-// the best tier's queue then. Refers to the Scheduler's entries; never fails.
+// The requests without pages: one FIFO a tier, preempted ones ahead of it, and ageing, which moves a request
+// into the next better tier every interval. So a flood of any tier delays a request by at most three
+// intervals plus what the best tier held by then. Refers to the Scheduler's entries; never fails.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@ class WaitQueue {
  public:
   explicit WaitQueue(Duration aging_interval) : interval_(aging_interval) {}
 
-  void push_back(SchedEntry& entry, TimePoint since);   // a new request
-  void push_front(SchedEntry& entry, TimePoint since);  // a preempted one, ahead of its tier
+  // A new request goes to the end of its tier; a preempted one to the front, behind those admitted before it.
+  void push(SchedEntry& entry, TimePoint since);
   void remove(SchedEntry& entry);
   void age(TimePoint now);
   SchedEntry* front() const;  // next to admit: the first that is not paused, best tier first; null if none
@@ -24,7 +24,7 @@ class WaitQueue {
 
  private:
   using Tier = std::list<SchedEntry*>;
-  void wait_from(SchedEntry& entry, TimePoint since);
+  Tier::iterator position_for(const SchedEntry& entry);
 
   Duration interval_;
   std::array<Tier, 4> tiers_;
