@@ -1,0 +1,10 @@
+#include "backend/cpu/attention_float16.h"
+
+namespace mlxs::cpu {
+
+const AttentionKernels& attention_avx512() {
+  static constexpr AttentionKernels kKernels{"avx512", transform_head, append_rows, attend_rows<Float16>};
+  return kKernels;
+}
+
+}  // namespace mlxs::cpu

@@ -1,0 +1,162 @@
+// Norm, rotation and KV append, written plainly: each ISA file includes this and its compiler vectorizes it.
+// Everything is in an unnamed namespace on purpose: code compiled for one ISA must not be merged with
+// another's.
+#pragma once
+
+#include <cstring>
+
+#include "backend/cpu/attention_kernels.h"
+
+namespace mlxs::cpu {
+namespace {
+
+// bf16, round to nearest even; NaN stays NaN.
+inline std::uint32_t to_bf16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded;
+}
+
+void transform_head(const HeadTransform& t, const float* __restrict in, const float* __restrict cos,
+                    const float* __restrict sin, float* __restrict out) {
+  float normed = t.scale;
+  if (t.gain != nullptr) {
+    float lanes[16] = {};
+    int i = 0;
+    for (; i + 16 <= t.dim; i += 16) {
+      for (int l = 0; l < 16; ++l) lanes[l] += in[i + l] * in[i + l];
+    }
+    float squares = 0.0f;
+    for (; i < t.dim; ++i) squares += in[i] * in[i];
+    for (int l = 0; l < 16; ++l) squares += lanes[l];
+    normed = t.scale / __builtin_sqrtf(squares / static_cast<float>(t.dim) + t.epsilon);
+    const float offset = t.unit_offset ? 1.0f : 0.0f;
+    for (int d = 0; d < t.dim; ++d) out[d] = in[d] * normed * (t.gain[d] + offset);
+  } else {
+    for (int d = 0; d < t.dim; ++d) out[d] = in[d] * normed;
+  }
+  if (t.interleaved) {
+    for (int i = 0; i < t.half; ++i) {
+      const float a = out[2 * i], b = out[2 * i + 1];
+      out[2 * i] = a * cos[i] - b * sin[i];
+      out[2 * i + 1] = a * sin[i] + b * cos[i];
+    }
+  } else {
+    float* __restrict high = out + t.half;
+    for (int i = 0; i < t.half; ++i) {
+      const float a = out[i], b = high[i];
+      out[i] = a * cos[i] - b * sin[i];
+      high[i] = b * cos[i] + a * sin[i];
+    }
+  }
+  for (int d = t.dim; d < t.padded; ++d) out[d] = 0.0f;
+}
+
+inline std::byte* kv_block(const KvView& kv, int page) {
+  return kv.base + static_cast<std::size_t>(kv.pages[page]) * kv.page_bytes;
+}
+
+void append_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict key,
+                 const float* __restrict value) {
+  auto* k = reinterpret_cast<std::uint32_t*>(block) + slot;
+  for (int pair = 0; pair < layout.key_padded / 2; ++pair) {
+    k[pair * kPageTokens] = to_bf16(key[2 * pair]) | (to_bf16(key[2 * pair + 1]) << 16);
+  }
+  auto* __restrict v =
+      reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 2 * layout.value_padded;
+  if (slot % 2 == 0) {
+    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]);
+  } else {
+    for (int d = 0; d < layout.value_dim; ++d) v[d] = (v[d] & 0xffffu) | (to_bf16(value[d]) << 16);
+  }
+}
+
+// Symmetric int8 with one scale a token: max |x| maps to 127. A NaN or infinity anywhere makes the whole
+// token NaN.
+inline float int8_scale(const float* values, int count) {
+  std::uint32_t largest = 0;  // bits of |x| order as the values do, with infinity and NaN on top
+  for (int i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, 4);
+    bits &= 0x7fffffffu;
+    largest = bits > largest ? bits : largest;
+  }
+  float magnitude;
+  std::memcpy(&magnitude, &largest, 4);
+  return largest < 0x7f800000u ? magnitude / 127.0f : __builtin_nanf("");
+}
+inline std::uint32_t to_int8(float value, float inverse) {
+  const float scaled =
+      value * inverse + 12582912.0f;  // 1.5 · 2^23: the low mantissa bits are the rounded integer
+  std::uint32_t bits;
+  std::memcpy(&bits, &scaled, 4);
+  return bits & 0xffu;
+}
+
+void append_int8(const KvLayout& layout, std::byte* block, int slot, const float* __restrict key,
+                 const float* __restrict value) {
+  auto* scales = reinterpret_cast<float*>(block + layout.scale_offset);
+  const float key_scale = int8_scale(key, layout.key_dim);
+  const float value_scale = int8_scale(value, layout.value_dim);
+  scales[slot] = key_scale;
+  scales[kPageTokens + slot] = value_scale;
+  const float key_inverse = key_scale > 0.0f ? 1.0f / key_scale : 0.0f;
+  const float value_inverse = value_scale > 0.0f ? 1.0f / value_scale : 0.0f;
+  auto* k = reinterpret_cast<std::uint32_t*>(block) + slot;
+  for (int quad = 0; quad < layout.key_padded / 4; ++quad) {
+    const float* x = key + 4 * quad;
+    k[quad * kPageTokens] = to_int8(x[0], key_inverse) | (to_int8(x[1], key_inverse) << 8) |
+                            (to_int8(x[2], key_inverse) << 16) | (to_int8(x[3], key_inverse) << 24);
+  }
+  auto* __restrict v =
+      reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 4 * layout.value_padded;
+  const int shift = slot % 4 * 8;
+  const std::uint32_t keep = ~(0xffu << shift);
+  for (int d = 0; d < layout.value_dim; ++d)
+    v[d] = (v[d] & keep) | (to_int8(value[d], value_inverse) << shift);
+}
+
+// V behind the sequence's last token is multiplied by probability 0, so it must be finite whatever the page
+// held before.
+void clear_value_tail(const KvLayout& layout, std::byte* block, int used) {
+  auto* v = reinterpret_cast<std::uint32_t*>(block + layout.value_offset);
+  const int unit = layout.int8 ? 4 : 2;  // tokens of one 32-bit lane
+  const int bits = 32 / unit;
+  if (used % unit != 0) {
+    std::uint32_t* partial = v + used / unit * layout.value_padded;
+    const std::uint32_t keep = (1u << (used % unit * bits)) - 1u;
+    for (int d = 0; d < layout.value_padded; ++d) partial[d] &= keep;
+  }
+  for (int lane = (used + unit - 1) / unit; lane < kPageTokens / unit; ++lane) {
+    std::memset(v + lane * layout.value_padded, 0, static_cast<std::size_t>(layout.value_padded) * 4);
+  }
+  if (layout.int8) {
+    auto* scales = reinterpret_cast<float*>(block + layout.scale_offset);
+    for (int slot = used; slot < kPageTokens; ++slot) scales[slot] = scales[kPageTokens + slot] = 0.0f;
+  }
+}
+
+void append_rows(const AppendArgs& args) {
+  const KvLayout& layout = *args.kv.layout;
+  alignas(64) float key[1024];
+  for (int row = 0; row < args.rows; ++row) {
+    const int token = args.first_token + row;
+    const std::size_t offset = static_cast<std::size_t>(row) * args.stride;
+    const std::size_t angle = static_cast<std::size_t>(row * args.transform.half);
+    transform_head(args.transform, args.key + offset, args.cos + angle, args.sin + angle, key);
+    std::byte* block = kv_block(args.kv, token / kPageTokens);
+    if (layout.int8) {
+      append_int8(layout, block, token % kPageTokens, key, args.value + offset);
+    } else {
+      append_bf16(layout, block, token % kPageTokens, key, args.value + offset);
+    }
+  }
+  const int end = args.first_token + args.rows;
+  if (args.clear_tail && end % kPageTokens != 0) {
+    clear_value_tail(layout, kv_block(args.kv, end / kPageTokens), end % kPageTokens);
+  }
+}
+
+}  // namespace
+}  // namespace mlxs::cpu
