@@ -1,0 +1,72 @@
+#include "cli/engine_flags.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "cli/format.h"
+#include "cli/progress_bar.h"
+#include "formats/catalog.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cli {
+
+void add_engine_flags(CLI::App& command, EngineFlags& flags) {
+  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu")->capture_default_str();
+  command.add_option("--threads", flags.threads, "Compute threads (default: one a physical core)")
+      ->check(CLI::Range(1, 256));
+  add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
+                   "Memory for the KV cache, such as 2GiB (default: what the running requests may need)");
+  command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
+      ->check(CLI::Range(16, 1 << 24));
+}
+
+EngineOptions engine_options(const EngineFlags& flags) {
+  EngineOptions options;
+  options.backend = flags.backend;
+  options.threads = flags.threads;
+  options.kv_cache_bytes = flags.kv_cache_bytes;
+  return options;
+}
+
+CLI::Option* add_bytes_option(CLI::App& command, const std::string& name, std::uint64_t& value,
+                              const std::string& help) {
+  return command
+      .add_option_function<std::string>(
+          name,
+          [&value, name](const std::string& text) {
+            try {
+              value = parse_bytes(text);
+            } catch (const Error& error) {
+              throw CLI::ValidationError(name, error.full());
+            }
+          },
+          help)
+      ->type_name("BYTES");
+}
+
+void fetch_if_absent(const std::string& model) {
+  const Catalog catalog;
+  try {
+    catalog.resolve(model);
+    return;
+  } catch (const Error& error) {
+    const auto aliases = catalog.aliases();
+    const bool can_pull = std::find(aliases.begin(), aliases.end(), model) != aliases.end();
+    if (error.code() != ErrorCode::kModelNotFound || !can_pull) throw;
+  }
+  ProgressBar bar(model, stderr);
+  catalog.pull(model, [&bar](const PullProgress& progress) { bar.update(progress); });
+}
+
+LoadedEngine load_single(const EngineFlags& flags, const std::string& model) {
+  fetch_if_absent(model);
+  EngineOptions options = engine_options(flags);
+  options.max_running = 1;  // one KV context is enough
+  LoadedEngine loaded;
+  loaded.engine = Engine::create(options);
+  loaded.model =
+      loaded.engine->load_model({.model = model, .served_name = {}, .context_length = flags.context});
+  return loaded;
+}
+
+}  // namespace mlxs::cli

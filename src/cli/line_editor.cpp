@@ -1,0 +1,124 @@
+#include "cli/line_editor.h"
+
+#include <histedit.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cwchar>
+#include <iostream>
+#include <system_error>
+
+namespace mlxs::cli {
+namespace {
+
+constexpr int kHistoryLines = 1000;
+volatile std::sig_atomic_t interrupted = 0;  // written by the signal handler, so it can only be global
+
+void on_interrupt(int) { interrupted = 1; }
+
+// Reads one character for libedit. Its own reader would go on after Ctrl-C; this one ends the line.
+int read_character(EditLine*, wchar_t* out) {
+  std::mbstate_t state{};
+  for (;;) {
+    char byte = 0;
+    const ssize_t count = ::read(STDIN_FILENO, &byte, 1);
+    if (count == 0) return 0;
+    if (count < 0) {
+      if (errno == EINTR && interrupted == 0) continue;  // a resized window, a resumed process
+      return -1;
+    }
+    switch (std::mbrtowc(out, &byte, 1, &state)) {
+      case static_cast<std::size_t>(-2):
+        continue;  // more bytes to come
+      case static_cast<std::size_t>(-1):
+        state = {};
+        continue;  // not a character of this locale
+      default:
+        return 1;
+    }
+  }
+}
+
+}  // namespace
+
+struct LineEditor::Terminal {
+  std::string history_file, prompt;
+  History* history = history_init();
+  EditLine* editor = el_init("mlx-serving", stdin, stdout, stderr);
+  HistEvent event{};
+
+  explicit Terminal(const std::filesystem::path& file) : history_file(file.string()) {
+    std::setlocale(LC_CTYPE, "");  // how many bytes a character has
+    ::history(history, &event, H_SETSIZE, kHistoryLines);
+    ::history(history, &event, H_SETUNIQUE, 1);
+    ::history(history, &event, H_LOAD, history_file.c_str());  // the first time there is none
+    el_set(editor, EL_CLIENTDATA, this);
+    el_set(
+        editor, EL_PROMPT, +[](EditLine* line) {
+          Terminal* self = nullptr;
+          el_get(line, EL_CLIENTDATA, &self);
+          return self->prompt.data();
+        });
+    el_set(editor, EL_HIST, ::history, history);
+    el_set(editor, EL_EDITOR, "emacs");
+    el_set(editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+    el_set(editor, EL_SIGNAL, 0);
+    el_set(editor, EL_GETCFN, read_character);
+    el_source(editor, nullptr);  // the user's ~/.editrc
+  }
+  ~Terminal() {
+    std::error_code ignored;  // without the folder there is no history to keep; not worth stopping for
+    std::filesystem::create_directories(std::filesystem::path(history_file).parent_path(), ignored);
+    ::history(history, &event, H_SAVE, history_file.c_str());
+    el_end(editor);
+    history_end(history);
+  }
+};
+
+LineEditor::LineEditor(const std::filesystem::path& history_file) {
+  if (isatty(STDIN_FILENO) != 1 || isatty(STDOUT_FILENO) != 1) return;
+  terminal_ = std::make_unique<Terminal>(history_file);
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;  // without SA_RESTART: a blocked read must return
+  sigaction(SIGINT, &action, nullptr);
+}
+
+LineEditor::~LineEditor() {
+  if (terminal_) signal(SIGINT, SIG_DFL);
+}
+
+bool LineEditor::interactive() const { return terminal_ != nullptr; }
+
+bool LineEditor::take_interrupt() {
+  const bool was = interrupted != 0;
+  interrupted = 0;
+  return was;
+}
+
+LineEditor::Result LineEditor::read(const std::string& prompt, std::string& line) {
+  if (!terminal_) return std::getline(std::cin, line) ? Result::kLine : Result::kEnd;
+
+  terminal_->prompt = prompt;
+  int length = 0;
+  const char* text = el_gets(terminal_->editor, &length);
+  if (take_interrupt()) {
+    std::fputs("^C\n", stdout);
+    el_reset(terminal_->editor);
+    return Result::kInterrupted;
+  }
+  if (text == nullptr || length == 0) {
+    std::fputc('\n', stdout);
+    return Result::kEnd;
+  }
+  line.assign(text, static_cast<std::size_t>(length));
+  if (!line.empty() && line.back() == '\n') line.pop_back();
+  if (!line.empty()) history(terminal_->history, &terminal_->event, H_ENTER, line.c_str());
+  return Result::kLine;
+}
+
+}  // namespace mlxs::cli

@@ -1,0 +1,63 @@
+// The program: parses the command line, runs one command, turns every error into one line and an exit status.
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "mlxs/error.h"
+
+namespace {
+
+constexpr int kUsage = 2;
+
+// CLI11 counts --help as a parse error too; that one goes to stdout and is no failure.
+int explain(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  const CLI::App* command = &app;
+  for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = command->get_subcommands()) {
+    command = chosen.front();
+  }
+  std::string name = command == &app ? app.get_name() : app.get_name() + " " + command->get_name();
+  std::fprintf(stderr, "error: %s (see: %s --help)\n", error.what(), name.c_str());
+  return kUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Serves large language models on this machine.", "mlx-serving");
+  app.footer(
+      "Start here:\n"
+      "  mlx-serving run smollm2 \"What is the capital of France?\"\n"
+      "  mlx-serving chat smollm2\n"
+      "  mlx-serving serve smollm2\n\n"
+      "Exit status: 0 done, 1 it failed (the reason is on stderr), 2 wrong usage.\n"
+      "Environment: MLXS_LOG_LEVEL (debug, info, warn, error, off), MLXS_CACHE_DIR, MLXS_CPU_ISA.");
+  app.set_version_flag("--version", std::string("mlx-serving ") + MLXS_VERSION);
+  app.require_subcommand(1);
+
+  mlxs::cli::Action action;
+  mlxs::cli::add_serve(app, action);
+  mlxs::cli::add_run(app, action);
+  mlxs::cli::add_chat(app, action);
+  mlxs::cli::add_pull(app, action);
+  mlxs::cli::add_ls(app, action);
+  mlxs::cli::add_show(app, action);
+  mlxs::cli::add_rm(app, action);
+  mlxs::cli::add_ps(app, action);
+  mlxs::cli::add_doctor(app, action);
+  mlxs::cli::add_version(app, action);
+
+  try {
+    app.parse(argc, argv);
+    return action();
+  } catch (const CLI::ParseError& error) {
+    return explain(app, error);
+  } catch (const mlxs::Error& error) {
+    std::fprintf(stderr, "error: %s\n", error.full().c_str());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s (this is a bug of mlx-serving)\n", error.what());
+  }
+  return 1;
+}

@@ -1,0 +1,195 @@
+// The commands about models on this machine: pull, ls, show, rm.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/progress_bar.h"
+#include "formats/catalog.h"
+#include "formats/model_file.h"
+
+namespace mlxs::cli {
+namespace {
+
+using nlohmann::json;
+
+struct ModelFlags {
+  std::string model;
+  bool json = false;
+};
+
+void print_json(const json& value) {
+  fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+int pull(const ModelFlags& flags) {
+  const Catalog catalog;
+  std::filesystem::path path;
+  {
+    ProgressBar bar(flags.model, stderr);
+    path = catalog.pull(flags.model, [&bar](const PullProgress& progress) { bar.update(progress); });
+  }
+  if (flags.json) {
+    print_json({{"name", flags.model}, {"path", path.string()}, {"bytes", std::filesystem::file_size(path)}});
+  } else {
+    fmt::print("{}\n", path.string());
+  }
+  return 0;
+}
+
+int ls(const ModelFlags& flags) {
+  const Catalog catalog;
+  const std::vector<CatalogEntry> entries = catalog.list();
+  if (flags.json) {
+    json list = json::array();
+    for (const CatalogEntry& entry : entries) {
+      list.push_back({{"name", entry.name},
+                      {"path", entry.path.string()},
+                      {"bytes", entry.bytes},
+                      {"modified_unix_s", entry.modified_unix_s}});
+    }
+    print_json(list);
+    return 0;
+  }
+  if (entries.empty()) {
+    fmt::print(stderr, "no model here yet; fetch one: mlx-serving pull {}\n",
+               fmt::join(catalog.aliases(), "|"));
+    return 0;
+  }
+  const auto now =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
+  std::vector<std::vector<std::string>> rows{{"NAME", "SIZE", "MODIFIED", "PATH"}};
+  for (const CatalogEntry& entry : entries) {
+    rows.push_back(
+        {entry.name, format_bytes(entry.bytes), format_age(entry.modified_unix_s, now), entry.path.string()});
+  }
+  fmt::print("{}", format_table(rows));
+  return 0;
+}
+
+// Long values (vocabularies, merges) are shown by their size: a metadata dump is for reading.
+json brief(const MetaValue& value) {
+  return std::visit(
+      [](const auto& held) -> json {
+        using Held = std::decay_t<decltype(held)>;
+        if constexpr (std::is_same_v<Held, std::string_view>) {
+          return std::string(held);
+        } else if constexpr (std::is_same_v<Held, bool> || std::is_arithmetic_v<Held>) {
+          return held;
+        } else {
+          constexpr std::size_t kShown = 16;
+          if (held.size() > kShown) return fmt::format("[{} values]", held.size());
+          json list = json::array();
+          for (const auto& item : held) list.push_back(item);
+          return list;
+        }
+      },
+      value);
+}
+
+struct Summary {
+  std::int64_t parameters = 0;
+  std::map<std::string_view, int> types;  // tensors of each storage type
+};
+
+Summary summarize(const ModelFile& file) {
+  Summary summary;
+  for (const TensorInfo& tensor : file.tensors()) {
+    std::int64_t elements = 1;
+    for (const std::int64_t extent : tensor.shape) elements *= extent;
+    summary.parameters += elements;
+    ++summary.types[dtype_info(tensor.type).name];
+  }
+  return summary;
+}
+
+int show(const ModelFlags& flags) {
+  const Catalog catalog;
+  const auto path = catalog.resolve(flags.model);
+  const auto file = ModelFile::open(path);
+  const Summary summary = summarize(*file);
+  const std::string family(file->architecture());
+  const std::int64_t context = file->get_int(family + ".context_length", 0);
+  const bool has_template = file->has("tokenizer.chat_template");
+
+  if (flags.json) {
+    json metadata = json::object();
+    for (const auto& [key, value] : file->metadata()) metadata[std::string(key)] = brief(value);
+    json types = json::object();
+    for (const auto& [type, count] : summary.types) types[std::string(type)] = count;
+    print_json({{"name", catalog.display_name(flags.model)},
+                {"path", file->path().string()},
+                {"format", file->format()},
+                {"architecture", family},
+                {"parameters", summary.parameters},
+                {"bytes", file->file_bytes()},
+                {"context_length", context},
+                {"has_chat_template", has_template},
+                {"tensor_types", types},
+                {"metadata", metadata}});
+    return 0;
+  }
+  std::vector<std::string> types;
+  for (const auto& [type, count] : summary.types) types.push_back(fmt::format("{} × {}", count, type));
+  fmt::print("{}", format_table({{"name", catalog.display_name(flags.model)},
+                                 {"path", file->path().string()},
+                                 {"format", std::string(file->format())},
+                                 {"architecture", family},
+                                 {"parameters", format_count(summary.parameters)},
+                                 {"size", format_bytes(file->file_bytes())},
+                                 {"context", fmt::format("{} tokens", context)},
+                                 {"chat template", has_template ? "yes" : "no (run it with --raw)"},
+                                 {"tensors", fmt::format("{}", fmt::join(types, ", "))}}));
+  return 0;
+}
+
+int rm(const ModelFlags& flags) {
+  const std::uint64_t freed = Catalog().remove(flags.model);
+  fmt::print("removed {}, freed {}\n", flags.model, format_bytes(freed));
+  return 0;
+}
+
+CLI::App* declare(CLI::App& app, Action& action, const char* name, const char* what, bool takes_model,
+                  bool has_json, int (*function)(const ModelFlags&)) {
+  auto flags = std::make_shared<ModelFlags>();
+  CLI::App* command = app.add_subcommand(name, what);
+  if (takes_model) {
+    command->add_option("MODEL", flags->model, "A .gguf file or its folder, an alias (smollm2) or org/repo")
+        ->required();
+  }
+  if (has_json) command->add_flag("--json", flags->json, "Print JSON");
+  command->callback([flags, function, &action] { action = [flags, function] { return function(*flags); }; });
+  return command;
+}
+
+}  // namespace
+
+void add_pull(CLI::App& app, Action& action) {
+  declare(app, action, "pull", "Fetch a model into the cache; prints its path", true, true, pull)
+      ->footer("Examples:\n  mlx-serving pull smollm2\n  mlx-serving pull smollm2 --json");
+}
+void add_ls(CLI::App& app, Action& action) {
+  declare(app, action, "ls", "List the models in the cache", false, true, ls)
+      ->footer("Examples:\n  mlx-serving ls\n  mlx-serving ls --json");
+}
+void add_show(CLI::App& app, Action& action) {
+  declare(app, action, "show", "Describe a model from its file, without loading it", true, true, show)
+      ->footer("Examples:\n  mlx-serving show smollm2\n  mlx-serving show ./model.gguf --json");
+}
+void add_rm(CLI::App& app, Action& action) {
+  declare(app, action, "rm", "Remove a model and its packed weights from the cache", true, false, rm)
+      ->footer("Examples:\n  mlx-serving rm smollm2");
+}
+
+}  // namespace mlxs::cli

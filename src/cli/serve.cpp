@@ -1,0 +1,156 @@
+// `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/engine_flags.h"
+#include "cli/signals.h"
+#include "fleet/heartbeat.h"
+#include "serve/server.h"
+#include "telemetry/metrics.h"
+
+namespace mlxs::cli {
+namespace {
+
+struct ServeFlags {
+  std::vector<std::string> models;
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  int max_running = EngineOptions{}.max_running;
+  double drain_timeout_s = 30;
+  bool insecure = false;
+  std::string registry;
+  EngineFlags engine;
+};
+
+bool is_loopback(const std::string& host) {
+  in6_addr v6{};
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6) != 0;
+  in_addr v4{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  return host == "localhost";
+}
+
+std::string base_url(const std::string& host, int port) {
+  return fmt::format(host.find(':') == std::string::npos ? "http://{}:{}" : "http://[{}]:{}", host, port);
+}
+
+void print_ready(const std::string& url, const std::string& model) {
+  fmt::print(
+      "ready: {0} on {1}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
+      "-d '{{\"model\":\"{0}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n",
+      model, url);
+  std::fflush(stdout);
+}
+
+Instance describe_instance(const std::string& url, const std::vector<ModelInfo>& models) {
+  const auto now =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
+  Instance instance{.id = make_instance_id(now.count()),
+                    .endpoint = url,
+                    .models = {},
+                    .version = MLXS_VERSION,
+                    .pid = getpid(),
+                    .started_unix_s = now.count()};
+  for (const ModelInfo& model : models) instance.models.push_back(model.id);
+  return instance;
+}
+
+int serve(const ServeFlags& flags) {
+  if (!flags.insecure && !is_loopback(flags.host)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--host {} can be reached from other machines", flags.host),
+                "there is no authentication; --insecure serves there all the same");
+  }
+  std::optional<RedisUrl> registry;
+  if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
+
+  TerminationSignals signals;  // before the first thread
+  const auto metrics = std::make_shared<MetricsObserver>();
+  EngineOptions options = engine_options(flags.engine);
+  options.max_running = flags.max_running;
+  options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
+  options.observer = metrics;
+  const auto engine = Engine::create(options);
+
+  // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
+  // nothing.
+  ServerOptions server_options;
+  server_options.host = flags.host;
+  server_options.port = static_cast<std::uint16_t>(flags.port);
+  Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
+  server.start();
+  const std::string url = base_url(flags.host, server.port());
+
+  for (const std::string& model : flags.models) {
+    fetch_if_absent(model);
+    const ModelInfo info =
+        engine->load_model({.model = model, .served_name = {}, .context_length = flags.engine.context});
+    engine->warmup_model(info.id);
+    log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
+              info.context_length, info.load_seconds);
+  }
+  const std::vector<ModelInfo> models = engine->list_models();
+  std::optional<Heartbeat> heartbeat;
+  if (registry) heartbeat.emplace(*registry, describe_instance(url, models));
+
+  signals.start_draining_on_signal();
+  print_ready(url, models.front().id);
+  signals.wait();
+
+  log::info("draining: running requests may take {:g} s more; a second signal ends them at once",
+            flags.drain_timeout_s);
+  if (heartbeat) heartbeat->stop();
+  server.drain(flags.drain_timeout_s);
+  server.stop();
+  return 0;
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
+  command
+      ->add_option("MODEL", flags->models,
+                   "A .gguf file or its folder, an alias (smollm2) or org/repo; one or more")
+      ->required();
+  command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
+  command->add_option("--port", flags->port, "Port; 0 takes a free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  command->add_option("--max-running", flags->max_running, "Requests that run at once, per model")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command
+      ->add_option("--drain-timeout", flags->drain_timeout_s,
+                   "Seconds that running requests get after SIGTERM or Ctrl-C")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  command->add_option("--registry", flags->registry,
+                      "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
+  command->add_flag("--insecure", flags->insecure,
+                    "Allow a host that other machines can reach, without authentication");
+  add_engine_flags(*command, flags->engine);
+  command->footer(
+      "Prints one line on stdout when the first token can be served.\n"
+      "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
+      "(status 1).\n\n"
+      "Examples:\n"
+      "  mlx-serving serve smollm2\n"
+      "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"
+      "  mlx-serving serve smollm2 --registry redis://127.0.0.1:6379");
+  command->callback([flags, &action] { action = [flags] { return serve(*flags); }; });
+}
+
+}  // namespace mlxs::cli

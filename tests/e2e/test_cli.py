@@ -1,0 +1,204 @@
+"""The commands that end by themselves: exit statuses, messages, JSON, run's streaming and flags."""
+
+import shutil
+
+import pytest
+from program import MODEL, needs_model, needs_program, run
+
+COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "rm", "ps", "doctor", "version"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache for the file: the model's weights are packed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@needs_program
+class TestUsage:
+    def test_help_lists_every_command(self, cache):
+        result = run("--help", cache=cache)
+        assert result.status == 0
+        for command in COMMANDS:
+            assert f"\n  {command} " in result.out
+
+    @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "version"])
+    def test_help_of_each_command_has_examples(self, cache, command):
+        result = run(command, "--help", cache=cache)
+        assert result.status == 0
+        assert "Examples:" in result.out
+        assert f"mlx-serving {command}" in result.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ([], "subcommand"),
+            (["fly"], "fly"),
+            (["run"], "MODEL"),
+            (["serve"], "MODEL"),
+            (["ps"], "--registry"),
+            (["run", "m", "p", "--temperature", "3"], "--temperature"),
+            (["run", "m", "p", "--temperature", "warm"], "--temperature"),
+            (["run", "m", "p", "--top-p", "0"], "--top-p"),
+            (["run", "m", "p", "--min-p", "1"], "--min-p"),
+            (["run", "m", "p", "--max-tokens", "0"], "--max-tokens"),
+            (["run", "m", "p", "--frobnicate"], "--frobnicate"),
+            (["run", "m", "p", "--kv-cache-bytes", "2XiB"], "2XiB"),
+            (["serve", "m", "--port", "70000"], "--port"),
+            (["serve", "m", "--max-running", "0"], "--max-running"),
+        ],
+    )
+    def test_wrong_usage_is_status_2_and_names_the_culprit(self, cache, arguments, named):
+        result = run(*arguments, cache=cache)
+        assert result.status == 2
+        assert result.out == ""
+        assert result.err.startswith("error: ")
+        assert named in result.err
+        assert "--help" in result.err
+
+    def test_an_empty_prompt_is_wrong_usage(self, cache):
+        result = run("run", "m", cache=cache, stdin="")
+        assert (result.status, result.out) == (2, "")
+        assert "PROMPT" in result.err
+
+    def test_version_both_ways(self, cache):
+        assert run("version", cache=cache).out == run("--version", cache=cache).out
+        assert run("version", cache=cache).out.startswith("mlx-serving 0.")
+
+    def test_doctor_names_the_device_and_obeys_the_isa_switch(self, cache, monkeypatch):
+        monkeypatch.setenv("MLXS_CPU_ISA", "portable")
+        result = run("doctor", cache=cache)
+        assert result.status == 0
+        assert "portable" in result.out
+        assert str(cache) in result.out
+
+
+@needs_program
+class TestModels:
+    def test_an_empty_cache_lists_nothing(self, tmp_path):
+        assert run("ls", "--json", cache=tmp_path).json() == []
+        plain = run("ls", cache=tmp_path)
+        assert (plain.status, plain.out) == (0, "")
+        assert "pull smollm2" in plain.err
+
+    @pytest.mark.parametrize("command", ["run", "show", "rm", "pull", "serve", "chat"])
+    def test_an_unknown_model_suggests_a_near_name(self, cache, command):
+        prompt = ["hello"] if command == "run" else []
+        port = ["--port", "0"] if command == "serve" else []
+        result = run(command, "smolm2", *prompt, *port, cache=cache)
+        assert (result.status, result.out) == (1, "")
+        assert "error: " in result.err
+        assert "smolm2" in result.err
+        assert "smollm2" in result.err
+
+    def test_a_file_that_is_no_model(self, cache, tmp_path):
+        path = tmp_path / "notes.gguf"
+        path.write_text("these are my notes")
+        for command in (["show", path], ["run", path, "hello"]):
+            result = run(*map(str, command), cache=cache)
+            assert (result.status, result.out) == (1, "")
+            assert "notes.gguf" in result.err
+
+    @needs_model
+    def test_a_truncated_model(self, cache, tmp_path):
+        path = tmp_path / "cut.gguf"
+        with open(MODEL, "rb") as whole:
+            path.write_bytes(whole.read(50_000_000))
+        result = run("run", str(path), "hello", cache=cache)
+        assert (result.status, result.out) == (1, "")
+        assert "cut.gguf" in result.err
+
+    @needs_model
+    def test_show_describes_the_file(self, cache):
+        shown = run("show", MODEL, "--json", cache=cache).json()
+        assert shown["architecture"] == "llama"
+        assert shown["parameters"] == 134515008
+        assert shown["format"] == "gguf"
+        assert shown["has_chat_template"] is True
+        assert shown["tensor_types"]["Q4_1"] > 100
+        assert shown["metadata"]["llama.block_count"] == 30
+        plain = run("show", MODEL, cache=cache).out
+        assert "134.5M" in plain
+        assert "llama" in plain
+
+    @needs_model
+    def test_a_folder_with_one_model_is_a_model(self, cache, tmp_path):
+        shutil.copy(MODEL, tmp_path / "only.gguf")
+        assert run("show", str(tmp_path), "--json", cache=cache).json()["parameters"] == 134515008
+
+
+@needs_model
+class TestRun:
+    GREEDY = ["--temperature", "0", "--max-tokens", "24"]
+
+    def test_answers_a_question(self, cache):
+        result = run("run", MODEL, "What is the capital of France?", *self.GREEDY, cache=cache)
+        assert result.status == 0
+        assert "Paris" in result.out
+        assert result.out.endswith("\n")
+
+    def test_words_pipe_and_dash_are_the_same_prompt(self, cache):
+        words = run("run", MODEL, "What", "is", "2+2?", *self.GREEDY, cache=cache)
+        pipe = run("run", MODEL, *self.GREEDY, cache=cache, stdin="What is 2+2?\n")
+        dash = run("run", MODEL, "-", *self.GREEDY, cache=cache, stdin="What is 2+2?\n")
+        assert words.status == pipe.status == dash.status == 0
+        assert words.out == pipe.out == dash.out
+
+    def test_json_is_one_object_with_usage_and_timings(self, cache):
+        result = run("run", MODEL, "Count to one hundred.", *self.GREEDY, "--json", cache=cache)
+        answer = result.json()
+        assert answer["finish_reason"] == "length"
+        assert answer["usage"]["generated_tokens"] == 24
+        assert answer["usage"]["prompt_tokens"] > 5
+        assert answer["timings"]["ttft_seconds"] > 0
+        streamed = run("run", MODEL, "Count to one hundred.", *self.GREEDY, cache=cache)
+        assert streamed.out == answer["text"] + "\n"
+
+    def test_raw_continues_the_text(self, cache):
+        result = run("run", MODEL, "--raw", "The capital of France is", *self.GREEDY, cache=cache)
+        assert result.out.startswith(" Paris")
+
+    def test_stop_text_ends_the_answer_and_is_not_shown(self, cache):
+        whole = run("run", MODEL, "--raw", "one two three four", *self.GREEDY, cache=cache).out
+        stop = whole.split()[2]
+        cut = run("run", MODEL, "--raw", "one two three four", *self.GREEDY, "--stop", stop, "--json", cache=cache)
+        assert cut.json()["finish_reason"] == "stop"
+        assert cut.json()["text"] == whole[: whole.index(stop)]
+
+    def test_a_seed_repeats_and_another_differs(self, cache):
+        def answer(seed: int) -> str:
+            flags = ["--seed", str(seed), "--temperature", "1.2", "--max-tokens", "24"]
+            return run("run", MODEL, "Invent a word and explain it.", *flags, cache=cache).out
+
+        assert answer(1) == answer(1)
+        assert len({answer(seed) for seed in (1, 2, 3)}) > 1
+
+    def test_the_system_message_counts(self, cache):
+        def prompt_tokens(*flags: str) -> int:
+            result = run("run", MODEL, "Hi", *self.GREEDY, "--json", *flags, cache=cache)
+            return result.json()["usage"]["prompt_tokens"]
+
+        words = "Speak only about the weather in the mountains of central Switzerland in the month of May please."
+        assert prompt_tokens("--system", words) != prompt_tokens()
+
+    def test_stats_go_to_stderr(self, cache):
+        result = run("run", MODEL, "Hi", *self.GREEDY, "--stats", cache=cache)
+        assert "tokens/s" in result.err
+        assert "tokens/s" not in result.out
+
+    def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(self, cache):
+        result = run("run", MODEL, "-", "--context", "128", cache=cache, stdin="word " * 400)
+        assert (result.status, result.out) == (1, "")
+        assert "128" in result.err
+        assert "4" in result.err
+
+    def test_a_context_beyond_the_models_own_is_refused(self, cache):
+        result = run("run", MODEL, "Hi", "--context", "1000000", cache=cache)
+        assert result.status == 1
+        assert "1000000" in result.err
+
+    def test_an_unknown_backend_lists_the_known(self, cache):
+        result = run("run", MODEL, "Hi", "--backend", "abacus", cache=cache)
+        assert result.status == 1
+        assert "abacus" in result.err
+        assert "cpu" in result.err
