@@ -1,0 +1,53 @@
+// The HTTP/1.1 server: sockets, connections, limits and draining. What requests mean is the dialects'
+// business. Owns its I/O and worker threads; refers to the Engine, which outlives it. start() throws kIo if
+// the port cannot be had; after that a connection's failure ends that connection only. Methods are for one
+// controlling thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "admit/admission.h"
+#include "mlxs/engine.h"
+
+namespace mlxs {
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";  // name or address, IPv4 or IPv6
+  std::uint16_t port = 8000;       // 0: a free one
+  int io_threads = 1;              // each runs its share of the connections
+  int worker_threads = 2;          // parse bodies and tokenize prompts
+  int max_connections = 4096;      // one more is answered 503
+  std::size_t max_header_bytes = 64 << 10;
+  std::size_t max_body_bytes = 10 << 20;
+  int idle_timeout_ms = 75'000;     // between two requests of a connection: closed without a word
+  int request_timeout_ms = 30'000;  // first byte → last byte of a request: 408
+  int write_timeout_ms = 120'000;   // a reader that takes nothing for so long is given up
+  AdmissionLimits admission;
+};
+
+class Server {
+ public:
+  // metrics: the text of GET /metrics, called on an I/O thread.
+  Server(ServerOptions options, Engine& engine, std::function<std::string()> metrics);
+  ~Server();  // stop()
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  void start();  // binds and listens; returns when connections are accepted
+  std::uint16_t port() const;
+
+  // Refuses new work, closes idle connections, waits for running requests; cancels those that need longer
+  // than timeout_s.
+  void drain(double timeout_s);
+  void stop();  // cancels everything and joins the threads; idempotent
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mlxs
