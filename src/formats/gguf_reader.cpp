@@ -30,9 +30,9 @@ void GgufReader::fail_end(std::uint64_t count, std::string_view what) const {
 
 void GgufReader::fail(std::string_view message, std::string hint) const {
   if (hint.empty()) hint = "the file is damaged or was not downloaded completely: fetch it again";
-  std::string item(item_kind_);
-  if (!item_name_.empty()) item += " " + quote(item_name_);
-  throw Error(ErrorCode::kModelLoad, fmt::format("{}: {}: {}", file_, item, message), std::move(hint));
+  const std::string name = item_name_.empty() ? "" : fmt::format(" {}", quote(item_name_));
+  throw Error(ErrorCode::kModelLoad, fmt::format("{}: {}{}: {}", file_, item_kind_, name, message),
+              std::move(hint));
 }
 
 }  // namespace mlxs
