@@ -18,8 +18,8 @@ die() {
 apt_packages() {
   case "$1" in
     build) echo "g++ make cmake ninja-build ccache pkg-config ca-certificates python3 python3-venv python3-pip" \
-      "$boost libcurl4-openssl-dev libssl-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libspdlog-dev" \
-      "prometheus-cpp-dev libhiredis-dev libhwy-dev libarchive-dev libedit-dev zlib1g-dev" ;;
+      "$boost libssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
+      "prometheus-cpp-dev libhiredis-dev libhwy-dev libarchive-dev libedit-dev" ;;
     # redis-tools carries the server's program without starting a service on the machine.
     test) echo "libgtest-dev libgmock-dev redis-tools curl git" ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
@@ -29,7 +29,7 @@ apt_packages() {
 }
 brew_packages() {
   case "$1" in
-    build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json yaml-cpp cli11 spdlog prometheus-cpp hiredis" \
+    build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
       "highway libarchive libedit" ;;
     test) echo "googletest redis" ;;
     lint | fuzz) echo "llvm" ;;
@@ -70,6 +70,15 @@ apt_rust_packages() {
   if [ -n "$newest" ] && [ "$newest" -ge "$kMinRust" ]; then echo "cargo-1.$newest rustc-1.$newest"; fi
 }
 
+# rustfmt and clippy come with rustup's toolchains; Debian has them beside its own cargo.
+apt_rust_lint_packages() {
+  local cargo
+  cargo=$(command -v cargo || true)
+  if [ -n "$cargo" ] && "$cargo" fmt --version >/dev/null 2>&1 && "$cargo" clippy --version >/dev/null 2>&1; then return; fi
+  if [ -x "$HOME/.cargo/bin/rustup" ]; then die "rustfmt or clippy is missing" "rustup component add rustfmt clippy"; fi
+  if apt-cache show rustfmt-web >/dev/null 2>&1; then echo "rustfmt-web rust-web-clippy"; else echo "rustfmt rust-clippy"; fi
+}
+
 # ---- Debian and Ubuntu --------------------------------------------------------------------------------------------
 as_root() {
   if [ "$(id -u)" = 0 ]; then
@@ -102,6 +111,7 @@ bootstrap_apt() {
   for package in $wanted; do
     case "$installed" in *" installed=$package "*) ;; *) case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac ;; esac
   done
+  case " $* " in *" lint "*) missing="$missing $(apt_rust_lint_packages)" && missing=${missing% } ;; esac
   local rust=yes
   have_rust || rust=no
   if [ -z "$missing" ] && [ "$rust" = yes ]; then return; fi
