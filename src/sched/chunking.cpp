@@ -32,9 +32,10 @@ void split_prefill_budget(std::span<SchedEntry*> prompts, std::int32_t budget, c
     if (entry == oldest) kept = 0;
     const std::int32_t limit = budget - kept;
     if (limit <= 0) continue;
+    const std::int32_t size = chunk_size(*entry, limit);
+    if (entry != oldest && size < std::min(entry->remaining(), kPageTokens)) continue;
     const auto page = pool.next_page_hash(entry->sequence, entry->tokens);
     if (page && std::ranges::find(in_work, *page) != in_work.end()) continue;
-    const std::int32_t size = chunk_size(*entry, limit);
     if (page && size >= kPageTokens) in_work.push_back(*page);
     chunks.push_back({entry, size});
     budget -= size;

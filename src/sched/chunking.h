@@ -17,10 +17,11 @@ struct PrefillChunk {
 
 // Best tier first, shortest remaining prompt first within it, so that a short prompt never waits for a long
 // one. Against starvation, half of the budget is kept for the prompt that was admitted first, whatever its
-// tier and length: it advances in every step, and each prompt becomes the first admitted in the end. A chunk
-// ends at a page boundary if it can, so that its pages are shareable at once. A prompt whose next page
-// another chunk of this step computes waits for that page instead: the next step finds it in the prefix tree.
-// Reorders `prompts` (≥ 1 remaining token each); budget ≥ 0. Chunks come out in the order they run.
+// tier and length: it advances in every step, and each prompt becomes the first admitted in the end. Chunks
+// end at page boundaries where they can, so that their pages are shareable at once, and crumbs of a page go
+// to nobody but that first prompt. A prompt whose next page another chunk of this step computes waits for it
+// instead: the next step finds it in the prefix tree. Reorders `prompts` (≥ 1 remaining token each); budget ≥
+// 0. Chunks come out in the order they run.
 void split_prefill_budget(std::span<SchedEntry*> prompts, std::int32_t budget, const KvPool& pool,
                           std::vector<PrefillChunk>& chunks);
 

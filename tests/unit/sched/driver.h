@@ -1,0 +1,220 @@
+// Plays the engine and the model for a Scheduler under test. The model is exact where it matters: it keeps in
+// every page slot what KV was written there, refuses to read anything but the right prefix, and its next
+// token depends on the whole prefix. So a wrong page, a stale one, a gap or a token computed twice shows up
+// as a failure of the step that did it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "kv/chain_hash.h"
+#include "sched/scheduler.h"
+
+namespace mlxs {
+
+class Driver {
+ public:
+  struct Request {
+    std::vector<TokenId> tokens;        // prompt, then generated
+    std::vector<std::uint64_t> prefix;  // hash of tokens[0, i] and the salt: the KV of position i
+    std::uint64_t salt = 0;
+    std::size_t prompt_tokens = 0, wanted = 0;  // wanted: generated tokens until the stop condition
+    std::int32_t computed = 0;  // positions that this request's pages hold; 0 after a preemption
+    bool decoding = false, paused = false, reset = true;  // reset: admitted (again) by its next span
+    std::uint64_t first_step = 0, first_token_step = 0;
+
+    std::size_t generated() const { return tokens.size() - prompt_tokens; }
+    void push(TokenId token) {
+      const std::uint64_t before = prefix.empty() ? chain_root(salt) : prefix.back();
+      tokens.push_back(token);
+      prefix.push_back(mix64(before ^ static_cast<std::uint64_t>(token + 1)));
+    }
+    TokenId next_token() const { return static_cast<TokenId>(prefix.back() % 3); }
+  };
+
+  Driver(SchedulerConfig config, KvPoolConfig kv)
+      : config_(config),
+        kv_(kv),
+        pool_(kv),
+        scheduler_(config, pool_),
+        slots_(static_cast<std::size_t>(kv.num_pages) * kPageTokens) {}
+
+  // wanted 0: as many as it may. The id counts from 1.
+  std::optional<Refusal> add(std::vector<TokenId> prompt, std::int32_t max_new,
+                             Priority priority = Priority::kNormal, std::size_t wanted = 0,
+                             std::uint64_t salt = 0) {
+    Request request;
+    request.salt = salt;
+    request.prompt_tokens = prompt.size();
+    request.wanted = wanted > 0 ? wanted : static_cast<std::size_t>(max_new);
+    for (const TokenId token : prompt) request.push(token);
+    const RequestId id = ++last_id_;
+    const auto refusal = scheduler_.add({.id = id,
+                                         .prompt = std::move(prompt),
+                                         .max_new_tokens = max_new,
+                                         .priority = priority,
+                                         .arrival = now_,
+                                         .cache_salt = salt});
+    if (!refusal) live_.emplace(id, std::move(request));
+    return refusal;
+  }
+  void cancel(RequestId id) {
+    scheduler_.cancel(id);
+    live_.erase(id);
+  }
+  void pause(RequestId id) {
+    scheduler_.pause(id);
+    if (const auto found = live_.find(id); found != live_.end()) found->second.paused = true;
+  }
+  void resume(RequestId id) {
+    scheduler_.resume(id);
+    if (const auto found = live_.find(id); found != live_.end()) found->second.paused = false;
+  }
+
+  // One step, every promise of the plan checked. False if nothing could run.
+  bool step() {
+    scheduler_.plan(now_, plan_);
+    for (const RequestId id : plan_.preempted) {
+      Request& request = live_.at(id);
+      request.decoding = false;
+      request.reset = true;
+      ++preemptions_;
+    }
+    if (plan_.empty()) {
+      EXPECT_EQ(plan_.step, 0u);
+      return false;
+    }
+    check_plan();
+    StepResult result{.step = plan_.step, .spans = {}, .seconds = 0.01};
+    for (const PlannedSpan& span : plan_.spans) result.spans.push_back(run(span));
+    for (const SpanResult& span : result.spans) {
+      if (!span.finished) continue;
+      auto node = live_.extract(span.request);
+      done_.emplace(span.request, std::move(node.mapped()));
+    }
+    scheduler_.commit(result);
+    scheduler_.check();
+    now_ += std::chrono::milliseconds(10);
+    return true;
+  }
+  void drain(int max_steps = 100000) {
+    for (int i = 0; i < max_steps && step(); ++i) {
+      if (testing::Test::HasFailure()) return;
+    }
+    EXPECT_TRUE(scheduler_.idle()) << live_.size() << " requests never finished";
+  }
+
+  // The request's output if it had run alone.
+  static std::vector<TokenId> alone(const Request& request) {
+    Request replay;
+    replay.salt = request.salt;
+    replay.prompt_tokens = request.prompt_tokens;
+    for (std::size_t i = 0; i < request.prompt_tokens; ++i) replay.push(request.tokens[i]);
+    while (replay.generated() < request.wanted) replay.push(replay.next_token());
+    return replay.tokens;
+  }
+
+  Scheduler& scheduler() { return scheduler_; }
+  KvPool& pool() { return pool_; }
+  const StepPlan& plan() const { return plan_; }
+  std::map<RequestId, Request>& live() { return live_; }
+  const std::map<RequestId, Request>& done() const { return done_; }
+  RequestId last_id() const { return last_id_; }
+  std::uint64_t preemptions() const { return preemptions_; }
+  std::uint64_t computed_tokens() const { return computed_tokens_; }
+  TimePoint& now() { return now_; }
+
+ private:
+  void check_plan() {
+    EXPECT_EQ(plan_.step, ++steps_);
+    EXPECT_LE(plan_.total_tokens, config_.token_budget);
+    EXPECT_LE(plan_.spans.size(), static_cast<std::size_t>(config_.max_running));
+    std::int32_t total = 0;
+    std::set<RequestId> rows;
+    std::set<std::pair<PageId, int>> written;
+    for (std::size_t i = 0; i < plan_.spans.size(); ++i) {
+      const PlannedSpan& span = plan_.spans[i];
+      const Request& request = live_.at(span.request);
+      total += span.count;
+      EXPECT_TRUE(rows.insert(span.request).second) << "two spans of one request";
+      EXPECT_FALSE(request.paused);
+      EXPECT_GE(span.count, 1);
+      EXPECT_EQ(i < static_cast<std::size_t>(plan_.decode_rows), request.decoding)
+          << "decode rows come first";
+      EXPECT_TRUE(!request.decoding || span.count == 1);
+      EXPECT_EQ(span.pages.size(), static_cast<std::size_t>(KvPool::pages_for(span.start + span.count)));
+      for (std::int32_t p = span.start; p < span.start + span.count; ++p) {
+        const PageId page = span.pages.at(static_cast<std::size_t>(p / kPageTokens));
+        EXPECT_EQ(pool_.holders(page), 1) << "a page to be written has one holder";
+        EXPECT_TRUE(written.insert({page, p % kPageTokens}).second) << "two writers of one position";
+      }
+    }
+    EXPECT_EQ(total, plan_.total_tokens);
+    for (const auto& [id, request] : live_) {
+      EXPECT_TRUE(!request.decoding || request.paused || rows.contains(id))
+          << "decode row " << id << " delayed";
+    }
+  }
+
+  SpanResult run(const PlannedSpan& span) {
+    Request& request = live_.at(span.request);
+    const std::int32_t end = span.start + span.count;
+    const auto num_tokens = static_cast<std::int32_t>(request.tokens.size());
+    EXPECT_LE(end, num_tokens);
+    EXPECT_EQ(span.samples, end == num_tokens);
+    if (request.reset) request.computed = 0;
+    // Skipped positions are prefix hits; without a cache, or while decoding, there is nothing to skip.
+    EXPECT_GE(span.start, request.computed);
+    const bool may_skip = kv_.prefix_cache && !request.decoding;
+    EXPECT_TRUE(may_skip || span.start == request.computed);
+    request.reset = false;
+    request.computed = end;
+    computed_tokens_ += static_cast<std::uint64_t>(span.count);
+    for (std::int32_t p = span.start; p < end; ++p)
+      slot(span, p) = request.prefix[static_cast<std::size_t>(p)];
+    for (std::int32_t p = 0; p < end; ++p) {
+      EXPECT_EQ(slot(span, p), request.prefix[static_cast<std::size_t>(p)])
+          << "KV of another prefix at " << p;
+    }
+    if (request.first_step == 0) request.first_step = plan_.step;
+    SpanResult result{.request = span.request};
+    if (!span.samples) return result;
+    if (request.first_token_step == 0) request.first_token_step = plan_.step;
+    result.token = request.next_token();
+    request.push(result.token);
+    request.decoding = true;
+    EXPECT_LE(request.generated(), request.wanted);
+    result.finished = request.generated() == request.wanted;
+    return result;
+  }
+  std::uint64_t& slot(const PlannedSpan& span, std::int32_t position) {
+    const PageId page = span.pages[static_cast<std::size_t>(position / kPageTokens)];
+    return slots_.at(static_cast<std::size_t>(page * kPageTokens + position % kPageTokens));
+  }
+
+  SchedulerConfig config_;
+  KvPoolConfig kv_;
+  KvPool pool_;
+  Scheduler scheduler_;
+  std::vector<std::uint64_t> slots_;  // [num_pages * kPageTokens]: what KV stands there
+  std::map<RequestId, Request> live_, done_;
+  StepPlan plan_;
+  TimePoint now_{};
+  RequestId last_id_ = 0;
+  std::uint64_t steps_ = 0, preemptions_ = 0, computed_tokens_ = 0;
+};
+
+// `count` tokens that no other `key` starts with.
+inline std::vector<TokenId> prompt_of(std::size_t count, TokenId key = 0) {
+  std::vector<TokenId> tokens(count);
+  for (std::size_t i = 0; i < count; ++i) tokens[i] = 100 + key * 1000 + static_cast<TokenId>(i % 97);
+  return tokens;
+}
+
+}  // namespace mlxs

@@ -1,0 +1,85 @@
+// The same scheduler under hours of traffic, in virtual time.
+#include "sched/simulator.h"
+
+#include <gtest/gtest.h>
+
+namespace mlxs {
+namespace {
+
+constexpr CostModel kCost{.step_s = 4e-3, .token_s = 1e-4};
+
+TEST(Simulator, ADayOfTrafficFinishesWithEveryTokenComputedOnce) {
+  const PoissonTraffic day{
+      .requests_per_s = 20000 / 86400.0, .requests = 20000, .mean_prompt = 60, .mean_output = 40};
+  const SimReport report = simulate({}, {.num_pages = 8192}, kCost, poisson_traffic(day));
+  EXPECT_NEAR(report.seconds, 86400, 3000);
+  EXPECT_EQ(report.scheduler.finished, 20000u);
+  EXPECT_EQ(report.scheduler.preemptions, 0u);
+  EXPECT_EQ(report.scheduler.kv.held, 0);
+  // The last token of an answer is sampled and never computed.
+  EXPECT_EQ(report.computed_tokens,
+            report.scheduler.prompt_tokens + report.scheduler.generated_tokens - report.scheduler.finished);
+}
+
+TEST(Simulator, SameInputsSameReport) {
+  const PoissonTraffic traffic{.requests_per_s = 40, .requests = 500, .long_share = 0.05};
+  const auto run = [&] {
+    std::vector<StepPlan> plans;
+    simulate({}, {.num_pages = 400}, kCost, poisson_traffic(traffic),
+             [&](TimePoint, const StepPlan& plan, const Scheduler&) { plans.push_back(plan); });
+    return plans;
+  };
+  EXPECT_EQ(run(), run());
+}
+
+// What the token budget is for: while 8,000-token prompts arrive, no running answer waits longer than one
+// full step.
+TEST(Simulator, LongPromptsDoNotStallRunningAnswers) {
+  const PoissonTraffic traffic{
+      .requests_per_s = 3, .requests = 1500, .long_share = 0.02, .long_prompt = 8000};
+  const auto longest_gap = [&](std::int32_t budget) {
+    const SchedulerConfig config{.token_budget = budget, .max_context = 16384};
+    return simulate(config, {.num_pages = 8192}, kCost, poisson_traffic(traffic)).itl.max;
+  };
+  EXPECT_LE(longest_gap(512), kCost.step_s + 512 * kCost.token_s + 1e-9);
+  EXPECT_GT(longest_gap(16384), 0.8) << "a whole prompt in one step";
+}
+
+TEST(Simulator, AShortPromptsFirstTokenDoesNotWaitForLongPrompts) {
+  const PoissonTraffic traffic{
+      .requests_per_s = 4, .requests = 2000, .mean_output = 20, .long_share = 0.05, .long_prompt = 8000};
+  const SimReport report =
+      simulate({.max_context = 16384}, {.num_pages = 16384}, kCost, poisson_traffic(traffic));
+  EXPECT_GT(report.ttft.max, 8000 * kCost.token_s) << "long prompts arrive";
+  EXPECT_LT(report.ttft.p50, 0.1);
+}
+
+TEST(Simulator, ASharedSystemPromptIsComputedOnce) {
+  const PoissonTraffic traffic{.requests_per_s = 20, .requests = 2000, .system_prompt = 1024};
+  const SimReport report = simulate({}, {.num_pages = 8192}, kCost, poisson_traffic(traffic));
+  EXPECT_GE(report.scheduler.cached_prompt_tokens, 1999u * 1024);
+}
+
+// Ten times more work than the machine can do, and a pool for a fifth of the slots: all are served, and
+// preemption computes few tokens again.
+TEST(Simulator, OverloadOnASmallPoolWastesLittle) {
+  const PoissonTraffic traffic{.requests_per_s = 60, .requests = 1500, .mean_output = 500};
+  const SimReport report =
+      simulate({.max_queue_depth = 2000}, {.num_pages = 800}, kCost, poisson_traffic(traffic));
+  EXPECT_EQ(report.scheduler.finished, 1500u);
+  EXPECT_GT(report.scheduler.preemptions, 100u);
+  const auto needed =
+      report.scheduler.prompt_tokens + report.scheduler.generated_tokens - report.scheduler.finished;
+  EXPECT_LT(static_cast<double>(report.computed_tokens), 1.15 * static_cast<double>(needed));
+}
+
+TEST(Simulator, RefusedRequestsEndNothingElse) {
+  const PoissonTraffic traffic{.requests_per_s = 50, .requests = 500, .mean_prompt = 100, .mean_output = 100};
+  const SimReport report =
+      simulate({.max_queue_depth = 3}, {.num_pages = 60}, kCost, poisson_traffic(traffic));
+  EXPECT_GT(report.scheduler.refused, 0u);
+  EXPECT_EQ(report.scheduler.refused + report.scheduler.finished, 500u);
+}
+
+}  // namespace
+}  // namespace mlxs
