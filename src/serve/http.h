@@ -1,0 +1,55 @@
+// The seam between sockets and dialects: a request as plain values, and the two kinds of reply. A dialect
+// says what to generate and how chunks read on the wire; it knows no socket, thread or engine queue.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "mlxs/engine.h"
+
+namespace mlxs {
+
+struct HttpRequest {
+  std::string method;  // "GET"
+  std::string path;    // decoded, without the query
+  std::string body;
+  std::string id;  // x-request-id: the client's, or made up
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string body;
+  std::string content_type = "application/json";
+  std::vector<std::pair<std::string, std::string>> headers;  // beyond those that every response has
+};
+
+// Turns the chunks of one request's choices into what its client reads. Used by one thread at a time.
+class AnswerFormat {
+ public:
+  virtual ~AnswerFormat() = default;
+  // The next chunk of a choice, token or done; appends what can be sent by now.
+  virtual void add(std::size_t choice, const Chunk& chunk, std::string& out) = 0;
+  // Every choice is done.
+  virtual void finish(std::string& out) = 0;
+  // A stream that has begun ends here, because of this.
+  virtual void fail(const Error& error, std::string& out) = 0;
+};
+
+// A request that the engine answers: prompts × n choices, choice number = prompt × n + i.
+struct Generation {
+  std::vector<GenerateParams> prompts;  // one each; params.seed is choice 0's, choice i has seed + i
+  int n = 1;
+  bool stream = false;  // server-sent events as they come; else one JSON document at the end
+  std::unique_ptr<AnswerFormat> format;
+  std::map<std::string, std::string, std::less<>> field_names;  // engine's name → client's, where they differ
+  std::vector<std::string> warnings;                            // told in x-mlxs-warning and logged
+};
+
+using Reply = std::variant<HttpResponse, Generation>;
+
+}  // namespace mlxs

@@ -1,0 +1,111 @@
+#include "serve/openai.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "serve/ids.h"
+#include "serve/openai_format.h"
+#include "serve/openai_request.h"
+
+namespace mlxs {
+namespace {
+
+std::int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Equal for equal weights on an equal device: with the same seed, answers are then the same too.
+std::string fingerprint(const ModelInfo& model, std::string_view device) {
+  const std::string what = fmt::format("{} {} {} {} {} {}", model.id, model.architecture, model.quantization,
+                                       model.parameter_count, model.weight_bytes, device);
+  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : what) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return fmt::format("fp_{:016x}", hash);
+}
+
+// A request need not name the model where there is only one.
+std::string chosen_model(const Engine& engine, const std::string& asked) {
+  if (!asked.empty()) return asked;
+  const std::vector<ModelInfo> models = engine.list_models();
+  if (models.size() == 1) return models.front().id;
+  throw Error(ErrorCode::kInvalidArgument, "model is missing",
+              fmt::format("{} models are loaded: name one of GET /v1/models", models.size()), "model");
+}
+
+Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi api, std::string_view device,
+                         const std::string& request_id) {
+  request.params.model = chosen_model(engine, request.params.model);
+  request.params.request_id = request_id;
+  const ModelInfo model = engine.model_info(request.params.model);
+
+  Generation generation;
+  generation.n = request.n;
+  generation.stream = request.stream;
+  if (api == OpenAiApi::kChat) generation.field_names.emplace("prompt", "messages");
+  generation.field_names.emplace("max_tokens", request.max_tokens_field);
+  generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
+  for (const std::string& name : request.ignored)
+    generation.warnings.push_back(name + " is not known and was ignored");
+
+  AnswerInfo info{.api = api,
+                  .id = random_id(api == OpenAiApi::kChat ? "chatcmpl-" : "cmpl-"),
+                  .created_unix_s = unix_seconds(),
+                  .model = model.id,
+                  .fingerprint = fingerprint(model, device),
+                  .prompts = request.prompts.size(),
+                  .n = static_cast<std::size_t>(request.n),
+                  .include_usage = request.include_usage};
+  generation.format =
+      request.stream ? make_openai_stream(std::move(info)) : make_openai_document(std::move(info));
+  for (Prompt& prompt : request.prompts) {
+    generation.prompts.push_back(request.params);
+    generation.prompts.back().prompt = std::move(prompt);
+  }
+  return generation;
+}
+
+nlohmann::json model_json(const ModelInfo& model) {
+  return {{"id", model.id},
+          {"object", "model"},
+          {"created", model.loaded_unix_s},
+          {"owned_by", "mlx-serving"},
+          {"max_model_len", model.context_length},
+          {"architecture", model.architecture},
+          {"quantization", model.quantization},
+          {"parameters", model.parameter_count}};
+}
+
+// Names come from files and the command line: they need not be UTF-8.
+HttpResponse json_response(const nlohmann::json& value) {
+  return {.body = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
+}
+
+}  // namespace
+
+void add_openai_routes(Router& router, Engine& engine) {
+  const std::string device = engine.device_description();
+  router.add("POST", "/v1/chat/completions",
+             [&engine, device](const HttpRequest& request, std::string_view) -> Reply {
+               return to_generation(engine, parse_chat_request(request.body), OpenAiApi::kChat, device,
+                                    request.id);
+             });
+  router.add("POST", "/v1/completions",
+             [&engine, device](const HttpRequest& request, std::string_view) -> Reply {
+               return to_generation(engine, parse_completion_request(request.body), OpenAiApi::kCompletion,
+                                    device, request.id);
+             });
+  router.add("GET", "/v1/models", [&engine](const HttpRequest&, std::string_view) -> Reply {
+    nlohmann::json data = nlohmann::json::array();
+    for (const ModelInfo& model : engine.list_models()) data.push_back(model_json(model));
+    return json_response({{"object", "list"}, {"data", std::move(data)}});
+  });
+  router.add("GET", "/v1/models/{model}", [&engine](const HttpRequest&, std::string_view id) -> Reply {
+    return json_response(model_json(engine.model_info(id)));
+  });
+}
+
+}  // namespace mlxs

@@ -1,0 +1,12 @@
+// OpenAI's API: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{model}.
+// The handlers may run on any thread; engine outlives the router.
+#pragma once
+
+#include "mlxs/engine.h"
+#include "serve/router.h"
+
+namespace mlxs {
+
+void add_openai_routes(Router& router, Engine& engine);
+
+}  // namespace mlxs

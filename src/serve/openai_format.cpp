@@ -1,0 +1,160 @@
+#include "serve/openai_format.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+#include <utility>
+
+#include "serve/error_response.h"
+#include "serve/json_text.h"
+
+namespace mlxs {
+namespace {
+
+// {"id":…,"object":…,"created":…,"model":…,"system_fingerprint":…,"choices":[ — the same for every event of a
+// stream.
+std::string open_object(const AnswerInfo& info, std::string_view object) {
+  return fmt::format(
+      R"({{"id":"{}","object":"{}","created":{},"model":{},"system_fingerprint":"{}","choices":[)", info.id,
+      object, info.created_unix_s, json_string(info.model), info.fingerprint);
+}
+
+class Document final : public AnswerFormat {
+ public:
+  explicit Document(AnswerInfo info)
+      : info_(std::move(info)), choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api)}) {}
+
+  void add(std::size_t index, const Chunk& chunk, std::string&) override {
+    Choice& choice = choices_[index];
+    if (chunk.type == Chunk::Type::kDone) {
+      choice.finish = openai_finish_reason(chunk.finish);
+      usage_.add(chunk.stats, index % info_.n == 0);
+    } else {
+      choice.text += chunk.text;
+      choice.logprobs.add(chunk);
+    }
+  }
+
+  void finish(std::string& out) override {
+    const bool chat = info_.api == OpenAiApi::kChat;
+    out += open_object(info_, chat ? "chat.completion" : "text_completion");
+    for (std::size_t i = 0; i < choices_.size(); ++i) {
+      Choice& choice = choices_[i];
+      fmt::format_to(std::back_inserter(out), R"({}{{"index":{},)", i == 0 ? "" : ",", i);
+      out += chat ? R"("message":{"role":"assistant","content":)" : R"("text":)";
+      append_json_string(out, choice.text);
+      out += chat ? R"(,"refusal":null},"logprobs":)" : R"(,"logprobs":)";
+      choice.logprobs.take(out);
+      fmt::format_to(std::back_inserter(out), R"(,"finish_reason":"{}"}})", choice.finish);
+    }
+    out += R"(],"usage":)";
+    usage_.append_to(out);
+    out += '}';
+  }
+
+  void fail(const Error&, std::string& out) override { out.clear(); }  // nothing was sent: the status tells
+
+ private:
+  struct Choice {
+    ChoiceLogprobs logprobs;
+    std::string text;
+    std::string_view finish;
+  };
+
+  AnswerInfo info_;
+  std::vector<Choice> choices_;
+  Usage usage_;
+};
+
+class Stream final : public AnswerFormat {
+ public:
+  explicit Stream(AnswerInfo info)
+      : info_(std::move(info)),
+        head_("data: " + open_object(info_, info_.api == OpenAiApi::kChat ? "chat.completion.chunk"
+                                                                          : "text_completion")),
+        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api)}) {}
+
+  void add(std::size_t index, const Chunk& chunk, std::string& out) override {
+    Choice& choice = choices_[index];
+    const bool chat = info_.api == OpenAiApi::kChat;
+    if (chat && !std::exchange(choice.begun, true)) {
+      write(out, index, R"("delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null)");
+    }
+    if (chunk.type == Chunk::Type::kDone) {
+      usage_.add(chunk.stats, index % info_.n == 0);
+      write(out, index,
+            fmt::format(R"({},"logprobs":null,"finish_reason":"{}")", chat ? R"("delta":{})" : R"("text":"")",
+                        openai_finish_reason(chunk.finish)));
+      return;
+    }
+    choice.logprobs.add(chunk);
+    if (chunk.text.empty() && !chunk.logprob) return;  // half a character, or text held back
+    body_ = chat ? R"("delta":{"content":)" : R"("text":)";
+    append_json_string(body_, chunk.text);
+    body_ += chat ? R"(},"logprobs":)" : R"(,"logprobs":)";
+    choice.logprobs.take(body_);
+    body_ += R"(,"finish_reason":null)";
+    write(out, index, body_);
+  }
+
+  void finish(std::string& out) override {
+    if (info_.include_usage) {
+      out += head_;
+      out += R"(],"usage":)";
+      usage_.append_to(out);
+      out += "}\n\n";
+    }
+    out += "data: [DONE]\n\n";
+  }
+
+  void fail(const Error& error, std::string& out) override { out += "data: " + error_json(error) + "\n\n"; }
+
+ private:
+  struct Choice {
+    ChoiceLogprobs logprobs;
+    bool begun = false;
+  };
+
+  // One event about one choice; `body` is the choice without its index.
+  void write(std::string& out, std::size_t index, std::string_view body) {
+    out += head_;
+    fmt::format_to(std::back_inserter(out), R"({{"index":{},)", index);
+    out += body;
+    out += info_.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n";
+  }
+
+  AnswerInfo info_;
+  std::string head_;
+  std::vector<Choice> choices_;
+  Usage usage_;
+  std::string body_;  // reused from token to token
+};
+
+}  // namespace
+
+void Usage::add(const GenerationStats& stats, bool first_choice) {
+  completion_ += stats.generated_tokens;
+  if (!first_choice) return;
+  prompt_ += stats.prompt_tokens;
+  cached_ += stats.cached_prompt_tokens;
+}
+
+void Usage::append_to(std::string& out) const {
+  fmt::format_to(
+      std::back_inserter(out),
+      R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
+      prompt_, completion_, prompt_ + completion_, cached_);
+}
+
+std::string_view openai_finish_reason(FinishReason reason) {
+  return reason == FinishReason::kLength ? "length" : "stop";
+}
+
+std::unique_ptr<AnswerFormat> make_openai_document(AnswerInfo info) {
+  return std::make_unique<Document>(std::move(info));
+}
+std::unique_ptr<AnswerFormat> make_openai_stream(AnswerInfo info) {
+  return std::make_unique<Stream>(std::move(info));
+}
+
+}  // namespace mlxs

@@ -1,0 +1,329 @@
+#include "serve/openai_request.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <optional>
+
+#include "serve/fields.h"
+#include "serve/json_text.h"
+
+namespace mlxs {
+namespace {
+
+// While parsing: what must be compared once all fields are known.
+struct Draft {
+  OpenAiRequest request;
+  std::optional<int> max_completion_tokens;
+  std::optional<int> top_logprobs;
+  std::optional<int> best_of;
+  bool stream_options = false;
+  bool prompt_given = false;
+};
+
+constexpr double kMaxTokens = 1 << 24;
+constexpr double kMaxChoices = 1 << 16;
+constexpr double kMaxTop = 20;
+
+int to_int(const Json& value) { return static_cast<int>(as_integer({}, value)); }
+float to_float(const Json& value) { return value.get<float>(); }
+
+[[noreturn]] void refuse_unsupported(std::string_view field) {
+  refuse_field(field, fmt::format("{} is not supported", field), "leave it out");
+}
+
+std::int32_t to_token(std::string_view path, const Json& value) {
+  check_value({.name = {}, .type = FieldType::kInteger, .minimum = 0, .maximum = INT32_MAX}, path, value);
+  return static_cast<std::int32_t>(as_integer(path, value));
+}
+
+std::vector<std::int32_t> to_tokens(const std::string& path, const Json& list) {
+  std::vector<std::int32_t> tokens;
+  tokens.reserve(list.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Json& value = list[i];
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > INT32_MAX) {
+      tokens.push_back(
+          to_token(fmt::format("{}[{}]", path, i), value));  // names the element if it refuses it
+    } else {
+      tokens.push_back(value.get<std::int32_t>());
+    }
+  }
+  return tokens;
+}
+
+// ---------------------------------------------------------------- fields of both
+
+void set_stop(Draft& draft, const Json& value) {
+  auto& stop = draft.request.params.stop;
+  if (value.is_string()) {
+    stop.push_back(value.get<std::string>());
+  } else if (value.is_array()) {
+    for (std::size_t i = 0; i < value.size(); ++i)
+      stop.push_back(as_string(fmt::format("stop[{}]", i), value[i]));
+  } else {
+    refuse_field("stop", "stop has the wrong type", "stop must be a string or an array of strings");
+  }
+  for (const std::string& text : stop) {
+    if (text.empty()) refuse_field("stop", "stop has an empty string", "every stop string needs a character");
+  }
+}
+
+// {"token id": bias}
+void set_logit_bias(Draft& draft, const Json& value) {
+  for (const auto& [key, bias] : value.items()) {
+    const std::string path = fmt::format("logit_bias.{}", key);
+    std::int32_t token = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (error != std::errc() || end != key.data() + key.size() || token < 0) {
+      refuse_field("logit_bias", fmt::format("logit_bias has the key '{}'", key),
+                   "keys must be token ids as decimal strings");
+    }
+    check_value({.name = {}, .type = FieldType::kNumber, .minimum = -100, .maximum = 100}, path, bias);
+    draft.request.params.logit_bias.emplace_back(token, to_float(bias));
+  }
+}
+
+void set_stream_options(Draft& draft, const Json& value) {
+  draft.stream_options = true;
+  static constexpr Field<Draft> kFields[] = {
+      {{"include_usage", FieldType::kBoolean},
+       [](Draft& d, const Json& v) { d.request.include_usage = v.get<bool>(); }},
+  };
+  for (const std::string& name : read_fields<Draft>(value, kFields, draft)) {
+    draft.request.ignored.push_back("stream_options." + name);
+  }
+}
+
+constexpr Field<Draft> kCommonFields[] = {
+    {{"model", FieldType::kString},
+     [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
+    {{"stream", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
+    {{"stream_options", FieldType::kObject}, set_stream_options},
+    {{"max_tokens", FieldType::kInteger, 1, kMaxTokens},
+     [](Draft& d, const Json& v) { d.request.params.max_tokens = to_int(v); }},
+    {{"n", FieldType::kInteger, 1, kMaxChoices}, [](Draft& d, const Json& v) { d.request.n = to_int(v); }},
+    {{"temperature", FieldType::kNumber, 0, 2},
+     [](Draft& d, const Json& v) { d.request.params.temperature = to_float(v); }},
+    {{"top_p", FieldType::kNumber, 0, 1},
+     [](Draft& d, const Json& v) { d.request.params.top_p = to_float(v); }},
+    {{"top_k", FieldType::kInteger, -1, kMaxTokens},  // -1 is off in vLLM's words
+     [](Draft& d, const Json& v) { d.request.params.top_k = std::max(0, to_int(v)); }},
+    {{"min_p", FieldType::kNumber, 0, 1},
+     [](Draft& d, const Json& v) { d.request.params.min_p = to_float(v); }},
+    {{"presence_penalty", FieldType::kNumber, -2, 2},
+     [](Draft& d, const Json& v) { d.request.params.presence_penalty = to_float(v); }},
+    {{"frequency_penalty", FieldType::kNumber, -2, 2},
+     [](Draft& d, const Json& v) { d.request.params.frequency_penalty = to_float(v); }},
+    {{"repetition_penalty", FieldType::kNumber, 0.01, 100},
+     [](Draft& d, const Json& v) { d.request.params.repetition_penalty = to_float(v); }},
+    {{"seed", FieldType::kInteger},
+     [](Draft& d, const Json& v) {
+       d.request.params.seed = v.is_number_unsigned() ? v.get<std::uint64_t>()
+                                                      : static_cast<std::uint64_t>(as_integer("seed", v));
+     }},
+    {{"stop", FieldType::kAny}, set_stop},
+    {{"stop_token_ids", FieldType::kArray},
+     [](Draft& d, const Json& v) { d.request.params.stop_token_ids = to_tokens("stop_token_ids", v); }},
+    {{"logit_bias", FieldType::kObject}, set_logit_bias},
+    {{"ignore_eos", FieldType::kBoolean},
+     [](Draft& d, const Json& v) { d.request.params.ignore_eos = v.get<bool>(); }},
+    {{"user", FieldType::kString},
+     [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
+};
+
+// ---------------------------------------------------------------- chat
+
+// A message's content: a string, or parts of which every one is text. Parts follow each other as they are.
+std::string content_text(const std::string& path, const Json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) {
+    refuse_field(path, fmt::format("{} is missing or has the wrong type", path),
+                 fmt::format("{} must be a string or an array of text parts", path));
+  }
+  std::string text;
+  for (std::size_t i = 0; i < content.size(); ++i) {
+    const std::string part_path = fmt::format("{}[{}]", path, i);
+    const Json& part = content[i];
+    check_value({.name = {}, .type = FieldType::kObject}, part_path, part);
+    const std::string& type = as_string(part_path + ".type", part.value("type", Json()));
+    if (type != "text") {
+      refuse_field(part_path + ".type", fmt::format("a content part of type '{}' is not supported", type),
+                   "the model reads text: send parts of type 'text'");
+    }
+    text += as_string(part_path + ".text", part.value("text", Json()));
+  }
+  return text;
+}
+
+ChatMessage to_message(Draft& draft, const std::string& path, const Json& message) {
+  check_value({.name = {}, .type = FieldType::kObject}, path, message);
+  ChatMessage result;
+  result.role = as_string(path + ".role", message.value("role", Json()));
+  if (result.role == "developer") result.role = "system";  // OpenAI's newer name for the same
+  if (result.role != "system" && result.role != "user" && result.role != "assistant") {
+    refuse_field(path + ".role", fmt::format("{}.role = '{}' is not supported", path, result.role),
+                 "use system, developer, user or assistant");
+  }
+  for (const auto& [name, value] : message.items()) {
+    if (value.is_null() || name == "role" || name == "content") continue;
+    if (name == "tool_calls" || name == "function_call") refuse_unsupported(path + "." + name);
+    draft.request.ignored.push_back(path + "." + name);
+  }
+  result.content = content_text(path + ".content", message.value("content", Json()));
+  return result;
+}
+
+void set_messages(Draft& draft, const Json& value) {
+  if (value.empty()) refuse_field("messages", "messages is empty", "send at least one message");
+  ChatPrompt prompt;
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    prompt.messages.push_back(to_message(draft, fmt::format("messages[{}]", i), value[i]));
+  }
+  draft.request.prompts.emplace_back(std::move(prompt));
+  draft.prompt_given = true;
+}
+
+// Fields that would change the answer: refused, unless their value asks for what happens anyway.
+void only_empty(std::string_view field, const Json& value) {
+  if (!value.empty()) refuse_unsupported(field);
+}
+
+constexpr Field<Draft> kChatFields[] = {
+    {{"messages", FieldType::kArray}, set_messages},
+    {{"max_completion_tokens", FieldType::kInteger, 1, kMaxTokens},
+     [](Draft& d, const Json& v) { d.max_completion_tokens = to_int(v); }},
+    {{"logprobs", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.logprobs = v.get<bool>(); }},
+    {{"top_logprobs", FieldType::kInteger, 0, kMaxTop},
+     [](Draft& d, const Json& v) { d.top_logprobs = to_int(v); }},
+    {{"response_format", FieldType::kObject},
+     [](Draft&, const Json& v) {
+       if (v.value("type", Json()) != "text") {
+         refuse_field("response_format", "response_format is not supported but for {\"type\": \"text\"}",
+                      "ask for JSON in the prompt");
+       }
+     }},
+    {{"modalities", FieldType::kArray},
+     [](Draft&, const Json& v) {
+       if (v != Json::array({"text"})) refuse_field("modalities", "only text is supported", "use [\"text\"]");
+     }},
+    {{"tools", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("tools", v); }},
+    {{"functions", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("functions", v); }},
+    {{"tool_choice", FieldType::kAny},
+     [](Draft&, const Json& v) {
+       if (v != "none" && v != "auto") refuse_unsupported("tool_choice");
+     }},
+    {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
+};
+
+// ---------------------------------------------------------------- completions
+
+void set_prompt(Draft& draft, const Json& value) {
+  auto& prompts = draft.request.prompts;
+  draft.prompt_given = true;
+  if (value.is_string()) {
+    prompts.emplace_back(value.get<std::string>());
+    return;
+  }
+  if (!value.is_array() || value.empty()) {
+    refuse_field("prompt", value.is_array() ? "prompt is empty" : "prompt has the wrong type",
+                 "prompt must be a string, an array of strings, an array of token ids, or an array of those");
+  }
+  if (value[0].is_number()) {
+    prompts.emplace_back(TokenPrompt{to_tokens("prompt", value)});
+    return;
+  }
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const std::string path = fmt::format("prompt[{}]", i);
+    if (value[0].is_array()) {
+      check_value({.name = {}, .type = FieldType::kArray}, path, value[i]);
+      prompts.emplace_back(TokenPrompt{to_tokens(path, value[i])});
+    } else {
+      prompts.emplace_back(as_string(path, value[i]));
+    }
+  }
+}
+
+constexpr Field<Draft> kCompletionFields[] = {
+    {{"prompt", FieldType::kAny}, set_prompt},
+    {{"logprobs", FieldType::kInteger, 0, kMaxTop},
+     [](Draft& d, const Json& v) {
+       d.request.logprobs = true;
+       d.top_logprobs = to_int(v);
+     }},
+    {{"best_of", FieldType::kInteger, 1, kMaxChoices},
+     [](Draft& d, const Json& v) { d.best_of = to_int(v); }},
+    {{"echo", FieldType::kBoolean},
+     [](Draft&, const Json& v) {
+       if (v.get<bool>())
+         refuse_field("echo", "echo is not supported", "put the prompt before the answer yourself");
+     }},
+    {{"suffix", FieldType::kString},
+     [](Draft&, const Json& v) {
+       if (!v.get_ref<const std::string&>().empty()) refuse_unsupported("suffix");
+     }},
+};
+
+// ---------------------------------------------------------------- both
+
+template <std::size_t kCommon, std::size_t kOwn>
+constexpr auto join(const Field<Draft> (&common)[kCommon], const Field<Draft> (&own)[kOwn]) {
+  std::array<Field<Draft>, kCommon + kOwn> all{};
+  std::copy(common, common + kCommon, all.begin());
+  std::copy(own, own + kOwn, all.begin() + kCommon);
+  return all;
+}
+
+constexpr auto kChat = join(kCommonFields, kChatFields);
+constexpr auto kCompletion = join(kCommonFields, kCompletionFields);
+
+Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::string_view prompt_field) {
+  Draft draft;
+  draft.request.params.temperature = kOpenAiTemperature;
+  for (std::string& name : read_fields<Draft>(parse_body(body), fields, draft)) {
+    draft.request.ignored.push_back(std::move(name));
+  }
+  if (!draft.prompt_given) {
+    refuse_field(prompt_field, fmt::format("{} is missing", prompt_field),
+                 fmt::format("{} is required", prompt_field));
+  }
+  if (draft.stream_options && !draft.request.stream) {
+    refuse_field("stream_options", "stream_options is given without stream",
+                 "set stream to true, or leave it out");
+  }
+  if (draft.request.logprobs) draft.request.params.top_logprobs = draft.top_logprobs.value_or(0);
+  return draft;
+}
+
+}  // namespace
+
+OpenAiRequest parse_chat_request(std::string_view body) {
+  Draft draft = read(body, kChat, "messages");
+  OpenAiRequest& request = draft.request;
+  if (draft.top_logprobs && !request.logprobs) {
+    refuse_field("top_logprobs", "top_logprobs is given without logprobs", "set logprobs to true");
+  }
+  if (draft.max_completion_tokens) {
+    if (request.params.max_tokens && request.params.max_tokens != draft.max_completion_tokens) {
+      refuse_field("max_completion_tokens", "max_tokens and max_completion_tokens differ",
+                   "send one of them");
+    }
+    request.params.max_tokens = draft.max_completion_tokens;
+    request.max_tokens_field = "max_completion_tokens";
+  }
+  return std::move(request);
+}
+
+OpenAiRequest parse_completion_request(std::string_view body) {
+  Draft draft = read(body, kCompletion, "prompt");
+  OpenAiRequest& request = draft.request;
+  if (draft.best_of && *draft.best_of != request.n) {
+    refuse_field("best_of",
+                 fmt::format("best_of = {} with n = {} is not supported", *draft.best_of, request.n),
+                 "best_of must equal n");
+  }
+  if (!request.params.max_tokens) request.params.max_tokens = kCompletionMaxTokens;
+  return std::move(request);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,33 @@
+// The bodies of OpenAI's chat and text completions, read and checked. Pure: bytes in, values out; throws
+// kInvalidJson and kInvalidArgument that name the byte or the field. Ranges that depend on the model are the
+// engine's.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlxs/engine.h"
+
+namespace mlxs {
+
+// OpenAI's default, where the engine's own is lower.
+inline constexpr float kOpenAiTemperature = 1.0f;
+// OpenAI's default for text completions; chat has none.
+inline constexpr int kCompletionMaxTokens = 16;
+
+struct OpenAiRequest {
+  GenerateParams params;        // all but the prompt
+  std::vector<Prompt> prompts;  // one for chat
+  int n = 1;
+  bool stream = false;
+  bool include_usage = false;                   // a last chunk with the usage
+  bool logprobs = false;                        // params.top_logprobs is set
+  std::string max_tokens_field = "max_tokens";  // the name that the client used for it
+  std::vector<std::string> ignored;             // fields that nothing here reads
+};
+
+OpenAiRequest parse_chat_request(std::string_view body);
+OpenAiRequest parse_completion_request(std::string_view body);
+
+}  // namespace mlxs

@@ -1,0 +1,75 @@
+#include "serve/operations.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace mlxs {
+namespace {
+
+HttpResponse json_response(const nlohmann::json& value, int status = 200) {
+  return {.status = status, .body = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
+}
+
+HttpResponse health_response(const EngineHealth& health, bool good, const std::string& reason) {
+  return json_response({{"status", good ? "ok" : "unavailable"},
+                        {"live", health.live},
+                        {"ready", health.ready},
+                        {"reason", reason},
+                        {"active_requests", health.active_requests},
+                        {"last_step_age_seconds", health.last_step_age_seconds}},
+                       good ? 200 : 503);
+}
+
+nlohmann::json stats_json(const EngineSchedulerStats& s) {
+  return {{"model", s.model},
+          {"running", s.running},
+          {"waiting", s.waiting},
+          {"paused", s.paused},
+          {"steps", s.steps},
+          {"admitted", s.admitted},
+          {"finished", s.finished},
+          {"refused", s.refused},
+          {"preemptions", s.preemptions},
+          {"prompt_tokens", s.prompt_tokens},
+          {"generated_tokens", s.generated_tokens},
+          {"cached_prompt_tokens", s.cached_prompt_tokens},
+          {"kv_pages",
+           {{"total", s.kv_pages_total},
+            {"held", s.kv_pages_held},
+            {"cached", s.kv_pages_cached},
+            {"free", s.kv_pages_free}}},
+          {"prefix_query_tokens", s.prefix_query_tokens},
+          {"prefix_hit_tokens", s.prefix_hit_tokens}};
+}
+
+}  // namespace
+
+void add_operations_routes(Router& router, Engine& engine, OperationsSources sources) {
+  router.add("GET", "/health/live", [&engine](const HttpRequest&, std::string_view) -> Reply {
+    const EngineHealth health = engine.health();
+    return health_response(health, health.live, health.live ? "" : health.reason);
+  });
+  const auto ready = [&engine, draining = std::move(sources.draining)](const HttpRequest&,
+                                                                       std::string_view) -> Reply {
+    EngineHealth health = engine.health();
+    if (draining()) {
+      health.ready = false;
+      health.reason = "the server is draining";
+    }
+    return health_response(health, health.ready, health.reason);
+  };
+  router.add("GET", "/health/ready", ready);
+  router.add("GET", "/health", ready);
+  router.add("GET", "/metrics",
+             [metrics = std::move(sources.metrics)](const HttpRequest&, std::string_view) -> Reply {
+               return HttpResponse{.body = metrics(),
+                                   .content_type = "text/plain; version=0.0.4; charset=utf-8"};
+             });
+  router.add("GET", "/v1/scheduler/stats", [&engine](const HttpRequest&, std::string_view) -> Reply {
+    nlohmann::json data = nlohmann::json::array();
+    for (const EngineSchedulerStats& stats : engine.scheduler_stats()) data.push_back(stats_json(stats));
+    return json_response({{"object", "list"}, {"data", std::move(data)}});
+  });
+}
+
+}  // namespace mlxs

@@ -1,0 +1,20 @@
+// What operators and orchestrators ask: GET /health, /health/live, /health/ready, /metrics,
+// /v1/scheduler/stats. The handlers never block on the engine; engine outlives the router.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "mlxs/engine.h"
+#include "serve/router.h"
+
+namespace mlxs {
+
+struct OperationsSources {
+  std::function<std::string()> metrics;  // Prometheus text
+  std::function<bool()> draining;        // ready no more
+};
+
+void add_operations_routes(Router& router, Engine& engine, OperationsSources sources);
+
+}  // namespace mlxs

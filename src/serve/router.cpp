@@ -1,0 +1,55 @@
+#include "serve/router.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "serve/error_response.h"
+
+namespace mlxs {
+namespace {
+
+// The rest that the path leaves for the pattern; nullopt: no match.
+std::optional<std::string_view> match(std::string_view pattern, std::string_view path) {
+  const std::size_t brace = pattern.find('{');
+  if (brace == std::string_view::npos)
+    return path == pattern ? std::optional<std::string_view>("") : std::nullopt;
+  if (path.size() <= brace || !path.starts_with(pattern.substr(0, brace))) return std::nullopt;
+  return path.substr(brace);
+}
+
+}  // namespace
+
+void Router::add(std::string method, std::string pattern, Handler handler) {
+  routes_.push_back({std::move(method), std::move(pattern), std::move(handler)});
+}
+
+Reply Router::dispatch(const HttpRequest& request) const {
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  std::set<std::string_view> allowed;
+  for (const Route& route : routes_) {
+    const auto rest = match(route.pattern, request.path);
+    if (!rest) continue;
+    if (route.method == method) return route.handler(request, *rest);
+    allowed.insert(route.method);
+    if (route.method == "GET") allowed.insert("HEAD");
+  }
+  if (!allowed.empty()) {
+    const std::string list = fmt::format("{}", fmt::join(allowed, ", "));
+    HttpResponse response = error_response(Error(
+        ErrorCode::kMethodNotAllowed, fmt::format("{} is not a method of {}", request.method, request.path),
+        fmt::format("use {}", list)));
+    response.headers.emplace_back("Allow", list);
+    return response;
+  }
+  std::vector<std::string> known;
+  for (const Route& route : routes_) known.push_back(route.method + " " + route.pattern);
+  return error_response(Error(ErrorCode::kNotFound,
+                              fmt::format("there is no {} {}", request.method, request.path),
+                              fmt::format("there are {}", fmt::join(known, ", "))));
+}
+
+}  // namespace mlxs
