@@ -1,17 +1,17 @@
 #include "backend/cpu/isa.h"
 
 #include <array>
+#include <cstdint>
 #include <cstdlib>
-#include <string>
 
 #include "base/log.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
 #endif
 
 namespace mlxs::cpu {
@@ -22,80 +22,66 @@ constexpr std::array<std::string_view, 4> kNames{"portable", "avx2", "avx512", "
 #if defined(__x86_64__)
 
 struct Registers {
-  unsigned a = 0, b = 0, c = 0, d = 0;
+  std::uint32_t a = 0, b = 0, c = 0, d = 0;
 };
 
-Registers cpuid(unsigned leaf, unsigned subleaf) {
+Registers cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
   Registers r;
-  if (!__get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d)) return {};
+  if (__get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d) == 0) return {};
   return r;
 }
 
-constexpr bool bit(unsigned word, int position) { return ((word >> position) & 1u) != 0; }
+bool bit(std::uint32_t word, int index) { return ((word >> index) & 1u) != 0; }
 
-// Which register states the operating system saves (XCR0).
-unsigned long long enabled_states() {
-  unsigned low = 0, high = 0;
+// Which register states the operating system saves: without that, an instruction the CPU has still faults.
+std::uint64_t saved_states() {
+  if (!bit(cpuid(1, 0).c, 27)) return 0;  // OSXSAVE
+  std::uint32_t low, high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (static_cast<unsigned long long>(high) << 32) | low;
+  return (static_cast<std::uint64_t>(high) << 32) | low;
 }
+
+constexpr std::uint64_t kYmmState = 0x6;       // XMM, upper halves of YMM
+constexpr std::uint64_t kZmmState = 0xe6;      // and masks, upper halves of ZMM, ZMM16-31
+constexpr std::uint64_t kTileState = 0x60000;  // tile configuration (17) and data (18)
+constexpr long kRequestPermission = 0x1023;    // ARCH_REQ_XCOMP_PERM
+constexpr long kTileData = 18;
+
+#endif
 
 // Linux hands out the 8 KiB of tile state on request only; a kernel or sandbox may refuse although CPUID says
 // yes.
-bool request_tiles() {
-#if defined(__linux__)
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kGetPermission = 0x1022;      // ARCH_GET_XCOMP_PERM
-  constexpr long kTileData = 18;
-  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return false;
-  unsigned long granted = 0;
-  return syscall(SYS_arch_prctl, kGetPermission, &granted) == 0 && ((granted >> kTileData) & 1) != 0;
+bool request_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
 }
 
 IsaSupport detect() {
-  constexpr unsigned long long kAvxState = 0x6, kAvx512State = 0xE6, kTileState = 0x60000;
   IsaSupport support;
-  const Registers basic = cpuid(1, 0);
-  if (!bit(basic.c, 27)) return support;  // OSXSAVE: else xgetbv itself faults
-  const unsigned long long states = enabled_states();
-  const Registers features = cpuid(7, 0);
-  const Registers more = cpuid(7, 1);
-  const bool fma = bit(basic.c, 12), f16c = bit(basic.c, 29), avx2 = bit(features.b, 5);
-  if ((states & kAvxState) != kAvxState || !fma || !f16c || !avx2) return support;
+#if defined(__x86_64__)
+  const std::uint64_t states = saved_states();
+  const auto has = [&](std::uint64_t wanted) { return (states & wanted) == wanted; };
+  const Registers base = cpuid(1, 0), seven = cpuid(7, 0), seven_one = cpuid(7, 1);
+
+  const bool avx2 =
+      has(kYmmState) && bit(seven.b, 5) && bit(base.c, 12) /* fma */ && bit(base.c, 29) /* f16c */;
+  if (!avx2) return support;
   support.best = Isa::kAvx2;
-  const bool avx512 = bit(features.b, 16) && bit(features.b, 17) && bit(features.b, 30) &&
-                      bit(features.b, 31) && bit(features.c, 11);  // F, DQ, BW, VL, VNNI
-  if ((states & kAvx512State) != kAvx512State || !avx512) return support;
+
+  const bool avx512 = has(kZmmState) && bit(seven.b, 16) /* f */ && bit(seven.b, 17) /* dq */ &&
+                      bit(seven.b, 30) /* bw */ && bit(seven.b, 31) /* vl */ && bit(seven.c, 11) /* vnni */;
+  if (!avx512) return support;
   support.best = Isa::kAvx512;
-  support.avx512_bf16 = bit(more.a, 5);
-  const bool amx = bit(features.d, 22) && bit(features.d, 24) && bit(features.d, 25);  // BF16, TILE, INT8
-  if ((states & kTileState) != kTileState || !amx || !support.avx512_bf16) return support;
-  if (request_tiles()) support.best = Isa::kAmx;
-  return support;
-}
+  support.avx512_bf16 = bit(seven_one.a, 5);
 
-#else
-
-IsaSupport detect() { return {}; }
-
+  const bool amx = has(kTileState) && bit(seven.d, 22) /* bf16 */ && bit(seven.d, 24) /* tile */ &&
+                   bit(seven.d, 25) /* int8 */;
+  if (amx && support.avx512_bf16 && request_amx()) support.best = Isa::kAmx;
 #endif
-
-Isa choose() {
-  const Isa best = detect_isa().best;
-  const char* wanted = std::getenv("MLXS_CPU_ISA");
-  if (wanted == nullptr || *wanted == '\0') return best;
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] != wanted) continue;
-    const Isa isa = static_cast<Isa>(i);
-    if (isa <= best) return isa;
-    log::warn("MLXS_CPU_ISA={} is more than this machine runs: using {}", wanted, isa_name(best));
-    return best;
-  }
-  log::warn("MLXS_CPU_ISA={} is unknown (portable, avx2, avx512, amx): using {}", wanted, isa_name(best));
-  return best;
+  return support;
 }
 
 }  // namespace
@@ -106,8 +92,22 @@ IsaSupport detect_isa() {
 }
 
 Isa choose_isa() {
-  static const Isa isa = choose();
-  return isa;
+  static const Isa chosen = [] {
+    Isa best = detect_isa().best;
+    if (const char* wanted = std::getenv("MLXS_CPU_ISA"); wanted != nullptr && *wanted != '\0') {
+      std::size_t index = 0;
+      while (index < kNames.size() && kNames[index] != wanted) ++index;
+      if (index == kNames.size()) {
+        log::warn("MLXS_CPU_ISA='{}' is ignored: it is none of portable, avx2, avx512, amx", wanted);
+      } else if (static_cast<Isa>(index) > best) {
+        log::warn("MLXS_CPU_ISA='{}' is ignored: this processor runs {} at best", wanted, isa_name(best));
+      } else {
+        best = static_cast<Isa>(index);
+      }
+    }
+    return best;
+  }();
+  return chosen;
 }
 
 std::string_view isa_name(Isa isa) { return kNames[static_cast<std::size_t>(isa)]; }
