@@ -22,7 +22,7 @@ void append_token(std::string& out, std::string_view bytes, float logprob) {
   append_logprob(out, logprob);
   out += R"(,"bytes":[)";
   for (std::size_t i = 0; i < bytes.size(); ++i) {
-    fmt::format_to(std::back_inserter(out), i == 0 ? "{}" : ",{}", static_cast<unsigned char>(bytes[i]));
+    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", static_cast<unsigned char>(bytes[i]));
   }
   out += ']';
 }

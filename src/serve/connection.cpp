@@ -1,0 +1,423 @@
+#include "serve/connection.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http.hpp>
+#include <utility>
+
+#include "base/log.h"
+#include "serve/error_response.h"
+#include "serve/http_text.h"
+#include "serve/ids.h"
+#include "serve/offload.h"
+
+namespace mlxs {
+namespace {
+
+namespace http = boost::beast::http;
+using boost::system::error_code;
+
+constexpr std::size_t kReadAhead =
+    64 << 10;  // bytes of early requests that are kept while an answer is on its way
+constexpr std::size_t kReadSize = 4096;
+constexpr int kLingerMs = 2000;  // for a client to read the last response while it still sends
+constexpr int kRequestHeaderFieldsTooLarge = 431;
+constexpr int kRequestTimeout = 408;
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string out;
+  for (const std::string& part : parts) out += (out.empty() ? "" : "; ") + part;
+  return out;
+}
+
+// A chunk of a chunked body.
+std::string as_http_chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
+
+constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
+
+}  // namespace
+
+Connection::Connection(tcp::socket socket, ServerContext& context)
+    : socket_(std::move(socket)),
+      context_(context),
+      timer_(socket_.get_executor()),
+      wakeup_(std::make_shared<Wakeup>(socket_.get_executor())) {
+  error_code ignored;
+  socket_.set_option(tcp::no_delay(true), ignored);
+  socket_.non_blocking(true, ignored);  // write() tries before it waits
+}
+
+Connection::~Connection() { wakeup_->close(); }
+
+void Connection::drain() {
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->draining_ = true;
+    if (self->idle_) self->hang_up();
+  });
+}
+
+void Connection::cancel() {
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->draining_ = self->cancelled_ = true;
+    self->wakeup_->set();
+    if (self->stalled_) {
+      self->hang_up();
+    } else if (!self->watching_) {
+      self->socket_.cancel();  // still reading the request
+    }
+  });
+}
+
+// ---------------------------------------------------------------- reading
+
+net::awaitable<void> Connection::run() {
+  while (co_await wait_for_request()) {
+    if (!co_await serve_request()) break;
+  }
+  co_await close();
+}
+
+net::awaitable<void> Connection::turn_away() {
+  Exchange exchange;
+  const Error error(
+      ErrorCode::kUnavailable,
+      fmt::format("{} connections are open, the most allowed", context_.options.max_connections),
+      "try again later");
+  HttpResponse response = error_response(error);
+  response.headers.emplace_back("retry-after", "1");
+  unread_ = true;
+  co_await send_response(exchange, response);
+  co_await close();
+}
+
+net::awaitable<bool> Connection::wait_for_request() {
+  if (gone_ || draining_ || context_.draining) co_return false;
+  if (buffer_.size() > 0) co_return true;
+  idle_ = true;
+  arm(context_.options.idle_timeout_ms);
+  const auto [error, size] = co_await socket_.async_read_some(buffer_.prepare(kReadSize), kAsTuple);
+  disarm();
+  idle_ = false;
+  buffer_.commit(size);
+  co_return !error;
+}
+
+net::awaitable<bool> Connection::serve_request() {
+  Exchange exchange;
+  if (!co_await read_request(exchange)) co_return false;
+
+  const bool quick = exchange.request.method != "POST";
+  std::optional<Prepared> prepared;
+  if (quick) {
+    prepared.emplace(prepare(exchange.request));
+  } else {
+    auto work = [this, &exchange] { return prepare(exchange.request); };
+    prepared.emplace(co_await offload(context_.workers, std::move(work)));
+  }
+  if (auto* response = std::get_if<HttpResponse>(&*prepared)) {
+    co_await send_response(exchange, *response);
+  } else {
+    co_await send_answer(exchange, std::move(std::get<LiveAnswer>(*prepared)));
+  }
+  co_return exchange.keep_alive && !gone_;
+}
+
+// The whole request, or false after an answer that ends the connection.
+net::awaitable<bool> Connection::read_request(Exchange& exchange) {
+  http::request_parser<http::string_body> parser;
+  parser.header_limit(static_cast<std::uint32_t>(context_.options.max_header_bytes));
+  parser.body_limit(context_.options.max_body_bytes);
+  timed_out_ = false;
+  arm(context_.options.request_timeout_ms);
+  auto [error, size] = co_await http::async_read_header(socket_, buffer_, parser, kAsTuple);
+  const auto& message = parser.get();
+  exchange.version = message.version() < 11 ? 10 : 11;
+  exchange.request.method = std::string(message.method_string());
+  const auto given_id = message["x-request-id"];
+  exchange.request.id = usable_request_id({given_id.data(), given_id.size()}).value_or(random_id("req-"));
+  if (!error && !parser.is_done()) {
+    if (boost::beast::iequals(message[http::field::expect], "100-continue")) {
+      co_await write_text("HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    std::tie(error, size) = co_await http::async_read(socket_, buffer_, parser, kAsTuple);
+  }
+  disarm();
+  if (error) {
+    co_await refuse_request(exchange, error);
+    co_return false;
+  }
+  exchange.keep_alive = parser.keep_alive();
+  const auto target = message.target();
+  const std::optional<std::string> path = decode_path({target.data(), target.size()});
+  if (!path) {
+    const Error bad(
+        ErrorCode::kInvalidArgument,
+        fmt::format("the request target '{}' is malformed", header_value({target.data(), target.size()})),
+        "send a path that starts with /");
+    co_await send_response(exchange, error_response(bad));
+    co_return exchange.keep_alive;
+  }
+  exchange.request.path = *path;
+  exchange.request.body = std::move(parser.get().body());
+  co_return true;
+}
+
+net::awaitable<void> Connection::refuse_request(Exchange& exchange, error_code error) {
+  exchange.keep_alive = false;
+  HttpResponse response;
+  if (timed_out_) {
+    response = error_response(
+        Error(ErrorCode::kTimeout,
+              fmt::format("the request was not complete within {} ms", context_.options.request_timeout_ms)),
+        kRequestTimeout);
+  } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    response = error_response(Error(ErrorCode::kTooLarge, fmt::format("the header is larger than {} bytes",
+                                                                      context_.options.max_header_bytes)),
+                              kRequestHeaderFieldsTooLarge);
+  } else if (error == http::error::body_limit) {
+    response = error_response(
+        Error(ErrorCode::kTooLarge,
+              fmt::format("the body is larger than {} bytes", context_.options.max_body_bytes), "send less"));
+  } else if (error == http::error::end_of_stream || error == http::error::partial_message ||
+             error.category() != http::make_error_code(http::error::bad_method).category()) {
+    co_return;  // the client went, or cancel() came
+  } else {
+    response = error_response(
+        Error(ErrorCode::kInvalidArgument, fmt::format("this is not HTTP/1.1: {}", error.message())));
+  }
+  unread_ = true;
+  co_await send_response(exchange, response);
+}
+
+// ---------------------------------------------------------------- answering
+
+HttpResponse Connection::failure(const Error& error) const {
+  HttpResponse response = error_response(error);
+  if (error.code() == ErrorCode::kOverloaded) {
+    response.headers.emplace_back("retry-after", fmt::format("{}", context_.admission.retry_after_s(1)));
+  }
+  return response;
+}
+
+Connection::Prepared Connection::prepare(const HttpRequest& request) {
+  try {
+    Reply reply = context_.router.dispatch(request);
+    if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
+    if (context_.draining) {
+      throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
+    }
+    return LiveAnswer::start(context_.engine, context_.admission, std::move(std::get<Generation>(reply)));
+  } catch (const Error& error) {
+    return failure(error);
+  } catch (const std::exception& error) {
+    log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
+    return failure(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())));
+  }
+}
+
+net::awaitable<void> Connection::send_response(const Exchange& exchange, const HttpResponse& response) {
+  const std::string head = render_head({.status = response.status,
+                                        .version = exchange.version,
+                                        .keep_alive = exchange.keep_alive,
+                                        .content_type = response.content_type,
+                                        .request_id = exchange.request.id,
+                                        .length = response.body.size(),
+                                        .headers = response.headers});
+  const std::string_view body = exchange.request.method == "HEAD" ? std::string_view() : response.body;
+  co_await write(std::array{net::buffer(head), net::buffer(body)});
+  log::debug("{} {} {} → {} in {} ms", exchange.request.id, exchange.request.method, exchange.request.path,
+             response.status, to_ms(std::chrono::steady_clock::now() - exchange.start));
+}
+
+net::awaitable<void> Connection::send_answer(Exchange& exchange, LiveAnswer given) {
+  std::optional<LiveAnswer> answer(std::move(given));
+  if (!answer->warnings().empty()) {
+    log::warn("{} {}: {}", exchange.request.id, exchange.request.path,
+              header_value(joined(answer->warnings())));
+  }
+  watch_stops_ = false;
+  watch();
+  if (answer->streams()) {
+    co_await send_stream(exchange, answer);
+  } else {
+    co_await send_document(exchange, answer);
+  }
+  answer.reset();  // whatever still runs ends here, before anything is waited for
+  co_await stop_watching();
+}
+
+net::awaitable<LiveAnswer::State> Connection::next_state(LiveAnswer& answer, std::string& out) {
+  for (;;) {
+    if (gone_ || cancelled_) co_return LiveAnswer::State::kFailed;
+    const LiveAnswer::State state = answer.pump(out);
+    if (state != LiveAnswer::State::kPending || !out.empty()) co_return state;
+    const std::function<void()> wake = [wakeup = wakeup_] { wakeup->notify(); };
+    answer.notify_when_ready(wake);
+    co_await wakeup_->wait();
+  }
+}
+
+std::optional<Error> Connection::reason_to_stop(const LiveAnswer& answer) const {
+  if (cancelled_)
+    return Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request again");
+  return answer.error();
+}
+
+net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional<LiveAnswer>& answer) {
+  HttpResponse response;
+  const LiveAnswer::State state = co_await next_state(*answer, response.body);
+  if (gone_) co_return;
+  if (state == LiveAnswer::State::kFailed) {
+    response = failure(*reason_to_stop(*answer));
+  } else if (!answer->warnings().empty()) {
+    response.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
+  }
+  answer.reset();
+  if (draining_) exchange.keep_alive = false;
+  co_await send_response(exchange, response);
+}
+
+// The head waits for the first chunk, so that a request that fails before it gets a proper status.
+net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer) {
+  const bool chunked = exchange.version >= 11;
+  if (!chunked) exchange.keep_alive = false;  // the end of the connection is the end of the stream
+  bool begun = false;
+  for (LiveAnswer::State state = LiveAnswer::State::kPending; state != LiveAnswer::State::kDone;) {
+    std::string events;
+    state = co_await next_state(*answer, events);
+    if (gone_) co_return;
+    const bool failed = state == LiveAnswer::State::kFailed;
+    if (failed && !begun && events.empty()) {
+      co_await send_response(exchange, failure(*reason_to_stop(*answer)));
+      co_return;
+    }
+    if (failed) {
+      answer->format().fail(*reason_to_stop(*answer), events);
+      state = LiveAnswer::State::kDone;
+    }
+    std::string text;
+    if (!begun) {
+      if (draining_) exchange.keep_alive = false;
+      ResponseHead head{.version = exchange.version,
+                        .keep_alive = exchange.keep_alive,
+                        .content_type = "text/event-stream; charset=utf-8",
+                        .request_id = exchange.request.id,
+                        .headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}};
+      if (!answer->warnings().empty()) {
+        head.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
+      }
+      text = render_head(head);
+      begun = true;
+    }
+    text += chunked ? as_http_chunk(events) : events;
+    if (chunked && state == LiveAnswer::State::kDone) text += kLastHttpChunk;
+    co_await write_text(std::move(text));
+    if (gone_) co_return;
+  }
+  log::debug("{} {} {} → stream in {} ms", exchange.request.id, exchange.request.method,
+             exchange.request.path, to_ms(std::chrono::steady_clock::now() - exchange.start));
+}
+
+// ---------------------------------------------------------------- the socket
+
+net::awaitable<void> Connection::write_text(std::string text) {
+  co_await write(std::array{net::buffer(text)});
+}
+
+template <class Buffers>
+net::awaitable<void> Connection::write(Buffers buffers) {
+  if (gone_) co_return;
+  // Nearly always the kernel takes it all at once; only a slow reader costs a timer and a wait.
+  error_code error;
+  const std::size_t total = net::buffer_size(buffers);
+  const std::size_t written = socket_.write_some(buffers, error);
+  if (error == net::error::would_block) error = {};
+  if (!error && written < total) {
+    std::string rest;
+    rest.reserve(total - written);
+    std::size_t skip = written;
+    for (const net::const_buffer buffer : buffers) {
+      const net::const_buffer left = buffer + skip;
+      skip -= std::min(skip, buffer.size());
+      rest.append(static_cast<const char*>(left.data()), left.size());
+    }
+    stalled_ = true;
+    for (std::string_view left = rest; !left.empty() && !error;) {
+      arm(context_.options.write_timeout_ms);  // anew whenever the reader takes something
+      const auto [failed, size] = co_await socket_.async_write_some(net::buffer(left), kAsTuple);
+      left.remove_prefix(size);
+      error = failed;
+    }
+    disarm();
+    stalled_ = false;
+  }
+  if (error) hang_up();
+}
+
+void Connection::watch() {
+  watching_ = true;
+  auto handler = [self = shared_from_this()](error_code error, std::size_t size) {
+    self->buffer_.commit(size);
+    if (!error && !self->watch_stops_ && self->buffer_.size() < kReadAhead) {
+      self->watch();
+      return;
+    }
+    self->watching_ = false;
+    if (error && error != net::error::operation_aborted) self->hang_up();
+    self->wakeup_->set();
+  };
+  socket_.async_read_some(buffer_.prepare(kReadSize),
+                          net::bind_cancellation_slot(watch_cancel_.slot(), std::move(handler)));
+}
+
+net::awaitable<void> Connection::stop_watching() {
+  watch_stops_ = true;
+  watch_cancel_.emit(net::cancellation_type::terminal);
+  while (watching_) co_await wakeup_->wait();
+}
+
+void Connection::hang_up() {
+  gone_ = true;
+  error_code ignored;
+  socket_.close(ignored);
+}
+
+void Connection::arm(int timeout_ms) {
+  timer_.expires_after(std::chrono::milliseconds(timeout_ms));
+  timer_.async_wait([self = shared_from_this(), mine = ++armed_](error_code error) {
+    if (error || mine != self->armed_) return;
+    self->timed_out_ = true;
+    error_code ignored;
+    self->socket_.cancel(ignored);
+  });
+}
+
+void Connection::disarm() {
+  ++armed_;
+  timer_.cancel();
+}
+
+// What the client still sends is read for a while: closing over unread bytes would make the kernel take back
+// the response that is on its way.
+net::awaitable<void> Connection::close() {
+  if (gone_) co_return;
+  error_code ignored;
+  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+  if (unread_ || buffer_.size() > 0) {
+    buffer_.clear();
+    arm(kLingerMs);
+    timed_out_ = false;
+    for (bool open = true; open && !timed_out_;) {
+      const auto [error, size] = co_await socket_.async_read_some(buffer_.prepare(kReadAhead), kAsTuple);
+      open = !error;
+    }
+    disarm();
+  }
+  hang_up();
+}
+
+}  // namespace mlxs

@@ -1,0 +1,107 @@
+// One client connection: reads requests one after the other, answers each, and notices at once when the
+// client goes. Runs as a coroutine on one I/O thread, which alone touches its state; drain() and cancel() may
+// come from any thread. Held by its coroutine. A failure ends the connection, never more.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "admit/admission.h"
+#include "serve/asio.h"
+#include "serve/http.h"
+#include "serve/live_answer.h"
+#include "serve/router.h"
+#include "serve/server.h"
+#include "serve/wakeup.h"
+
+namespace mlxs {
+
+// What all connections share. Outlives them.
+struct ServerContext {
+  ServerOptions options;
+  Engine& engine;
+  Router router;
+  Admission admission;
+  net::thread_pool workers;
+  std::atomic<bool> draining{false};
+};
+
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(tcp::socket socket, ServerContext& context);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Serves until either side ends. The caller keeps the connection alive meanwhile.
+  net::awaitable<void> run();
+  // Instead of run(): says that there are too many connections.
+  net::awaitable<void> turn_away();
+
+  void drain();   // ends after the request at hand; at once if there is none
+  void cancel();  // ends the request at hand with an error
+
+ private:
+  // What of a request decides how its response is sent.
+  struct Exchange {
+    HttpRequest request;
+    int version = 11;
+    bool keep_alive = false;
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  };
+  using Prepared = std::variant<HttpResponse, LiveAnswer>;
+
+  net::awaitable<bool> wait_for_request();
+  net::awaitable<bool> serve_request();  // false: the connection ends
+  net::awaitable<bool> read_request(Exchange& exchange);
+  net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
+  Prepared prepare(const HttpRequest& request);  // worker thread
+  HttpResponse failure(const Error& error) const;
+
+  net::awaitable<void> send_response(const Exchange& exchange, const HttpResponse& response);
+  net::awaitable<void> send_answer(Exchange& exchange, LiveAnswer answer);
+  net::awaitable<void> send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer);
+  net::awaitable<void> send_document(Exchange& exchange, std::optional<LiveAnswer>& answer);
+  // Waits until pump() says something else than kPending, or the connection must end.
+  net::awaitable<LiveAnswer::State> next_state(LiveAnswer& answer, std::string& out);
+  std::optional<Error> reason_to_stop(const LiveAnswer& answer) const;
+
+  template <class Buffers>
+  net::awaitable<void> write(Buffers buffers);  // sets gone_ if it fails
+  net::awaitable<void> write_text(std::string text);
+
+  void watch();  // reads ahead while an answer is on its way: its end is the client's
+  net::awaitable<void> stop_watching();
+  void hang_up();
+
+  void arm(int timeout_ms);  // when it expires, whatever the socket does is cancelled
+  void disarm();
+  net::awaitable<void> close();
+
+  tcp::socket socket_;
+  ServerContext& context_;
+  boost::beast::flat_buffer buffer_;  // read, not yet used: also requests that came early
+  net::steady_timer timer_;
+  unsigned armed_ = 0;  // counts arm() and disarm(): tells a late expiry from the current one
+  std::shared_ptr<Wakeup> wakeup_;
+  net::cancellation_signal watch_cancel_;
+  bool watching_ = false;
+  bool watch_stops_ = false;
+  bool timed_out_ = false;
+  bool stalled_ = false;    // in a write that the client does not take
+  bool gone_ = false;       // the client, or our way to it
+  bool idle_ = false;       // between requests
+  bool draining_ = false;   // no further request
+  bool cancelled_ = false;  // the running one ends too
+  bool unread_ = false;     // the client may still be sending what nobody will read
+};
+
+}  // namespace mlxs

@@ -1,0 +1,99 @@
+#include "serve/live_answer.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace mlxs {
+namespace {
+
+constexpr std::size_t kOneWrite = 64 << 10;  // bytes after which a stream writes before it goes on
+
+Error with_field_name(const Error& error, const Generation& generation) {
+  const auto alias = generation.field_names.find(error.field());
+  if (alias == generation.field_names.end()) return error;
+  return Error(error.code(), error.what(), error.hint(), alias->second);
+}
+
+}  // namespace
+
+LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation generation) {
+  const int prompts = static_cast<int>(generation.prompts.size());
+  admission.check({.prompts = prompts,
+                   .choices_per_prompt = generation.n,
+                   .stop_strings = static_cast<int>(generation.prompts.front().stop.size())});
+  const int places = prompts * generation.n;
+  std::optional<Admission::Ticket> ticket = admission.try_enter(places);
+  if (!ticket) {
+    throw Error(ErrorCode::kOverloaded,
+                fmt::format("{} sequences are in flight already", admission.in_flight()),
+                fmt::format("try again in {} s", admission.retry_after_s(places)));
+  }
+
+  LiveAnswer answer;
+  answer.ticket_ = std::move(*ticket);
+  answer.stream_ = generation.stream;
+  try {
+    for (GenerateParams& params : generation.prompts) {
+      if (generation.n > 1) params.prompt = TokenPrompt{engine.encode_prompt(params.model, params.prompt)};
+      for (int i = 0; i < generation.n; ++i) {
+        answer.choices_.push_back(engine.create_generator(params));
+        if (params.seed) ++*params.seed;
+      }
+    }
+  } catch (const Error& error) {
+    throw with_field_name(error, generation);
+  }
+  answer.open_ = answer.choices_.size();
+  answer.format_ = std::move(generation.format);
+  answer.warnings_ = std::move(generation.warnings);
+  return answer;
+}
+
+LiveAnswer::State LiveAnswer::pump(std::string& out) {
+  if (error_) return State::kFailed;
+  bool more = false;
+  for (std::size_t i = 0; i < choices_.size(); ++i) {
+    if (!choices_[i]) continue;
+    const State state = take(i, out);
+    if (state == State::kFailed) return state;
+    if (state == State::kMore) more = true;
+  }
+  if (open_ == 0) {
+    format_->finish(out);
+    return State::kDone;
+  }
+  return more ? State::kMore : State::kPending;
+}
+
+LiveAnswer::State LiveAnswer::take(std::size_t choice, std::string& out) {
+  Chunk chunk;
+  const std::size_t enough = out.size() + kOneWrite;  // each choice gets its share of a write
+  while (out.size() < enough) {
+    if (choices_[choice]->try_next(chunk) != Generator::Poll::kChunk) return State::kPending;
+    if (chunk.type == Chunk::Type::kError) {
+      error_.emplace(chunk.error_code, chunk.error_message);
+      return State::kFailed;
+    }
+    const bool done = chunk.type == Chunk::Type::kDone;
+    if (done && chunk.finish == FinishReason::kCancelled) {  // nobody here asked for it: the engine is going
+      error_.emplace(ErrorCode::kUnavailable, "the server is shutting down", "send the request again");
+      return State::kFailed;
+    }
+    format_->add(choice, chunk, out);
+    if (!done) continue;
+    choices_[choice].reset();
+    --open_;
+    ticket_.release(1);
+    return State::kDone;
+  }
+  return State::kMore;
+}
+
+void LiveAnswer::notify_when_ready(const std::function<void()>& wake) {
+  for (const auto& choice : choices_) {
+    if (choice) choice->notify_when_ready(wake);
+  }
+}
+
+}  // namespace mlxs

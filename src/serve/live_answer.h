@@ -1,0 +1,56 @@
+// A request that the engine is answering: its generators, its places, and the format its chunks go through.
+// Started on any thread, then used by one at a time. Destroying it ends whatever still runs, within one step.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "admit/admission.h"
+#include "mlxs/engine.h"
+#include "serve/http.h"
+
+namespace mlxs {
+
+class LiveAnswer {
+ public:
+  // Checks limits, takes places, tokenizes and queues every choice: all of them or none. May take long (a
+  // long prompt). Throws mlxs::Error; kOverloaded if there is no place.
+  static LiveAnswer start(Engine& engine, Admission& admission, Generation generation);
+
+  LiveAnswer(LiveAnswer&&) = default;
+  LiveAnswer& operator=(LiveAnswer&&) = default;
+
+  enum class State : std::uint8_t {
+    kPending,  // nothing more for now
+    kMore,     // enough for one write; there may be more
+    kDone,     // out holds the end
+    kFailed,   // see error(); nothing more comes
+  };
+  // Appends what the engine has produced by now. Never blocks.
+  State pump(std::string& out);
+  // After kPending: called once from an engine thread (or at once) when pump() has something to do.
+  void notify_when_ready(const std::function<void()>& wake);
+
+  bool streams() const { return stream_; }
+  const std::optional<Error>& error() const { return error_; }
+  AnswerFormat& format() { return *format_; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+ private:
+  LiveAnswer() = default;
+  State take(std::size_t choice, std::string& out);
+
+  Admission::Ticket ticket_;
+  std::unique_ptr<AnswerFormat> format_;
+  std::vector<std::unique_ptr<Generator>> choices_;  // null: done
+  std::size_t open_ = 0;                             // choices that are not done
+  bool stream_ = false;
+  std::vector<std::string> warnings_;
+  std::optional<Error> error_;
+};
+
+}  // namespace mlxs

@@ -1,0 +1,32 @@
+// One sleeping coroutine and any number of wakers on any threads. A wake that comes before the sleep is not
+// lost; several become one. Held by shared_ptr: wakers may outlive the sleeper, and do nothing once it has
+// closed.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <mutex>
+
+#include "serve/asio.h"
+
+namespace mlxs {
+
+class Wakeup : public std::enable_shared_from_this<Wakeup> {
+ public:
+  explicit Wakeup(const net::any_io_executor& executor);
+
+  void notify();  // any thread
+  void set();     // the executor's thread
+  void close();   // the executor's thread; from here on notify() touches no executor
+  net::awaitable<void> wait();
+
+ private:
+  std::mutex mutex_;  // guards posted_ and closed_
+  bool posted_ = false;
+  bool closed_ = false;
+  bool set_ = false;         // executor's thread
+  net::steady_timer timer_;  // never expires: cancelling it is the wake
+};
+
+}  // namespace mlxs
