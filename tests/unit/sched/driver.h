@@ -82,6 +82,9 @@ class Driver {
     scheduler_.plan(now_, plan_);
     for (const RequestId id : plan_.preempted) {
       Request& request = live_.at(id);
+      const auto [last, first_time] = generated_at_preemption_.try_emplace(id, request.generated());
+      EXPECT_TRUE(first_time || request.paused || request.generated() > last->second) << id << " thrashes";
+      last->second = request.generated();
       request.decoding = false;
       request.reset = true;
       ++preemptions_;
@@ -204,6 +207,7 @@ class Driver {
   Scheduler scheduler_;
   std::vector<std::uint64_t> slots_;  // [num_pages * kPageTokens]: what KV stands there
   std::map<RequestId, Request> live_, done_;
+  std::map<RequestId, std::size_t> generated_at_preemption_;
   StepPlan plan_;
   TimePoint now_{};
   RequestId last_id_ = 0;
