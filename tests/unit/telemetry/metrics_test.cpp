@@ -1,0 +1,148 @@
+#include "telemetry/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "telemetry/histogram.h"
+
+namespace mlxs {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+EngineSchedulerStats stats_of(const std::string& model) {
+  EngineSchedulerStats stats;
+  stats.model = model;
+  stats.running = 3;
+  stats.waiting = 5;
+  stats.paused = 1;
+  stats.preemptions = 7;
+  stats.kv_pages_total = 8;
+  stats.kv_pages_held = 2;
+  stats.prefix_query_tokens = 100;
+  stats.prefix_hit_tokens = 40;
+  return stats;
+}
+
+TEST(AtomicHistogram, BoundsAreInclusive) {
+  static constexpr double kBounds[] = {1, 2};
+  AtomicHistogram histogram(kBounds);
+  for (const double value : {0.5, 1.0, 1.5, 2.0, 3.0, 1e9}) histogram.observe(value);
+  EXPECT_EQ(histogram.count(0), 2u);
+  EXPECT_EQ(histogram.count(1), 2u);
+  EXPECT_EQ(histogram.count(2), 2u);
+  EXPECT_DOUBLE_EQ(histogram.sum(), 8.0 + 1e9);
+}
+
+TEST(AtomicHistogram, LosesNothingUnderThreads) {
+  static constexpr double kBounds[] = {1};
+  AtomicHistogram histogram(kBounds);
+  constexpr int kEach = 20'000;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&histogram] {
+      for (int k = 0; k < kEach; ++k) histogram.observe(k % 2 == 0 ? 1 : 2);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(histogram.count(0), 2u * kEach);
+  EXPECT_EQ(histogram.count(1), 2u * kEach);
+  EXPECT_DOUBLE_EQ(histogram.sum(), 4.0 * kEach * 1.5);
+}
+
+TEST(Metrics, AModelHasZerosFromTheFirstScrapeOn) {
+  const MetricsObserver metrics;
+  const std::vector<EngineSchedulerStats> now{stats_of("m")};
+  const std::string text = metrics.render(now);
+  EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"m\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"m\",finished_reason=\"abort\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:time_to_first_token_seconds_count{model_name=\"m\"} 0\n"));
+}
+
+TEST(Metrics, GaugesAreThoseOfTheMoment) {
+  const MetricsObserver metrics;
+  const std::string text = metrics.render(std::vector{stats_of("a"), stats_of("b")});
+  for (const std::string model : {"a", "b"}) {
+    EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{model_name=\"" + model + "\"} 4\n"));
+    EXPECT_THAT(text, HasSubstr("vllm:num_requests_waiting{model_name=\"" + model + "\"} 5\n"));
+    EXPECT_THAT(text, HasSubstr("vllm:kv_cache_usage_perc{model_name=\"" + model + "\"} 0.25\n"));
+    EXPECT_THAT(text, HasSubstr("vllm:num_preemptions_total{model_name=\"" + model + "\"} 7\n"));
+    EXPECT_THAT(text, HasSubstr("vllm:prefix_cache_hits_total{model_name=\"" + model + "\"} 40\n"));
+  }
+  EXPECT_THAT(text, HasSubstr("# TYPE vllm:num_requests_running gauge\n"));
+}
+
+TEST(Metrics, ARequestIsCountedAsItGoes) {
+  MetricsObserver metrics;
+  metrics.on_step({.model = "m", .prefill_tokens = 30, .decode_rows = 2});
+  metrics.on_first_token("m", 0.03);
+  metrics.on_inter_token("m", 0.02);
+  metrics.on_inter_token("m", 0.3);
+  std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"m\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:prompt_tokens_total{model_name=\"m\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"m\",le=\"16\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"m\",le=\"32\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:inter_token_latency_seconds_bucket{model_name=\"m\",le=\"0.025\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:inter_token_latency_seconds_bucket{model_name=\"m\",le=\"+Inf\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:inter_token_latency_seconds_sum{model_name=\"m\"} 0.32\n"));
+
+  metrics.on_finished({.model = "m",
+                       .finish = "length",
+                       .prompt_tokens = 30,
+                       .generated_tokens = 3,
+                       .queue_seconds = 0.01,
+                       .ttft_seconds = 0.03,
+                       .e2e_seconds = 0.35});
+  text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("vllm:prompt_tokens_total{model_name=\"m\"} 30\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"m\",finished_reason=\"length\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"m\",finished_reason=\"stop\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",le=\"0.3\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",le=\"0.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_prompt_tokens_bucket{model_name=\"m\",le=\"20\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_prompt_tokens_bucket{model_name=\"m\",le=\"50\"} 1\n"));
+}
+
+TEST(Metrics, APromptThatWasNeverProcessedIsNotCounted) {
+  MetricsObserver metrics;
+  metrics.on_finished({.model = "m", .finish = "cancelled", .prompt_tokens = 30, .e2e_seconds = 0.01});
+  const std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("vllm:prompt_tokens_total{model_name=\"m\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"m\",finished_reason=\"abort\"} 1\n"));
+}
+
+TEST(Metrics, ModelsDoNotMixAndNamesAreEscaped) {
+  MetricsObserver metrics;
+  metrics.on_first_token("a", 1);
+  metrics.on_first_token("quo\"te", 1);
+  metrics.on_inter_token("a", 1);
+  const std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"a\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"quo\\\"te\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("quo\"te")));
+}
+
+TEST(Metrics, NewModelsFromManyThreadsBecomeOneSeriesEach) {
+  MetricsObserver metrics;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&metrics] {
+      for (int k = 0; k < 1000; ++k) metrics.on_inter_token("model" + std::to_string(k % 10), 0.01);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const std::string text = metrics.render({});
+  for (int k = 0; k < 10; ++k) {
+    const std::string line =
+        "vllm:generation_tokens_total{model_name=\"model" + std::to_string(k) + "\"} 400\n";
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+}  // namespace
+}  // namespace mlxs
