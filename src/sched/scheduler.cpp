@@ -281,7 +281,8 @@ void Scheduler::Impl::plan_span(SchedEntry& entry, std::int32_t count, StepPlan&
   const std::int32_t end = span.start + count;
   span.samples = end == entry.num_tokens();
   const auto pages = entry.sequence.pages().first(static_cast<std::size_t>(KvPool::pages_for(end)));
-  span.pages.assign(pages.begin(), pages.end());
+  span.pages.resize(pages.size());  // unlike assign(), grows by more than it must
+  std::copy(pages.begin(), pages.end(), span.pages.begin());
   out.total_tokens += count;
   in_flight.push_back({&entry, end, span.samples});
 }

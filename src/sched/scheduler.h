@@ -66,11 +66,6 @@ class Scheduler {
   // The next step into `out`, whose buffers are reused; empty if nothing can run.
   // Must be followed by commit() of its result unless empty.
   void plan(TimePoint now, StepPlan& out);
-  StepPlan plan(TimePoint now) {
-    StepPlan out;
-    plan(now, out);
-    return out;
-  }
   void commit(const StepResult& result);
 
   bool idle() const;  // nothing waiting, running or paused
