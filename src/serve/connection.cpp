@@ -48,6 +48,7 @@ Connection::Connection(tcp::socket socket, ServerContext& context)
       wakeup_(std::make_shared<Wakeup>(socket_.get_executor())) {
   error_code ignored;
   socket_.set_option(tcp::no_delay(true), ignored);
+  socket_.set_option(net::socket_base::send_buffer_size(context_.options.send_buffer_bytes), ignored);
   socket_.non_blocking(true, ignored);  // write() tries before it waits
 }
 
@@ -67,16 +68,20 @@ void Connection::cancel() {
     if (self->stalled_) {
       self->hang_up();
     } else if (!self->watching_) {
-      self->socket_.cancel();  // still reading the request
+      error_code ignored;
+      self->socket_.cancel(ignored);  // still reading the request
     }
   });
 }
 
 // ---------------------------------------------------------------- reading
 
+// gcc 12 miscompiles some co_await inside conditions and arguments: here each stands in a statement of its
+// own.
 net::awaitable<void> Connection::run() {
-  while (co_await wait_for_request()) {
-    if (!co_await serve_request()) break;
+  for (bool open = true; open;) {
+    open = co_await wait_for_request();
+    if (open) open = co_await serve_request();
   }
   co_await close();
 }
@@ -108,20 +113,22 @@ net::awaitable<bool> Connection::wait_for_request() {
 
 net::awaitable<bool> Connection::serve_request() {
   Exchange exchange;
-  if (!co_await read_request(exchange)) co_return false;
+  const bool complete = co_await read_request(exchange);
+  if (!complete) co_return false;
 
   const bool quick = exchange.request.method != "POST";
-  std::optional<Prepared> prepared;
+  Prepared prepared;
   if (quick) {
-    prepared.emplace(prepare(exchange.request));
+    prepared = prepare(exchange.request);
   } else {
     auto work = [this, &exchange] { return prepare(exchange.request); };
-    prepared.emplace(co_await offload(context_.workers, std::move(work)));
+    prepared = co_await offload(context_.workers, std::move(work));
   }
-  if (auto* response = std::get_if<HttpResponse>(&*prepared)) {
+  if (auto* response = std::get_if<HttpResponse>(&prepared)) {
     co_await send_response(exchange, *response);
   } else {
-    co_await send_answer(exchange, std::move(std::get<LiveAnswer>(*prepared)));
+    std::optional<LiveAnswer> answer(std::move(std::get<LiveAnswer>(prepared)));
+    co_await send_answer(exchange, answer);
   }
   co_return exchange.keep_alive && !gone_;
 }
@@ -233,8 +240,7 @@ net::awaitable<void> Connection::send_response(const Exchange& exchange, const H
              response.status, to_ms(std::chrono::steady_clock::now() - exchange.start));
 }
 
-net::awaitable<void> Connection::send_answer(Exchange& exchange, LiveAnswer given) {
-  std::optional<LiveAnswer> answer(std::move(given));
+net::awaitable<void> Connection::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
   if (!answer->warnings().empty()) {
     log::warn("{} {}: {}", exchange.request.id, exchange.request.path,
               header_value(joined(answer->warnings())));

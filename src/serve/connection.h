@@ -67,7 +67,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   HttpResponse failure(const Error& error) const;
 
   net::awaitable<void> send_response(const Exchange& exchange, const HttpResponse& response);
-  net::awaitable<void> send_answer(Exchange& exchange, LiveAnswer answer);
+  net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);
   net::awaitable<void> send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer);
   net::awaitable<void> send_document(Exchange& exchange, std::optional<LiveAnswer>& answer);
   // Waits until pump() says something else than kPending, or the connection must end.

@@ -97,9 +97,9 @@ std::int64_t as_integer(std::string_view path, const Json& value) {
   return value.is_number_float() ? static_cast<std::int64_t>(value.get<double>()) : value.get<std::int64_t>();
 }
 
-const std::string& as_string(std::string_view path, const Json& value) {
+std::string as_string(std::string_view path, const Json& value) {
   check_value({.name = {}, .type = FieldType::kString}, path, value);
-  return value.get_ref<const std::string&>();
+  return value.get<std::string>();
 }
 
 }  // namespace mlxs

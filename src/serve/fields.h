@@ -41,7 +41,7 @@ struct Field {
 void check_value(const FieldRule& rule, std::string_view path, const Json& value);
 // An integer within int64, also if written as 5.0.
 std::int64_t as_integer(std::string_view path, const Json& value);
-const std::string& as_string(std::string_view path, const Json& value);
+std::string as_string(std::string_view path, const Json& value);
 
 // Sets every field of the object that has a row; null counts as absent. Returns the names that have none.
 template <class Target>

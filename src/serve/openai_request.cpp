@@ -146,7 +146,7 @@ std::string content_text(const std::string& path, const Json& content) {
     const std::string part_path = fmt::format("{}[{}]", path, i);
     const Json& part = content[i];
     check_value({.name = {}, .type = FieldType::kObject}, part_path, part);
-    const std::string& type = as_string(part_path + ".type", part.value("type", Json()));
+    const std::string type = as_string(part_path + ".type", part.value("type", Json()));
     if (type != "text") {
       refuse_field(part_path + ".type", fmt::format("a content part of type '{}' is not supported", type),
                    "the model reads text: send parts of type 'text'");
@@ -205,7 +205,8 @@ constexpr Field<Draft> kChatFields[] = {
      }},
     {{"modalities", FieldType::kArray},
      [](Draft&, const Json& v) {
-       if (v != Json::array({"text"})) refuse_field("modalities", "only text is supported", "use [\"text\"]");
+       if (v != Json::array({"text"}))
+         refuse_field("modalities", "modalities other than text are not supported", "use [\"text\"]");
      }},
     {{"tools", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("tools", v); }},
     {{"functions", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("functions", v); }},

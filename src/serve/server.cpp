@@ -45,6 +45,7 @@ void check(const ServerOptions& options) {
   positive("idle_timeout_ms", options.idle_timeout_ms);
   positive("request_timeout_ms", options.request_timeout_ms);
   positive("write_timeout_ms", options.write_timeout_ms);
+  positive("send_buffer_bytes", options.send_buffer_bytes);
 }
 
 }  // namespace

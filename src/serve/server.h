@@ -23,9 +23,10 @@ struct ServerOptions {
   int max_connections = 4096;      // one more is answered 503
   std::size_t max_header_bytes = 64 << 10;
   std::size_t max_body_bytes = 10 << 20;
-  int idle_timeout_ms = 75'000;     // between two requests of a connection: closed without a word
-  int request_timeout_ms = 30'000;  // first byte → last byte of a request: 408
-  int write_timeout_ms = 120'000;   // a reader that takes nothing for so long is given up
+  int idle_timeout_ms = 75'000;       // between two requests of a connection: closed without a word
+  int request_timeout_ms = 30'000;    // first byte → last byte of a request: 408
+  int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
+  int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
 };
 
