@@ -224,6 +224,9 @@ class Backend {
   // Ends the step, waits for it, and returns what sample() drew (empty if it was not called).
   virtual std::span<const Sampled> end_step() = 0;
 
+  // Nothing reads `tensor` any more in this step: its memory may serve the next op, which keeps activations in the cache.
+  virtual void release(Tensor tensor) { static_cast<void>(tensor); }
+
   // Copies a tensor of the current step to the host (tests, embeddings, logits for oracles); out: rows·columns floats.
   virtual void read(Tensor tensor, std::span<float> out) = 0;
 };

@@ -121,10 +121,13 @@ class Llama final : public Model {
       const NormSpec ffn_norm = norm(layer.ffn_norm);
       const Tensor qkv = backend.linear(x, *layer.qkv, {.norm = &attention_norm});
       const Tensor mixed = backend.attention(qkv, attention);
+      backend.release(qkv);
       x = backend.linear(mixed, *layer.attention_out, {.residual = x});
+      backend.release(mixed);
       const Tensor gated = backend.linear(
           x, *layer.gate_up, {.norm = &ffn_norm, .activation = Activation::kSilu, .gated = true});
       x = backend.linear(gated, *layer.down, {.residual = x});
+      backend.release(gated);
       ++attention.layer;
     }
     const NormSpec output_norm = norm(output_norm_);

@@ -1,0 +1,162 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/cpu_weight.h"
+#include "backend/cpu/machine.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cpu {
+namespace {
+
+const CpuWeight& cpu_weight(const Weight& weight) { return static_cast<const CpuWeight&>(weight); }
+const float* floats_of(const Weight* weight) {
+  return weight != nullptr ? cpu_weight(*weight).floats() : nullptr;
+}
+const float* floats_of(Tensor tensor) { return static_cast<const float*>(tensor.handle); }
+
+RowNorm row_norm(const NormSpec* spec) {
+  if (spec == nullptr) return {};
+  return {.kind = spec->kind == NormSpec::Kind::kRms ? RowNorm::Kind::kRms : RowNorm::Kind::kLayer,
+          .gain = floats_of(spec->gain),
+          .bias = floats_of(spec->bias),
+          .epsilon = spec->epsilon,
+          .unit_offset = spec->unit_offset};
+}
+
+HeadNorm head_norm(const NormSpec* spec) {
+  if (spec == nullptr) return {};
+  return {.gain = floats_of(spec->gain), .epsilon = spec->epsilon, .unit_offset = spec->unit_offset};
+}
+
+LinearInput input_of(Tensor x, const NormSpec* norm) {
+  return {.x = floats_of(x),
+          .stride = static_cast<std::size_t>(x.columns),
+          .rows = x.rows,
+          .norm = row_norm(norm)};
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(int threads, Isa isa) : isa_(isa), path_(linear_path(isa)), pool_(threads) {}
+
+DeviceInfo CpuBackend::device() const {
+  const MemoryInfo memory = memory_info();
+  return {.name = "cpu",
+          .description = fmt::format("{} thread{}, {}", pool_.threads(), pool_.threads() == 1 ? "" : "s",
+                                     isa_name(isa_)),
+          .memory_bytes = memory.total,
+          .free_bytes = memory.available,
+          .packed_layout = std::string(kPackedLayout)};
+}
+
+WeightPtr CpuBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) {
+  return std::make_unique<CpuWeight>(pool_, parts, use, cache);
+}
+
+std::unique_ptr<KvStore> CpuBackend::make_kv(const KvSpec& spec) {
+  return std::make_unique<CpuKvStore>(spec);
+}
+
+void CpuBackend::copy_page(KvStore& kv, PageId from, PageId to) {
+  static_cast<CpuKvStore&>(kv).copy_page(from, to);
+}
+
+Tensor CpuBackend::allocate(std::int32_t rows, std::int64_t columns) {
+  return {arena_.floats(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns)), rows,
+          static_cast<std::int32_t>(columns)};
+}
+
+void CpuBackend::begin_step(const Batch& batch) {
+  batch_ = batch;
+  num_sampled_ = 0;
+  arena_.reset();
+}
+
+Tensor CpuBackend::embed(const Weight& table, float scale) {
+  const CpuWeight& weight = cpu_weight(table);
+  const Tensor y = allocate(static_cast<std::int32_t>(batch_.tokens.size()), weight.columns());
+  auto* out = static_cast<float*>(y.handle);
+  pool_.parallel_for(y.rows, 8, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* to = out + row * y.columns;
+      weight.read_row(batch_.tokens[static_cast<std::size_t>(row)], to);
+      if (scale != 1.0f) {
+        for (std::int32_t i = 0; i < y.columns; ++i) to[i] *= scale;
+      }
+    }
+  });
+  return y;
+}
+
+Tensor CpuBackend::norm(Tensor x, const NormSpec& spec) {
+  const Tensor y = allocate(x.rows, x.columns);
+  normalize(pool_, path_, input_of(x, &spec), x.columns, static_cast<float*>(y.handle),
+            static_cast<std::size_t>(y.columns));
+  return y;
+}
+
+Tensor CpuBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {
+  const std::int64_t columns = spec.gated ? weight.rows() / 2 : weight.rows();
+  const Tensor y = spec.residual ? spec.residual : allocate(x.rows, columns);
+  const LinearOutput out{.y = static_cast<float*>(y.handle),
+                         .stride = static_cast<std::size_t>(y.columns),
+                         .bias = floats_of(spec.bias),
+                         .residual = floats_of(spec.residual),
+                         .residual_stride = static_cast<std::size_t>(spec.residual.columns),
+                         .activation = spec.activation,
+                         .gated = spec.gated};
+  cpu::linear(pool_, path_, arena_, cpu_weight(weight), input_of(x, spec.norm), out);
+  return y;
+}
+
+Tensor CpuBackend::attention(Tensor qkv, const AttentionSpec& spec) {
+  const Tensor y = allocate(qkv.rows, static_cast<std::int64_t>(spec.heads) * spec.value_dim);
+  const AttentionVectors vectors{.query_norm = head_norm(spec.query_norm),
+                                 .key_norm = head_norm(spec.key_norm),
+                                 .sinks = floats_of(spec.sinks)};
+  cpu::attention(pool_, isa_, floats_of(qkv), static_cast<float*>(y.handle), batch_,
+                 static_cast<CpuKvStore&>(*batch_.kv), spec, vectors, attention_scratch_);
+  return y;
+}
+
+Tensor CpuBackend::gather_sampled(Tensor x) {
+  const Tensor y = allocate(static_cast<std::int32_t>(batch_.sampled_rows.size()), x.columns);
+  const auto columns = static_cast<std::size_t>(x.columns);
+  auto* out = static_cast<float*>(y.handle);
+  for (const std::int32_t row : batch_.sampled_rows) {
+    std::memcpy(out, floats_of(x) + static_cast<std::size_t>(row) * columns, columns * sizeof(float));
+    out += columns;
+  }
+  return y;
+}
+
+Tensor CpuBackend::logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) {
+  const Tensor y = allocate(x.rows, head.rows());
+  cpu::linear(pool_, path_, arena_, cpu_weight(head), input_of(x, norm),
+              {.y = static_cast<float*>(y.handle),
+               .stride = static_cast<std::size_t>(y.columns),
+               .soft_cap = soft_cap});
+  return y;
+}
+
+void CpuBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
+  num_sampled_ = rows.size();
+  if (sampled_.size() < num_sampled_) sampled_.resize(num_sampled_);
+  cpu::sample(pool_, isa_, floats_of(logits), logits.rows, logits.columns, rows,
+              std::span(sampled_).first(num_sampled_), sample_scratch_);
+}
+
+std::span<const Sampled> CpuBackend::end_step() { return std::span(sampled_).first(num_sampled_); }
+
+void CpuBackend::release(Tensor tensor) { arena_.release(tensor.handle); }
+
+void CpuBackend::read(Tensor tensor, std::span<float> out) {
+  const auto count = static_cast<std::size_t>(tensor.rows) * static_cast<std::size_t>(tensor.columns);
+  std::copy_n(floats_of(tensor), std::min(count, out.size()), out.data());
+}
+
+}  // namespace mlxs::cpu

@@ -1,0 +1,55 @@
+// The CPU backend: native kernels on a pool of threads, f32 activations in a step arena, packed weights,
+// paged KV. Owned by the engine; its thread makes every call, and an op is finished when the call returns.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/isa.h"
+#include "backend/cpu/linear.h"
+#include "backend/cpu/sample.h"
+#include "backend/cpu/step_arena.h"
+#include "backend/ops.h"
+#include "base/thread_pool.h"
+
+namespace mlxs::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  // threads ≥ 1. isa: the best to use, at most what detect_isa() allows. Throws kInvalidArgument,
+  // kOutOfMemory.
+  CpuBackend(int threads, Isa isa);
+
+  DeviceInfo device() const override;
+  WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
+  std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
+  void copy_page(KvStore& kv, PageId from, PageId to) override;
+
+  void begin_step(const Batch& batch) override;
+  Tensor embed(const Weight& table, float scale) override;
+  Tensor norm(Tensor x, const NormSpec& spec) override;
+  Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor attention(Tensor qkv, const AttentionSpec& spec) override;
+  Tensor gather_sampled(Tensor x) override;
+  Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
+  void sample(Tensor logits, std::span<const SampleRow> rows) override;
+  std::span<const Sampled> end_step() override;
+  void release(Tensor tensor) override;
+  void read(Tensor tensor, std::span<float> out) override;
+
+ private:
+  Tensor allocate(std::int32_t rows, std::int64_t columns);
+
+  Isa isa_;
+  LinearPath path_;
+  ThreadPool pool_;
+  StepArena arena_;
+  AttentionScratch attention_scratch_;
+  SampleScratch sample_scratch_;
+  Batch batch_;
+  std::vector<Sampled> sampled_;
+  std::size_t num_sampled_ = 0;  // of sampled_, which keeps its buffers from step to step
+};
+
+}  // namespace mlxs::cpu

@@ -1,0 +1,307 @@
+#include "backend/cpu/linear.h"
+
+#include <algorithm>
+#include <array>
+
+namespace mlxs::cpu {
+namespace {
+
+// Rows of input handled by one item of a parallel region over rows; fewer elements than kSerial are not worth
+// a region.
+constexpr std::int64_t kSerialElements = 8192;
+
+template <class Task>
+void for_rows(ThreadPool& pool, int rows, std::int64_t columns, int grain, Task&& task) {
+  if (rows * columns <= kSerialElements) {
+    task(std::int64_t{0}, std::int64_t{rows}, 0);
+  } else {
+    pool.parallel_for(rows, grain, task);
+  }
+}
+
+// One output panel: 16 columns of y from one panel of the weight, or from a gate panel and an up panel.
+struct OutputPanel {
+  const Segment* segment = nullptr;
+  PanelView view;
+  const Segment* up_segment = nullptr;
+  PanelView up;
+  int column = 0, count = 0;
+};
+
+// The output panels of a weight. Gated: gate panels face up panels, if they line up (paired()).
+class OutputPanels {
+ public:
+  OutputPanels(const CpuWeight& weight, bool gated) : weight_(weight), gated_(gated) {
+    panels_ = gated ? weight.panels() / 2 : weight.panels();
+  }
+
+  // Gated weights whose halves begin at a panel need no detour through unfused sums.
+  static bool paired(const CpuWeight& weight) {
+    const std::int64_t half = weight.rows() / 2;
+    if (weight.segments().size() == 1) return half % kLanes == 0;
+    return weight.segments().size() == 2 && weight.segments()[0].rows == half;
+  }
+
+  int size() const { return static_cast<int>(panels_); }
+
+  OutputPanel at(std::int64_t panel) const {
+    OutputPanel result;
+    result.segment = &weight_.segment_of_panel(panel);
+    result.view = weight_.panel(*result.segment, panel);
+    const Segment& s = *result.segment;
+    result.column = static_cast<int>(s.first_row + (panel - s.first_panel) * kLanes);
+    std::int64_t end = s.first_row + s.rows;
+    if (gated_) {
+      end = std::min(end, weight_.rows() / 2);
+      result.up_segment = &weight_.segment_of_panel(panel + panels_);
+      result.up = weight_.panel(*result.up_segment, panel + panels_);
+    }
+    result.count = static_cast<int>(std::min<std::int64_t>(kLanes, end - result.column));
+    return result;
+  }
+
+ private:
+  const CpuWeight& weight_;
+  bool gated_;
+  std::int64_t panels_;
+};
+
+// ---------------------------------------------------------------- few rows, or no tiles: dot products
+
+// The rows as the dot kernels of a weight's formats want them; a stacked weight may need both forms.
+struct DotInputs {
+  const QuantizedBlock* quantized = nullptr;  // [rows][blocks]
+  const float* floats = nullptr;
+  std::size_t float_stride = 0;
+};
+
+void dot_panel(const LinearKernels& kernels, const Segment& segment, const PanelView& view,
+               const DotInputs& in, int row, int rows, float* sums) {
+  const auto index = static_cast<std::size_t>(segment.packing);
+  if (kernels.dot[index] != nullptr) {
+    const auto blocks = static_cast<std::size_t>(view.blocks);
+    kernels.dot[index](view, in.quantized + static_cast<std::size_t>(row) * blocks, blocks, rows, sums);
+  } else {
+    kernels.dot_floats[index](view, in.floats + static_cast<std::size_t>(row) * in.float_stride,
+                              in.float_stride, rows, sums);
+  }
+}
+
+void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& arena, const CpuWeight& weight,
+                   const LinearInput& in, const Epilogue& epilogue, bool gated) {
+  const auto blocks = static_cast<std::size_t>(blocks_of(weight.columns()));
+  const auto rows = static_cast<std::size_t>(in.rows);
+  bool want_quantized = false, want_floats = false;
+  for (const Segment& segment : weight.segments()) {
+    const bool quantized = kernels.dot[static_cast<std::size_t>(segment.packing)] != nullptr;
+    want_quantized |= quantized;
+    want_floats |= !quantized;
+  }
+  // y may overwrite x (a residual that is also the input), so then the product needs a copy.
+  const bool as_is =
+      in.norm.kind == RowNorm::Kind::kNone && weight.columns() % kBlock == 0 && epilogue.y != in.x;
+  const ScratchBlock quantized(arena, want_quantized ? rows * blocks * sizeof(QuantizedBlock) : 0);
+  const ScratchBlock floats(arena, want_floats && !as_is ? rows * blocks * kBlock * sizeof(float) : 0);
+  auto* quantized_rows = static_cast<QuantizedBlock*>(quantized.data());
+  auto* float_rows = static_cast<float*>(floats.data());
+  const DotInputs inputs{quantized_rows, as_is ? in.x : float_rows, as_is ? in.stride : blocks * kBlock};
+  for_rows(pool, in.rows, weight.columns(), 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+      const float* x = in.x + row * in.stride;
+      if (want_quantized) kernels.quantize(x, weight.columns(), in.norm, quantized_rows + row * blocks);
+      if (want_floats && !as_is) {
+        const std::size_t padded = blocks * kBlock;
+        kernels.normalize(x, weight.columns(), in.norm, float_rows + row * padded,
+                          static_cast<std::int64_t>(padded));
+      }
+    }
+  });
+
+  const OutputPanels panels(weight, gated);
+  const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 4), 1, 64);
+  pool.parallel_for(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
+    alignas(64) float sums[kDotRows * kLanes], up[kDotRows * kLanes];
+    for (std::int64_t i = begin; i < end; ++i) {
+      const OutputPanel panel = panels.at(i);
+      for (int row = 0; row < in.rows; row += kDotRows) {
+        const int count = std::min(kDotRows, in.rows - row);
+        dot_panel(kernels, *panel.segment, panel.view, inputs, row, count, sums);
+        if (gated) dot_panel(kernels, *panel.up_segment, panel.up, inputs, row, count, up);
+        kernels.finish(epilogue, {sums, gated ? up : nullptr, kLanes, row, count, panel.column, panel.count});
+      }
+    }
+  });
+}
+
+// ---------------------------------------------------------------- many rows: tiles
+
+// Input tiles of a chunk of k that stay in the L2 cache while weights pass by, and the work that shares one
+// unpacking.
+constexpr std::size_t kInputChunkBytes = std::size_t{1} << 20;
+constexpr int kGroupPairs = 4;  // pairs of panels that share a chunk of inputs, if k does not fit one chunk
+
+bool has_tiles(const TileKernels& tiles, const CpuWeight& weight) {
+  return std::ranges::all_of(weight.segments(), [&](const Segment& segment) {
+    return tiles.weights[static_cast<std::size_t>(segment.packing)] != nullptr;
+  });
+}
+
+void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
+                    const LinearInput& in, const Epilogue& epilogue, bool gated) {
+  const TileKernels& tiles = *path.tiles;
+  const int blocks = blocks_of(weight.columns());
+  const int row_tiles = (in.rows + kTileRows - 1) / kTileRows;
+  const auto a_stride = static_cast<std::size_t>(blocks) * kTileElements;  // of a row tile
+  const ScratchBlock input(arena, static_cast<std::size_t>(row_tiles) * a_stride * sizeof(std::uint16_t));
+  auto* a = static_cast<std::uint16_t*>(input.data());
+  for_rows(pool, row_tiles, kTileRows * weight.columns(), 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const auto first = static_cast<std::size_t>(tile * kTileRows);
+      tiles.input(in.x + first * in.stride, in.stride, std::min(kTileRows, in.rows - static_cast<int>(first)),
+                  weight.columns(), in.norm, a + static_cast<std::size_t>(tile) * a_stride);
+    }
+  });
+
+  // A pair is two columns of tiles: two neighbouring panels, or a gate panel and its up panel.
+  const OutputPanels panels(weight, gated);
+  const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
+  // Few outputs and many rows: split the rows too, at the price of unpacking once for each part.
+  int row_parts = 1;
+  while (pairs / kGroupPairs * row_parts < 2 * pool.threads() && row_tiles / row_parts >= 16) row_parts *= 2;
+  const int part_tiles = ((row_tiles + row_parts - 1) / row_parts + 1) / 2 * 2;
+  const int chunk = std::clamp(
+      static_cast<int>(kInputChunkBytes / (static_cast<std::size_t>(part_tiles) * kTileElements * 2)), 8,
+      blocks);
+  const int group = chunk < blocks ? kGroupPairs : 1;
+  const int groups = (pairs + group - 1) / group;
+
+  const std::size_t weight_elements = static_cast<std::size_t>(chunk) * kTileElements;  // of one panel
+  const std::size_t sum_floats =
+      static_cast<std::size_t>(part_tiles) * kTileRows * 2 * kLanes;  // of one pair
+  const std::size_t scratch_bytes = 2 * weight_elements * sizeof(std::uint16_t) +
+                                    static_cast<std::size_t>(group) * sum_floats * sizeof(float);
+  const ScratchBlock scratch(arena, scratch_bytes * static_cast<std::size_t>(pool.threads()));
+
+  pool.parallel_for(
+      static_cast<std::int64_t>(groups) * row_parts, 1,
+      [&](std::int64_t begin, std::int64_t end, int worker) {
+        auto* b0 = reinterpret_cast<std::uint16_t*>(static_cast<std::byte*>(scratch.data()) +
+                                                    static_cast<std::size_t>(worker) * scratch_bytes);
+        auto* b1 = b0 + weight_elements;
+        auto* sums = reinterpret_cast<float*>(b1 + weight_elements);
+        tiles.begin();
+        for (std::int64_t item = begin; item < end; ++item) {
+          const int first_tile = static_cast<int>(item / groups) * part_tiles;
+          const int count_tiles = std::min(part_tiles, row_tiles - first_tile);
+          const int first_pair = static_cast<int>(item % groups) * group;
+          const int count_pairs = std::min(group, pairs - first_pair);
+          if (count_tiles <= 0) continue;
+          const auto second = [&](int pair) { return gated || 2 * pair + 1 < panels.size(); };
+          for (int k = 0; k < blocks; k += chunk) {
+            const int count = std::min(chunk, blocks - k);
+            for (int p = 0; p < count_pairs; ++p) {
+              const int pair = first_pair + p;
+              const OutputPanel left = panels.at(gated ? pair : 2 * pair);
+              tiles.weights[static_cast<std::size_t>(left.segment->packing)](left.view, k, count, b0);
+              if (gated) {
+                tiles.weights[static_cast<std::size_t>(left.up_segment->packing)](left.up, k, count, b1);
+              } else if (second(pair)) {
+                const OutputPanel right = panels.at(2 * pair + 1);
+                tiles.weights[static_cast<std::size_t>(right.segment->packing)](right.view, k, count, b1);
+              }
+              tiles.multiply(a + static_cast<std::size_t>(first_tile) * a_stride +
+                                 static_cast<std::size_t>(k) * kTileElements,
+                             a_stride, count_tiles, count, b0, second(pair) ? b1 : nullptr,
+                             sums + static_cast<std::size_t>(p) * sum_floats, k > 0);
+            }
+          }
+          const int first_row = first_tile * kTileRows;
+          const int rows = std::min(count_tiles * kTileRows, in.rows - first_row);
+          for (int p = 0; p < count_pairs; ++p) {
+            const int pair = first_pair + p;
+            const float* sum = sums + static_cast<std::size_t>(p) * sum_floats;
+            const OutputPanel left = panels.at(gated ? pair : 2 * pair);
+            path.dots->finish(epilogue, {sum, gated ? sum + kLanes : nullptr, 2 * kLanes, first_row, rows,
+                                         left.column, left.count});
+            if (!gated && second(pair)) {
+              const OutputPanel right = panels.at(2 * pair + 1);
+              path.dots->finish(
+                  epilogue, {sum + kLanes, nullptr, 2 * kLanes, first_row, rows, right.column, right.count});
+            }
+          }
+        }
+        tiles.end();
+      });
+}
+
+void multiply(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
+              const LinearInput& in, const Epilogue& epilogue, bool gated) {
+  if (path.tiles != nullptr && in.rows >= kTileThreshold && has_tiles(*path.tiles, weight)) {
+    multiply_tiles(pool, path, arena, weight, in, epilogue, gated);
+  } else {
+    multiply_dots(pool, *path.dots, arena, weight, in, epilogue, gated);
+  }
+}
+
+}  // namespace
+
+LinearPath linear_path(Isa isa) {
+#if defined(__x86_64__)
+  switch (isa) {
+    case Isa::kAmx:
+      return {&linear_avx512(), &linear_amx()};
+    case Isa::kAvx512:
+      return {&linear_avx512(), nullptr};
+    case Isa::kAvx2:
+    case Isa::kPortable:
+      break;
+  }
+#else
+  (void)isa;
+#endif
+  return {&linear_portable(), nullptr};
+}
+
+void linear(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
+            const LinearInput& in, const LinearOutput& out) {
+  if (in.rows == 0) return;
+  const std::int64_t half = weight.rows() / 2;
+  Epilogue epilogue{.y = out.y,
+                    .y_stride = out.stride,
+                    .bias = out.bias,
+                    .residual = out.residual,
+                    .residual_stride = out.residual_stride,
+                    .activation = out.activation,
+                    .soft_cap = out.soft_cap};
+  if (!out.gated || OutputPanels::paired(weight)) {
+    if (out.gated && out.bias != nullptr) epilogue.up_bias = out.bias + half;
+    return multiply(pool, path, arena, weight, in, epilogue, out.gated);
+  }
+  // Gate and up share a panel: all sums first, then the epilogue over pairs of them.
+  const auto all = static_cast<std::size_t>(weight.rows());
+  const ScratchBlock scratch(arena, static_cast<std::size_t>(in.rows) * all * sizeof(float));
+  auto* sums = static_cast<float*>(scratch.data());
+  multiply(pool, path, arena, weight, in, {.y = sums, .y_stride = all, .bias = out.bias}, false);
+  epilogue.bias = nullptr;
+  alignas(64) float gate[kLanes] = {}, up[kLanes] = {};
+  for (int row = 0; row < in.rows; ++row) {
+    const float* at = sums + static_cast<std::size_t>(row) * all;
+    for (std::int64_t column = 0; column < half; column += kLanes) {
+      const auto count = static_cast<int>(std::min<std::int64_t>(kLanes, half - column));
+      std::copy_n(at + column, count, gate);
+      std::copy_n(at + half + column, count, up);
+      path.dots->finish(epilogue, {gate, up, kLanes, row, 1, static_cast<int>(column), count});
+    }
+  }
+}
+
+void normalize(ThreadPool& pool, const LinearPath& path, const LinearInput& in, std::int64_t columns,
+               float* y, std::size_t y_stride) {
+  for_rows(pool, in.rows, columns, 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+      path.dots->normalize(in.x + row * in.stride, columns, in.norm, y + row * y_stride, columns);
+    }
+  });
+}
+
+}  // namespace mlxs::cpu

@@ -1,0 +1,108 @@
+// What an instruction-set path of linear() provides, as plain functions over plain structs. linear.cpp cuts
+// the work into panels and calls these; each linear_<isa>.cpp fills one table. No allocation, no exceptions:
+// any pool thread may call.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cpu/packed_format.h"
+#include "backend/ops.h"
+
+namespace mlxs::cpu {
+
+// A norm as floats, applied to each row of the input first. kNone leaves the row as it is.
+struct RowNorm {
+  enum class Kind { kNone, kRms, kLayer } kind = Kind::kNone;
+  const float* gain = nullptr;  // [columns]; null: ones
+  const float* bias = nullptr;  // [columns]; null: zeros
+  float epsilon = 0.0f;
+  bool unit_offset = false;  // the gain is stored as (gain - 1)
+};
+
+// 32 activations of one row as 15-bit integers times one scale: x = scale · integer, |integer| ≤ 32512.
+//   AVX-512: codes are 32 signed high bytes, then 32 signed low bytes; integer = 256 · high + low
+//   AVX2:    codes are 16-bit integers, each four in the order 0, 2, 1, 3
+// A row with a NaN or an infinity gets a NaN scale, so everything made of it is NaN.
+struct alignas(32) QuantizedBlock {
+  std::int8_t codes[64];
+  float scale;
+  float sums[2];  // scale · Σ integer, of each half
+  float sum;      // of both
+  std::int32_t integer_sums[2];
+  std::int32_t integer_sum;
+  std::int32_t unused;
+};
+static_assert(sizeof(QuantizedBlock) == 96);
+
+inline constexpr int kDotRows = 8;    // rows that one dot call handles at most
+inline constexpr int kTileRows = 16;  // rows and columns of an f32 tile
+inline constexpr int kTileElements =
+    kTileRows * kBlock;  // bf16 values of an input tile: 16 rows × 32 k, or 16 pairs × 16 lanes
+
+// What happens to a product before it is stored. Pointers are to column 0 of row 0.
+struct Epilogue {
+  float* y = nullptr;
+  std::size_t y_stride = 0;     // floats from row to row
+  const float* bias = nullptr;  // of y, or of the gate
+  const float* up_bias = nullptr;
+  const float* residual = nullptr;
+  std::size_t residual_stride = 0;
+  Activation activation = Activation::kNone;
+  float soft_cap = 0.0f;
+};
+
+// Sums of one panel for some rows; `up` is the second factor of a gated product, or null.
+struct PanelSums {
+  const float* sums = nullptr;  // [rows], `stride` floats apart, 16 lanes each
+  const float* up = nullptr;
+  std::size_t stride = 0;
+  int first_row = 0, rows = 0;
+  int column = 0, count = 0;  // of y
+};
+
+struct LinearKernels {
+  const char* name;
+
+  // One row, norm applied → out_columns floats (columns, or padded with zeros up to a block); out may be x.
+  void (*normalize)(const float* x, std::int64_t columns, const RowNorm& norm, float* out,
+                    std::int64_t out_columns);
+  // One row, norm applied → blocks_of(columns) blocks.
+  void (*quantize)(const float* x, std::int64_t columns, const RowNorm& norm, QuantizedBlock* out);
+
+  // sums[row][lane] = Σ_k w[lane][k] · x[row][k], rows ≤ kDotRows. stride: of x, in blocks or in floats.
+  // dot is null where floats do as well (portable) and for dense formats; then dot_floats is there.
+  std::array<void (*)(const PanelView&, const QuantizedBlock* x, std::size_t stride, int rows, float* sums),
+             kPackings>
+      dot;
+  std::array<void (*)(const PanelView&, const float* x, std::size_t stride, int rows, float* sums), kPackings>
+      dot_floats;
+
+  void (*finish)(const Epilogue& epilogue, const PanelSums& sums);
+};
+
+// bf16 tiles (AMX): from tile_rows rows up they are cheaper than dot products.
+struct TileKernels {
+  // Up to 16 rows → their A tiles [blocks][16 rows][32 k], norm applied; missing rows become zeros.
+  void (*input)(const float* x, std::size_t stride, int rows, std::int64_t columns, const RowNorm& norm,
+                std::uint16_t* tiles);
+  // Blocks [first, first + count) of a panel → B tiles [count][16 pairs of k][16 lanes][2]. Null: no tiles
+  // (f32).
+  std::array<void (*)(const PanelView&, int first, int count, std::uint16_t* tiles), kPackings> weights;
+  // c[row][0 … 31] (+)= A · [b0 | b1], both of `k_tiles` tiles. a_stride: elements between the A tiles of row
+  // tiles. b1 null: only the first 16 columns. Between begin and end of the calling thread's tile use.
+  void (*multiply)(const std::uint16_t* a, std::size_t a_stride, int row_tiles, int k_tiles,
+                   const std::uint16_t* b0, const std::uint16_t* b1, float* c, bool accumulate);
+  void (*begin)();
+  void (*end)();
+};
+
+const LinearKernels& linear_portable();
+#if defined(__x86_64__)
+const LinearKernels& linear_avx2();
+const LinearKernels& linear_avx512();
+const TileKernels& linear_amx();
+#endif
+
+}  // namespace mlxs::cpu
