@@ -6,6 +6,7 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/mlxs DESTINATION ${CMAKE_INSTALL
 
 # engine/ and everything below it, as static libraries; a user links only mlx-serving::engine.
 set_target_properties(mlxs_engine PROPERTIES EXPORT_NAME engine)
+target_compile_features(mlxs_base PUBLIC cxx_std_20)
 install(TARGETS mlxs_base mlxs_backend mlxs_formats mlxs_text mlxs_models mlxs_kv mlxs_sched mlxs_engine
                 mlxs_spdlog mlxs_rust
         EXPORT mlx-serving-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
