@@ -1,6 +1,7 @@
 // bf16 instructions: vdpbf16ps for a few rows, AMX tiles for many. The first needs no AMX, though it is
 // compiled beside it.
 #include "backend/cpu/attention_float16.h"
+#include "backend/cpu/attention_rows.h"
 
 namespace mlxs::cpu {
 namespace {

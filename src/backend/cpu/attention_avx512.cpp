@@ -1,4 +1,5 @@
 #include "backend/cpu/attention_float16.h"
+#include "backend/cpu/attention_rows.h"
 
 namespace mlxs::cpu {
 

@@ -10,7 +10,8 @@
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
-#include "backend/cpu/attention_rows.h"
+#include <cstddef>
+#include <cstdint>
 
 namespace mlxs::cpu {
 namespace {
