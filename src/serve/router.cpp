@@ -1,10 +1,8 @@
 #include "serve/router.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "serve/error_response.h"
@@ -29,27 +27,27 @@ void Router::add(std::string method, std::string pattern, Handler handler) {
 
 Reply Router::dispatch(const HttpRequest& request) const {
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
-  std::set<std::string_view> allowed;
+  std::string allowed, known;
+  const auto append = [](std::string& list, const std::string& item) {
+    list += (list.empty() ? "" : ", ") + item;
+  };
   for (const Route& route : routes_) {
+    append(known, route.method + " " + route.pattern);
     const auto rest = match(route.pattern, request.path);
     if (!rest) continue;
     if (route.method == method) return route.handler(request, *rest);
-    allowed.insert(route.method);
-    if (route.method == "GET") allowed.insert("HEAD");
+    append(allowed, route.method == "GET" ? "GET, HEAD" : route.method);
   }
-  if (!allowed.empty()) {
-    const std::string list = fmt::format("{}", fmt::join(allowed, ", "));
-    HttpResponse response = error_response(Error(
-        ErrorCode::kMethodNotAllowed, fmt::format("{} is not a method of {}", request.method, request.path),
-        fmt::format("use {}", list)));
-    response.headers.emplace_back("Allow", list);
-    return response;
+  if (allowed.empty()) {
+    return error_response(Error(ErrorCode::kNotFound,
+                                fmt::format("there is no {} {}", request.method, request.path),
+                                "there are " + known));
   }
-  std::vector<std::string> known;
-  for (const Route& route : routes_) known.push_back(route.method + " " + route.pattern);
-  return error_response(Error(ErrorCode::kNotFound,
-                              fmt::format("there is no {} {}", request.method, request.path),
-                              fmt::format("there are {}", fmt::join(known, ", "))));
+  HttpResponse response = error_response(
+      Error(ErrorCode::kMethodNotAllowed,
+            fmt::format("{} is not a method of {}", request.method, request.path), "use " + allowed));
+  response.headers.emplace_back("allow", allowed);
+  return response;
 }
 
 }  // namespace mlxs

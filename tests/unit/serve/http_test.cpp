@@ -50,7 +50,7 @@ TEST(Router, TellsAnUnknownPathFromAWrongMethod) {
   const HttpResponse wrong = answer(router, "DELETE", "/a");
   EXPECT_EQ(wrong.status, 405);
   ASSERT_EQ(wrong.headers.size(), 1u);
-  EXPECT_EQ(wrong.headers[0].first, "Allow");
+  EXPECT_EQ(wrong.headers[0].first, "allow");
   EXPECT_EQ(wrong.headers[0].second, "GET, HEAD, POST");
 }
 
