@@ -1,8 +1,12 @@
 # mlxs_module(NAME DEPENDS <modules> LIBS <targets>): one static library from src/NAME, with only the arrows it names.
 
 function(mlxs_strict target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wno-missing-field-initializers
-    $<$<BOOL:${MLXS_WERROR}>:-Werror>)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+    -Wno-sign-conversion -Wno-missing-field-initializers $<$<BOOL:${MLXS_WERROR}>:-Werror>)
+  # gcc 12 at -O3 sees out-of-bounds writes in std::vector::resize that are not there (gcc bugs 105329, 107852).
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    target_compile_options(${target} PRIVATE -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict)
+  endif()
 endfunction()
 
 # gcc 12's own intrinsics headers warn of uninitialized values (gcc bug 105593).
