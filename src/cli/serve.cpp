@@ -42,7 +42,8 @@ bool is_loopback(const std::string& host) {
 }
 
 std::string base_url(const std::string& host, int port) {
-  return fmt::format(host.find(':') == std::string::npos ? "http://{}:{}" : "http://[{}]:{}", host, port);
+  const bool v6 = host.find(':') != std::string::npos;
+  return fmt::format("http://{}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", port);
 }
 
 void print_ready(const std::string& url, const std::string& model) {
