@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-import check_includes  # noqa: E402
-import run_tests  # noqa: E402
+import check_includes
+import run_tests
 
 
 @pytest.fixture(scope="module")
