@@ -148,7 +148,7 @@ std::string content_text(const std::string& path, const Json& content) {
     check_value({.name = {}, .type = FieldType::kObject}, part_path, part);
     const std::string type = as_string(part_path + ".type", part.value("type", Json()));
     if (type != "text") {
-      refuse_field(part_path + ".type", fmt::format("a content part of type '{}' is not supported", type),
+      refuse_field(part_path + ".type", fmt::format("{} = '{}' is not supported", part_path + ".type", type),
                    "the model reads text: send parts of type 'text'");
     }
     text += as_string(part_path + ".text", part.value("text", Json()));

@@ -1,0 +1,58 @@
+"""One server with the real model for all tests of the API: started at the first test that needs it."""
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+import requests
+from program import BIN, MODEL, ServeProcess
+
+# The servers are on this machine: no proxy of the environment may come between.
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+class Api:
+    """A running server and the ways to talk to it."""
+
+    def __init__(self, process: ServeProcess):
+        self.process = process
+        self.url = process.url
+        self.port = urlsplit(process.url).port
+        self.model = self.get("/v1/models").json()["data"][0]["id"]
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+    def get(self, path: str, **more) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **more)
+
+    def post(self, path: str, body, **more) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=120, **more)
+
+    def chat(self, text: str = "Say hello.", **fields) -> dict:
+        body = {"model": self.model, "messages": [{"role": "user", "content": text}], **fields}
+        response = self.post("/v1/chat/completions", body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def complete(self, prompt="Once upon a time", **fields) -> dict:
+        response = self.post("/v1/completions", {"model": self.model, "prompt": prompt, **fields})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def stats(self) -> dict:
+        return self.get("/v1/scheduler/stats").json()["data"][0]
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory):
+    if not (BIN and MODEL):
+        pytest.skip("MLXS_BIN and MLXS_TEST_MODEL are not set: run through make test")
+    process = ServeProcess(MODEL, cache=tmp_path_factory.mktemp("api-cache"))
+    yield Api(process)
+    status = process.process.poll()
+    process.close()
+    assert status is None, f"the server ended by itself with {status}: {process.errors()}"
