@@ -20,6 +20,10 @@ elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && ! configured_with 'MLXS_TESTS:BOOL
   cmake --preset "$preset" -DMLXS_TESTS=ON >&2
 fi
 
+# Nothing newer than the program: ninja still decides, but without a word.
+quiet=
+if [ $# -eq 1 ] && [ -x "$folder/$1" ] && [ -z "$(find CMakeLists.txt cmake include rust src -newer "$folder/$1" -print -quit)" ]; then
+  quiet=--quiet
+fi
 # Everything to stderr: stdout is for the program that runs next. One job a core: the heaviest files take over 1 GB each.
-cores=$(getconf _NPROCESSORS_ONLN)
-ninja -C "$folder" -j "$cores" "$@" >&2
+ninja -C "$folder" -j "$(getconf _NPROCESSORS_ONLN)" $quiet "$@" >&2
