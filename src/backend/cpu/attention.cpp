@@ -135,11 +135,12 @@ class LayerRun {
             .dim = spec_.key_dim,
             .padded = kv_.layout().key_padded,
             .half = rope_.half,
+            .columns = rope_.columns,
             .interleaved = spec_.rope.interleaved,
             .scale = scale};
   }
   const float* angles(const std::vector<float>& table, int row) const {
-    return table.data() + static_cast<std::size_t>(row) * static_cast<std::size_t>(rope_.half);
+    return table.data() + static_cast<std::size_t>(row) * static_cast<std::size_t>(rope_.columns);
   }
   void append_rows(const SequenceSpan& sequence, int head, int row, int rows) const;
   void fill_queries(const AttendTask& task, int first_row, float* query) const;
@@ -287,7 +288,7 @@ void LayerRun::finish(int first_row, int kv_head, int rows, const float* out, fl
                     static_cast<std::size_t>(first_row + row / group_) *
                         static_cast<std::size_t>(spec_.heads * spec_.value_dim) +
                     static_cast<std::size_t>(head * spec_.value_dim);
-    for (int d = 0; d < spec_.value_dim; ++d) target[d] = out[d] * factor;
+    kernels_.scale(out, factor, spec_.value_dim, target);
   }
 }
 

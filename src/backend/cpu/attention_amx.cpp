@@ -358,12 +358,12 @@ void attend_amx(const AttendArgs& args) {
 }  // namespace
 
 const AttentionKernels& attention_avx512_bf16() {
-  static constexpr AttentionKernels kKernels{"avx512_bf16", transform_head, append_rows, attend_rows<Dot16>};
+  static constexpr AttentionKernels kKernels{"avx512_bf16", transform_head, append_rows, attend_rows<Dot16>, scale_row};
   return kKernels;
 }
 
 const AttentionKernels& attention_amx() {
-  static constexpr AttentionKernels kKernels{"amx", transform_head, append_rows, attend_amx};
+  static constexpr AttentionKernels kKernels{"amx", transform_head, append_rows, attend_amx, scale_row};
   return kKernels;
 }
 

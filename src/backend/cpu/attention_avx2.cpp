@@ -87,7 +87,7 @@ struct Float8 {
 }  // namespace
 
 const AttentionKernels& attention_avx2() {
-  static constexpr AttentionKernels kKernels{"avx2", transform_head, append_rows, attend_rows<Float8>};
+  static constexpr AttentionKernels kKernels{"avx2", transform_head, append_rows, attend_rows<Float8>, scale_row};
   return kKernels;
 }
 

@@ -37,10 +37,10 @@ void transform_head(const HeadTransform& t, const float* __restrict in, const fl
     for (int d = 0; d < t.dim; ++d) out[d] = in[d] * normed;
   }
   if (t.interleaved) {
-    for (int i = 0; i < t.half; ++i) {
-      const float a = out[2 * i], b = out[2 * i + 1];
-      out[2 * i] = a * cos[i] - b * sin[i];
-      out[2 * i + 1] = a * sin[i] + b * cos[i];
+    for (int d = 0; d < 2 * t.half; d += 2) {
+      const float a = out[d], b = out[d + 1];
+      out[d] = a * cos[d] + b * sin[d];
+      out[d + 1] = b * cos[d + 1] + a * sin[d + 1];
     }
   } else {
     float* __restrict high = out + t.half;
@@ -57,18 +57,30 @@ inline std::byte* kv_block(const KvView& kv, int page) {
   return kv.base + static_cast<std::size_t>(kv.pages[page]) * kv.page_bytes;
 }
 
-void append_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict key,
-                 const float* __restrict value) {
+void scale_row(const float* __restrict in, float factor, int count, float* __restrict out) {
+  for (int i = 0; i < count; ++i) out[i] = in[i] * factor;
+}
+
+// K of one token into its column of the block.
+void append_key_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict key) {
+  alignas(64) std::uint16_t words[1024];
+  for (int d = 0; d < layout.key_padded; ++d) words[d] = static_cast<std::uint16_t>(to_bf16(key[d]));
   auto* k = reinterpret_cast<std::uint32_t*>(block) + slot;
   for (int pair = 0; pair < layout.key_padded / 2; ++pair) {
-    k[pair * kPageTokens] = to_bf16(key[2 * pair]) | (to_bf16(key[2 * pair + 1]) << 16);
+    std::memcpy(k + pair * kPageTokens, words + 2 * pair, 4);
   }
-  auto* __restrict v =
-      reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 2 * layout.value_padded;
-  if (slot % 2 == 0) {
-    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]);
-  } else {
+}
+
+// V of one or two tokens into their halves of a lane; `next` (or null) is the odd one of an even `slot`.
+void append_value_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict value,
+                       const float* __restrict next) {
+  auto* __restrict v = reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 2 * layout.value_padded;
+  if (slot % 2 != 0) {
     for (int d = 0; d < layout.value_dim; ++d) v[d] = (v[d] & 0xffffu) | (to_bf16(value[d]) << 16);
+  } else if (next != nullptr) {
+    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]) | (to_bf16(next[d]) << 16);
+  } else {
+    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]);
   }
 }
 
@@ -141,16 +153,19 @@ void append_rows(const AppendArgs& args) {
   const KvLayout& layout = *args.kv.layout;
   alignas(64) float key[1024];
   for (int row = 0; row < args.rows; ++row) {
-    const int token = args.first_token + row;
+    const int slot = (args.first_token + row) % kPageTokens;
     const std::size_t offset = static_cast<std::size_t>(row) * args.stride;
-    const std::size_t angle = static_cast<std::size_t>(row * args.transform.half);
+    const std::size_t angle = static_cast<std::size_t>(row) * static_cast<std::size_t>(args.transform.columns);
+    const float* value = args.value + offset;
+    std::byte* block = kv_block(args.kv, (args.first_token + row) / kPageTokens);
     transform_head(args.transform, args.key + offset, args.cos + angle, args.sin + angle, key);
-    std::byte* block = kv_block(args.kv, token / kPageTokens);
     if (layout.int8) {
-      append_int8(layout, block, token % kPageTokens, key, args.value + offset);
-    } else {
-      append_bf16(layout, block, token % kPageTokens, key, args.value + offset);
+      append_int8(layout, block, slot, key, value);
+      continue;
     }
+    append_key_bf16(layout, block, slot, key);
+    // An odd token whose even one is in this call was written with it.
+    if (slot % 2 == 0 || row == 0) append_value_bf16(layout, block, slot, value, row + 1 < args.rows ? value + args.stride : nullptr);
   }
   const int end = args.first_token + args.rows;
   if (args.clear_tail && end % kPageTokens != 0) {

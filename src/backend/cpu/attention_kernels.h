@@ -32,6 +32,7 @@ struct HeadTransform {
   int dim = 0;
   int padded = 0;            // the output's tail [dim, padded) becomes zero
   int half = 0;              // rotated dims / 2
+  int columns = 0;           // of cos and sin, see RopeTable
   bool interleaved = false;  // pairs (2i, 2i+1), else (i, i + half)
   float scale = 1.0f;
 };
@@ -45,7 +46,7 @@ struct AppendArgs {
   int first_token = 0;      // index in the sequence of the first row
   bool clear_tail = false;  // these are the sequence's last rows: zero the last page's V behind them
   HeadTransform transform;
-  const float* cos = nullptr;  // [rows][half]
+  const float* cos = nullptr;  // [rows][columns]
   const float* sin = nullptr;
 };
 
@@ -75,6 +76,7 @@ struct AttentionKernels {
   void (*transform)(const HeadTransform&, const float* in, const float* cos, const float* sin, float* out);
   void (*append)(const AppendArgs&);
   void (*attend)(const AttendArgs&);
+  void (*scale)(const float* in, float factor, int count, float* out);
 };
 
 // Bytes of AttendArgs::workspace for `rows` rows, on any path.

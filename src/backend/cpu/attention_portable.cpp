@@ -94,7 +94,7 @@ std::size_t attend_workspace_bytes(const KvLayout& layout, int rows) {
 }
 
 const AttentionKernels& attention_portable() {
-  static constexpr AttentionKernels kKernels{"portable", transform_head, append_rows, attend_rows<Float4>};
+  static constexpr AttentionKernels kKernels{"portable", transform_head, append_rows, attend_rows<Float4>, scale_row};
   return kKernels;
 }
 

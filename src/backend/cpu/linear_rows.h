@@ -142,91 +142,113 @@ inline void quantize_block(const float* __restrict values, std::int32_t* __restr
 
 // ---------------------------------------------------------------- epilogue
 
-// e^x to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' reduction and polynomial.
-inline float exp_lane(float x) {
-  x = x > 88.0f ? 88.0f : x;
-  x = x < -87.0f ? -87.0f : x;
-  constexpr float kRound = 12582912.0f;
-  const float shifted = x * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const std::uint32_t power =
-      (__builtin_bit_cast(std::uint32_t, shifted) - __builtin_bit_cast(std::uint32_t, kRound) + 127u) << 23;
-  return p * __builtin_bit_cast(float, power);
-}
+// Sixteen floats as the compiler's own vectors: arithmetic and selection become vector code on every target.
+using Floats = float __attribute__((vector_size(64)));
+using Ints = std::int32_t __attribute__((vector_size(64)));
+#define MLXS_INLINE \
+  [[gnu::always_inline]] inline  // never a call: there is no ABI for these types without AVX-512
 
-inline float tanh_lane(float x) { return 1.0f - 2.0f / (1.0f + exp_lane(2.0f * x)); }
-
-// erf by Abramowitz and Stegun 7.1.26: 1.5e-7 absolute.
-inline float erf_lane(float x) {
-  const float a = __builtin_fabsf(x);
-  const float t = 1.0f / (1.0f + 0.3275911f * a);
-  const float p =
-      ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-  return __builtin_copysignf(1.0f - p * exp_lane(-a * a), x);
-}
-
-inline void activate(Activation activation, float* __restrict v) {
-  switch (activation) {
-    case Activation::kNone:
-      return;
-    case Activation::kSilu:
-      for (int l = 0; l < kFloats; ++l) v[l] = v[l] / (1.0f + exp_lane(-v[l]));
-      return;
-    case Activation::kGeluTanh:
-      for (int l = 0; l < kFloats; ++l) {
-        v[l] = 0.5f * v[l] * (1.0f + tanh_lane(0.7978845608f * (v[l] + 0.044715f * v[l] * v[l] * v[l])));
-      }
-      return;
-    case Activation::kGelu:
-      for (int l = 0; l < kFloats; ++l) v[l] = 0.5f * v[l] * (1.0f + erf_lane(0.7071067812f * v[l]));
-      return;
-  }
-}
-
-// Reads `count` of 16 floats; the rest become zeros.
-inline void load_lanes(const float* from, int count, float* __restrict v) {
+MLXS_INLINE void load_lanes(const float* from, int count, Floats& v) {  // missing ones become zeros
   if (count == kFloats) {
-    std::memcpy(v, from, kFloats * sizeof(float));
+    std::memcpy(&v, from, sizeof(v));
   } else {
     for (int l = 0; l < kFloats; ++l) v[l] = l < count ? from[l] : 0.0f;
   }
 }
 
+// e^x to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' reduction and polynomial.
+MLXS_INLINE void exp_lanes(Floats& v) {
+  Floats x = v;
+  x = x > 88.0f ? Floats{} + 88.0f : x;
+  x = x < -87.0f ? Floats{} - 87.0f : x;
+  const Floats shifted =
+      x * 1.44269504f + 12582912.0f;  // 1.5 · 2^23: rounds to an integer in the low mantissa
+  const Floats n = shifted - 12582912.0f;
+  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Ints power = (__builtin_bit_cast(Ints, shifted) - 0x4b400000 + 127) << 23;
+  v = p * __builtin_bit_cast(Floats, power);
+}
+
+MLXS_INLINE void tanh_lanes(Floats& v) {
+  v *= 2.0f;
+  exp_lanes(v);
+  v = 1.0f - 2.0f / (1.0f + v);
+}
+
+// erf by Abramowitz and Stegun 7.1.26: 1.5e-7 absolute.
+MLXS_INLINE void erf_lanes(Floats& v) {
+  const Floats a = v < 0.0f ? -v : v;
+  const Floats t = 1.0f / (1.0f + 0.3275911f * a);
+  const Floats p =
+      ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+  Floats e = -a * a;
+  exp_lanes(e);
+  const Floats positive = 1.0f - p * e;
+  v = v < 0.0f ? -positive : positive;
+}
+
+MLXS_INLINE void activate(Activation activation, Floats& v) {
+  Floats t;
+  switch (activation) {
+    case Activation::kNone:
+      return;
+    case Activation::kSilu:
+      t = -v;
+      exp_lanes(t);
+      v = v / (1.0f + t);
+      return;
+    case Activation::kGeluTanh:
+      t = 0.7978845608f * (v + 0.044715f * v * v * v);
+      tanh_lanes(t);
+      v = 0.5f * v * (1.0f + t);
+      return;
+    case Activation::kGelu:
+      t = 0.7071067812f * v;
+      erf_lanes(t);
+      v = 0.5f * v * (1.0f + t);
+      return;
+  }
+}
+
 inline void finish_panel(const Epilogue& e, const PanelSums& p) {
-  alignas(64) float bias[kFloats] = {}, up_bias[kFloats] = {}, v[kFloats], other[kFloats];
+  Floats bias{}, up_bias{}, v, other;
   if (e.bias != nullptr) load_lanes(e.bias + p.column, p.count, bias);
   if (e.up_bias != nullptr) load_lanes(e.up_bias + p.column, p.count, up_bias);
   for (int row = 0; row < p.rows; ++row) {
     const std::size_t at = static_cast<std::size_t>(row) * p.stride;
     const auto y_row = static_cast<std::size_t>(p.first_row + row);
-    for (int l = 0; l < kFloats; ++l) v[l] = p.sums[at + l] + bias[l];
+    load_lanes(p.sums + at, kFloats, v);
+    v += bias;
     activate(e.activation, v);
     if (p.up != nullptr) {
-      for (int l = 0; l < kFloats; ++l) v[l] *= p.up[at + l] + up_bias[l];
+      load_lanes(p.up + at, kFloats, other);
+      v *= other + up_bias;
     }
     if (e.soft_cap > 0.0f) {
-      for (int l = 0; l < kFloats; ++l) v[l] = e.soft_cap * tanh_lane(v[l] / e.soft_cap);
+      v /= e.soft_cap;
+      tanh_lanes(v);
+      v *= e.soft_cap;
     }
     if (e.residual != nullptr) {
       load_lanes(e.residual + y_row * e.residual_stride + p.column, p.count, other);
-      for (int l = 0; l < kFloats; ++l) v[l] += other[l];
+      v += other;
     }
     float* y = e.y + y_row * e.y_stride + p.column;
     if (p.count == kFloats) {
-      std::memcpy(y, v, sizeof(v));
+      std::memcpy(y, &v, sizeof(v));
     } else {
       for (int l = 0; l < p.count; ++l) y[l] = v[l];
     }
   }
 }
+
+#undef MLXS_INLINE
 
 }  // namespace
 }  // namespace mlxs::cpu

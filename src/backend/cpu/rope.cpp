@@ -55,21 +55,29 @@ const RopeTable& RopeCache::get(ThreadPool& pool, std::span<const std::int32_t> 
   const std::size_t half = frequencies.size();
   entry.used = ++clock_;
   entry.magnitude = spec.magnitude;
+  entry.interleaved = spec.interleaved;
   entry.frequencies.assign(frequencies.begin(), frequencies.end());
   entry.positions.assign(positions.begin(), positions.end());
-  entry.table.half = static_cast<int>(half);
-  entry.table.cos.resize(positions.size() * half);
-  entry.table.sin.resize(positions.size() * half);
-  if (half == 0) return entry.table;
-  pool.parallel_for(static_cast<std::int64_t>(positions.size()), 64,
-                    [&](std::int64_t begin, std::int64_t end, int) {
-                      for (std::int64_t row = begin; row < end; ++row) {
-                        const std::size_t at = static_cast<std::size_t>(row) * half;
-                        rotate_row(entry.positions[static_cast<std::size_t>(row)], entry.frequencies.data(),
-                                   static_cast<int>(half), static_cast<double>(spec.magnitude),
-                                   &entry.table.cos[at], &entry.table.sin[at]);
-                      }
-                    });
+  const int columns = static_cast<int>(half) * (spec.interleaved ? 2 : 1);
+  RopeTable& table = entry.table;
+  table.half = static_cast<int>(half);
+  table.columns = columns;
+  table.cos.resize(positions.size() * static_cast<std::size_t>(columns));
+  table.sin.resize(table.cos.size());
+  if (half == 0) return table;
+  pool.parallel_for(static_cast<std::int64_t>(positions.size()), 64, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* cos = &table.cos[static_cast<std::size_t>(row * columns)];
+      float* sin = &table.sin[static_cast<std::size_t>(row * columns)];
+      rotate_row(entry.positions[static_cast<std::size_t>(row)], entry.frequencies.data(), static_cast<int>(half),
+                 static_cast<double>(spec.magnitude), cos, sin);
+      for (std::size_t i = half; spec.interleaved && i-- > 0;) {  // spread from the back, in place
+        cos[2 * i] = cos[2 * i + 1] = cos[i];
+        sin[2 * i + 1] = sin[i];
+        sin[2 * i] = -sin[2 * i + 1];
+      }
+    }
+  });
   return entry.table;
 }
 

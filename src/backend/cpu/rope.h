@@ -12,9 +12,12 @@
 
 namespace mlxs::cpu {
 
+// Laid out so that rotating is vertical arithmetic. Neighbours rotated with each other, pairs (2i, 2i+1): a column for each
+// dim, x[d]·cos[d] + x[d ^ 1]·sin[d], so sin's sign alternates. Pairs (i, i + dims/2): a column for each pair.
 struct RopeTable {
   int half = 0;            // dims / 2; 0: no rotation
-  std::vector<float> cos;  // [rows][half], times the magnitude
+  int columns = 0;         // 2 · half if interleaved, else half
+  std::vector<float> cos;  // [rows][columns], times the magnitude
   std::vector<float> sin;
 };
 
@@ -29,6 +32,7 @@ class RopeCache {
     std::vector<std::int32_t> positions;
     std::vector<float> frequencies;
     float magnitude = 0.0f;
+    bool interleaved = false;
     std::uint64_t used = 0;
     RopeTable table;
   };
