@@ -13,11 +13,11 @@ namespace mlxs::cli {
 void add_engine_flags(CLI::App& command, EngineFlags& flags) {
   command.add_option("--backend", flags.backend, "Where to compute: auto, cpu")->capture_default_str();
   command.add_option("--threads", flags.threads, "Compute threads (default: one a physical core)")
-      ->check(CLI::Range(1, 256));
+      ->check(CLI::Range(1, 256, "1..256"));
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
                    "Memory for the KV cache, such as 2GiB (default: what the running requests may need)");
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
-      ->check(CLI::Range(16, 1 << 24));
+      ->check(CLI::Range(16, 1 << 24, ">= 16"));
 }
 
 EngineOptions engine_options(const EngineFlags& flags) {

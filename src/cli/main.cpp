@@ -1,15 +1,30 @@
 // The program: parses the command line, runs one command, turns every error into one line and an exit status.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "formats/near_names.h"
 #include "mlxs/error.h"
 
 namespace {
 
 constexpr int kUsage = 2;
+
+// CLI11 reports a mistyped command as a missing one.
+std::string unknown_command(const CLI::App& app) {
+  const std::vector<std::string> rest = app.remaining();
+  if (rest.empty() || rest.front().starts_with('-')) return {};
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  const std::vector<std::string> near = mlxs::near_names(rest.front(), names);
+  return fmt::format("no command '{}'{}", rest.front(),
+                     near.empty() ? "" : "; did you mean " + near.front() + "?");
+}
 
 // CLI11 counts --help as a parse error too; that one goes to stdout and is no failure.
 int explain(const CLI::App& app, const CLI::ParseError& error) {
@@ -18,14 +33,16 @@ int explain(const CLI::App& app, const CLI::ParseError& error) {
   for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = command->get_subcommands()) {
     command = chosen.front();
   }
-  std::string name = command == &app ? app.get_name() : app.get_name() + " " + command->get_name();
-  std::fprintf(stderr, "error: %s (see: %s --help)\n", error.what(), name.c_str());
+  const std::string name = command == &app ? app.get_name() : app.get_name() + " " + command->get_name();
+  const std::string unknown = command == &app ? unknown_command(app) : "";
+  fmt::print(stderr, "error: {} (see: {} --help)\n", unknown.empty() ? error.what() : unknown, name);
   return kUsage;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  mlxs::init_logging();
   CLI::App app("Serves large language models on this machine.", "mlx-serving");
   app.footer(
       "Start here:\n"
@@ -55,9 +72,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return explain(app, error);
   } catch (const mlxs::Error& error) {
-    std::fprintf(stderr, "error: %s\n", error.full().c_str());
+    fmt::print(stderr, "error: {}\n", error.full());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s (this is a bug of mlx-serving)\n", error.what());
+    fmt::print(stderr, "error: {} (this is a bug of mlx-serving)\n", error.what());
   }
   return 1;
 }

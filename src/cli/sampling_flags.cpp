@@ -6,22 +6,22 @@ namespace mlxs::cli {
 
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   command.add_option("--max-tokens", flags.max_tokens, "Longest answer (default: up to the context's end)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 24, ">= 1"));
   command.add_option("--temperature", flags.temperature, "0 is greedy, higher is more random")
-      ->check(CLI::Range(0.0, 2.0))
+      ->check(CLI::Range(0.0, 2.0, "0..2"))
       ->capture_default_str();
   command.add_option("--top-p", flags.top_p, "Sample from the smallest set of this much probability")
-      ->check(CLI::Range(1e-6, 1.0))
+      ->check(CLI::Range(1e-6, 1.0, "0..1"))
       ->capture_default_str();
   command.add_option("--top-k", flags.top_k, "Sample from the k likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1 << 24, ">= 0"))
       ->capture_default_str();
   command
       .add_option("--min-p", flags.min_p, "Drop tokens below this share of the likeliest one's probability")
-      ->check(CLI::Range(0.0, 0.999999))
+      ->check(CLI::Range(0.0, 0.999999, "0..1"))
       ->capture_default_str();
   command.add_option("--repetition-penalty", flags.repetition_penalty, "Above 1 discourages repeats")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.01, 100.0, "0.01..100"))
       ->capture_default_str();
   command.add_option("--seed", flags.seed, "The same seed gives the same answer");
   command.add_option("--stop", flags.stop, "Text that ends the answer; may be given up to 16 times")

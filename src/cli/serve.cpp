@@ -128,15 +128,15 @@ void add_serve(CLI::App& app, Action& action) {
       ->required();
   command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", flags->port, "Port; 0 takes a free one")
-      ->check(CLI::Range(0, 65535))
+      ->check(CLI::Range(0, 65535, "0..65535"))
       ->capture_default_str();
   command->add_option("--max-running", flags->max_running, "Requests that run at once, per model")
-      ->check(CLI::Range(1, 4096))
+      ->check(CLI::Range(1, 4096, "1..4096"))
       ->capture_default_str();
   command
       ->add_option("--drain-timeout", flags->drain_timeout_s,
                    "Seconds that running requests get after SIGTERM or Ctrl-C")
-      ->check(CLI::Range(0.0, 86400.0))
+      ->check(CLI::Range(0.0, 86400.0, "0..86400"))
       ->capture_default_str();
   command->add_option("--registry", flags->registry,
                       "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");

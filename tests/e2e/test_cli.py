@@ -34,6 +34,7 @@ class TestUsage:
         [
             ([], "subcommand"),
             (["fly"], "fly"),
+            (["chta", "m"], "did you mean chat"),
             (["run"], "MODEL"),
             (["serve"], "MODEL"),
             (["ps"], "--registry"),
