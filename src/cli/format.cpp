@@ -31,7 +31,7 @@ std::uint64_t parse_bytes(std::string_view text) {
     power = static_cast<int>(position) + 1;
   }
   const std::string_view rest = power > 0 ? std::string_view(unit).substr(1) : std::string_view();
-  if (rest != "" && rest != "b" && rest != "ib") throw error;
+  if (!rest.empty() && rest != "b" && rest != "ib") throw error;
   const double bytes = number * std::pow(rest == "b" ? 1000.0 : 1024.0, power);
   if (bytes >= 0x1p63) throw error;
   return static_cast<std::uint64_t>(bytes);
