@@ -51,7 +51,6 @@ class Puller {
     });
     if (is_whole()) return paths_.target;
     make(paths_.staging);
-    make(paths_.target.parent_path());
     const fs::path archive = obtain_archive();
     publish(unpack(archive));
     std::error_code ignored;
@@ -131,6 +130,7 @@ class Puller {
   }
 
   void publish(const fs::path& part) const {
+    make(paths_.target.parent_path());
     std::error_code error;
     fs::rename(part, paths_.target, error);
     if (error) {
