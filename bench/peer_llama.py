@@ -1,6 +1,6 @@
 """One benchmark case on llama.cpp through llama-cpp-python's low-level API: the peer of `mlx-serving bench throughput`.
 
-usage: peer_llama.py MODEL --case prefill|decode --streams N --context N --tokens N --threads N
+usage: peer_llama.py MODEL --case prefill|decode|start --streams N --context N --tokens N --threads N
 Prints one JSON object: {"tokens_per_second": …, "seconds": …}. Sampling is llama.cpp's own greedy sampler.
 """
 
@@ -73,13 +73,18 @@ def prompt_of(length, sequence):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    parser.add_argument("--case", choices=["prefill", "decode"], required=True)
+    parser.add_argument("--case", choices=["prefill", "decode", "start"], required=True)
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--context", type=int, default=16, help="prompt tokens of each stream")
     parser.add_argument("--tokens", type=int, default=128, help="generated tokens of each stream (decode)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
 
+    if args.case == "start":  # load and first token; Python and its imports are not counted
+        started = time.perf_counter()
+        Peer(args.model, 1, 512, args.threads).prefill([504, 3575, 282, 4649, 314], 0)
+        print(json.dumps({"seconds": time.perf_counter() - started}))
+        return
     peer = Peer(args.model, args.streams, args.context + args.tokens + 8, args.threads)
     if args.case == "prefill":
         peer.prefill(prompt_of(args.context, 99), 0)  # warm

@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   mlxs::cli::add_show(app, action);
   mlxs::cli::add_rm(app, action);
   mlxs::cli::add_ps(app, action);
+  mlxs::cli::add_bench(app, action);
   mlxs::cli::add_doctor(app, action);
   mlxs::cli::add_version(app, action);
 

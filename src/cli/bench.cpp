@@ -1,0 +1,113 @@
+// `bench`: what this build does on this machine. `make bench` runs it beside llama.cpp and prints ratios.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "backend/limits.h"
+#include "cli/bench_throughput.h"
+#include "cli/commands.h"
+#include "cli/engine_flags.h"
+#include "cli/format.h"
+
+namespace mlxs::cli {
+namespace {
+
+struct BenchFlags {
+  EngineFlags engine;
+  ThroughputCase what;
+  std::string model = "smollm2";
+  bool json = false;
+};
+
+int compute_threads(const EngineFlags& flags) {
+  return flags.threads > 0 ? flags.threads
+                           : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+int throughput(const BenchFlags& flags) {
+  fetch_if_absent(flags.model);
+  const ThroughputResult result = run_throughput(engine_options(flags.engine), flags.model, flags.what);
+  if (flags.json) {
+    fmt::print("{}\n", nlohmann::json{{"case", flags.what.kind},
+                                      {"streams", flags.what.streams},
+                                      {"context", flags.what.context},
+                                      {"tokens_per_second", result.tokens_per_second},
+                                      {"seconds", result.seconds},
+                                      {"step_ms", result.step_ms},
+                                      {"overhead_share", result.overhead_share},
+                                      {"weight_bytes", result.weight_bytes}}
+                           .dump());
+    return 0;
+  }
+  fmt::print("{} {} stream(s), {} prompt tokens each: {:.1f} tokens/s", flags.what.kind, flags.what.streams,
+             flags.what.context, result.tokens_per_second);
+  if (flags.what.kind == "decode") {
+    fmt::print(", {:.2f} ms a step, {:.1f} % of it outside the kernels", result.step_ms,
+               100 * result.overhead_share);
+  }
+  fmt::print("\n");
+  return 0;
+}
+
+int limits(const BenchFlags& flags) {
+  const MachineLimits limits = measure_limits(compute_threads(flags.engine));
+  if (flags.json) {
+    fmt::print("{}\n", nlohmann::json{{"threads", limits.threads},
+                                      {"read_gb_per_second", limits.read_gb_per_second},
+                                      {"f32_gflop_per_second", limits.f32_gflop_per_second},
+                                      {"bf16_gflop_per_second", limits.bf16_gflop_per_second},
+                                      {"int8_gop_per_second", limits.int8_gop_per_second}}
+                           .dump());
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows{{"LIMIT", fmt::format("{} THREADS", limits.threads)}};
+  rows.push_back({"read bandwidth", fmt::format("{:.1f} GB/s", limits.read_gb_per_second)});
+  rows.push_back({"f32 multiply-add", fmt::format("{:.0f} GFLOP/s", limits.f32_gflop_per_second)});
+  if (limits.bf16_gflop_per_second > 0) {
+    rows.push_back({"AMX bf16", fmt::format("{:.0f} GFLOP/s", limits.bf16_gflop_per_second)});
+    rows.push_back({"AMX int8", fmt::format("{:.0f} GOP/s", limits.int8_gop_per_second)});
+  }
+  fmt::print("{}", format_table(rows));
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* bench = app.add_subcommand("bench", "Measure this build on this machine");
+  bench->require_subcommand(1);
+  bench->footer("Beside llama.cpp, as ratios: make bench");
+
+  CLI::App* run = bench->add_subcommand("throughput", "Tokens a second of one case, through the engine");
+  run->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
+  run->add_option("--case", flags->what.kind, "prefill or decode")
+      ->check(CLI::IsMember({"prefill", "decode"}))
+      ->capture_default_str();
+  run->add_option("--streams", flags->what.streams, "Requests at once")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  run->add_option("--prompt-tokens", flags->what.context, "Prompt tokens of each request")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  run->add_option("--tokens", flags->what.tokens, "Generated tokens of each request")
+      ->check(CLI::Range(4, 1 << 20))
+      ->capture_default_str();
+  run->add_flag("--json", flags->json, "One JSON object");
+  add_engine_flags(*run, flags->engine);
+  run->footer(
+      "Examples:\n  mlx-serving bench throughput --case prefill --prompt-tokens 512\n"
+      "  mlx-serving bench throughput --streams 16");
+  run->callback([flags, &action] { action = [flags] { return throughput(*flags); }; });
+
+  CLI::App* machine =
+      bench->add_subcommand("limits", "What the machine can do at most: bandwidth and arithmetic");
+  machine->add_option("--threads", flags->engine.threads, "Threads")->check(CLI::Range(1, 256));
+  machine->add_flag("--json", flags->json, "One JSON object");
+  machine->callback([flags, &action] { action = [flags] { return limits(*flags); }; });
+}
+
+}  // namespace mlxs::cli
