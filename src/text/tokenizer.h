@@ -1,5 +1,7 @@
-// Tokenizer of one model: text ↔ token ids, through the Rust `tokenizers` crate (rust/mlxs-text).
-// Immutable after construction; encode() may be called from any thread at once. Fails with kModelLoad on a bad vocabulary.
+// Tokenizer of one model: text ↔ token ids, in Rust (rust/mlxs-text); GGUF vocabularies by its own BPE, which
+// is ready in milliseconds, tokenizer.json files by the `tokenizers` crate.
+// Immutable after construction; encode() may be called from any thread at once.
+// Fails with kModelLoad on a bad vocabulary, naming the entry.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +21,13 @@ struct TokenizerSpec {
   enum class Kind { kByteLevelBpe, kSentencePieceBpe };  // tokenizer.ggml.model "gpt2", "llama"
   enum class TokenType : std::uint8_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
   Kind kind = Kind::kByteLevelBpe;
-  std::string_view pre;                            // tokenizer.ggml.pre: "smollm", "llama-bpe", "qwen2", …
+  std::string_view pre;  // tokenizer.ggml.pre: "smollm", "llama-bpe", "qwen2", …
   std::span<const std::string_view> tokens;
-  std::span<const std::int64_t> token_types;       // as TokenType; empty: all normal
-  std::span<const double> scores;                  // SentencePiece only
-  std::span<const std::string_view> merges;        // "left right"
-  bool add_bos = false, add_eos = false, add_space_prefix = false;
-  TokenId bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;   // -1: none
+  std::span<const std::int64_t> token_types;                         // as TokenType; empty: all normal
+  std::span<const double> scores;                                    // SentencePiece only
+  std::span<const std::string_view> merges;                          // "left right"
+  std::optional<bool> add_bos, add_eos, add_space_prefix;            // absent: as `pre` and kind usually do
+  TokenId bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
 };
 
 class Tokenizer {
@@ -36,17 +38,19 @@ class Tokenizer {
   ~Tokenizer();
 
   struct EncodeOptions {
-    bool add_special = true;     // BOS/EOS as the model asks
-    bool parse_special = true;   // "<|im_start|>" in the text becomes its token; false: plain characters
+    bool add_special = true;    // BOS/EOS as the model asks
+    bool parse_special = true;  // "<|im_start|>" in the text becomes its token; false: plain characters
   };
   std::vector<TokenId> encode(std::string_view text, EncodeOptions options) const;
-  // Bytes of the ids joined; specials included if asked. decode(encode(x)) == x for valid UTF-8.
+  // Bytes of the ids joined; specials included if asked. decode(encode(x)) == x for valid UTF-8, but for
+  // bytes that the vocabulary has no token for: encode() leaves these out, as every implementation does.
   std::string decode(std::span<const TokenId> ids, bool include_special = false) const;
 
-  // The bytes that one token stands for, from a table made at load: no call into Rust. Empty for out-of-range ids.
+  // The bytes that one token stands for, from a table made at load: no call into Rust. Empty for out-of-range
+  // ids.
   std::string_view token_bytes(TokenId id) const;
-  bool is_special(TokenId id) const;     // control tokens: not shown to users
-  bool is_end(TokenId id) const;         // EOS, EOT and other end-of-generation tokens
+  bool is_special(TokenId id) const;  // control tokens: not shown to users
+  bool is_end(TokenId id) const;      // EOS, EOT and other end-of-generation tokens
   std::span<const TokenId> end_tokens() const;
   TokenId bos() const;
   TokenId eos() const;
