@@ -120,11 +120,11 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
   const OutputPanels panels(weight, gated);
   const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 4), 1, 64);
   pool.parallel_for(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
-    alignas(64) float sums[kDotRows * kLanes], up[kDotRows * kLanes];
+    alignas(64) float sums[kMostDotRows * kLanes], up[kMostDotRows * kLanes];
     for (std::int64_t i = begin; i < end; ++i) {
       const OutputPanel panel = panels.at(i);
-      for (int row = 0; row < in.rows; row += kDotRows) {
-        const int count = std::min(kDotRows, in.rows - row);
+      for (int row = 0; row < in.rows; row += kernels.rows_at_once) {
+        const int count = std::min(kernels.rows_at_once, in.rows - row);
         dot_panel(kernels, *panel.segment, panel.view, inputs, row, count, sums);
         if (gated) dot_panel(kernels, *panel.up_segment, panel.up, inputs, row, count, up);
         kernels.finish(epilogue, {sums, gated ? up : nullptr, kLanes, row, count, panel.column, panel.count});
@@ -253,6 +253,7 @@ LinearPath linear_path(Isa isa) {
     case Isa::kAvx512:
       return {&linear_avx512(), nullptr};
     case Isa::kAvx2:
+      return {&linear_avx2(), nullptr};
     case Isa::kPortable:
       break;
   }

@@ -167,6 +167,7 @@ void quantize(const float* x, std::int64_t columns, const RowNorm& norm, Quantiz
 
 constexpr LinearKernels kKernels{
     .name = "avx512",
+    .rows_at_once = 8,
     .normalize = normalize_row,
     .quantize = quantize,
     .dot = {dot<Packing::k4Min>, dot<Packing::k4>, dot<Packing::k5Min>, dot<Packing::k5>, dot<Packing::k8>,

@@ -36,8 +36,8 @@ struct alignas(32) QuantizedBlock {
 };
 static_assert(sizeof(QuantizedBlock) == 96);
 
-inline constexpr int kDotRows = 8;    // rows that one dot call handles at most
-inline constexpr int kTileRows = 16;  // rows and columns of an f32 tile
+inline constexpr int kMostDotRows = 64;  // rows of one dot call, on any path
+inline constexpr int kTileRows = 16;     // rows and columns of an f32 tile
 inline constexpr int kTileElements =
     kTileRows * kBlock;  // bf16 values of an input tile: 16 rows × 32 k, or 16 pairs × 16 lanes
 
@@ -64,6 +64,7 @@ struct PanelSums {
 
 struct LinearKernels {
   const char* name;
+  int rows_at_once;  // of one dot call
 
   // One row, norm applied → out_columns floats (columns, or padded with zeros up to a block); out may be x.
   void (*normalize)(const float* x, std::int64_t columns, const RowNorm& norm, float* out,
@@ -71,7 +72,7 @@ struct LinearKernels {
   // One row, norm applied → blocks_of(columns) blocks.
   void (*quantize)(const float* x, std::int64_t columns, const RowNorm& norm, QuantizedBlock* out);
 
-  // sums[row][lane] = Σ_k w[lane][k] · x[row][k], rows ≤ kDotRows. stride: of x, in blocks or in floats.
+  // sums[row][lane] = Σ_k w[lane][k] · x[row][k], rows ≤ rows_at_once. stride: of x, in blocks or in floats.
   // dot is null where floats do as well (portable) and for dense formats; then dot_floats is there.
   std::array<void (*)(const PanelView&, const QuantizedBlock* x, std::size_t stride, int rows, float* sums),
              kPackings>

@@ -1,87 +1,99 @@
 // Any processor: a block of weights becomes floats in the L1 cache and is multiplied with all rows of the
 // call. Plain loops over sixteen lanes that compilers turn into whatever vectors the target has.
-#include <array>
-
 #include "backend/cpu/float_bits.h"
 #include "backend/cpu/linear_rows.h"
 
 namespace mlxs::cpu {
 namespace {
 
-// The block as floats, w[k][lane].
+MLXS_INLINE void load_ints(const std::byte* from, Ints& v) { std::memcpy(&v, from, sizeof(v)); }
+
+// Byte `byte` of each lane of vector v of the block's codes.
+template <Codes kCodes>
+MLXS_INLINE void load_code(const std::byte* block, int v, int byte, Ints& code) {
+  if constexpr (kCodes == Codes::k8) {
+    load_ints(block + v * 64, code);
+    code = (code >> (8 * byte)) & 255;
+    return;
+  }
+  load_ints(block + v / 2 * 64, code);
+  code = (code >> (8 * byte + v % 2 * 4)) & 15;
+  if constexpr (kCodes == Codes::k5) {
+    std::uint64_t bits;
+    std::memcpy(&bits, block + 256 + v * 8, 8);
+    for (int l = 0; l < kLanes; ++l) code[l] |= static_cast<std::int32_t>((bits >> (4 * l + byte)) & 1u) << 4;
+  }
+  if constexpr (kCodes == Codes::k6) {
+    Ints upper;
+    load_ints(block + 256 + v / 4 * 64, upper);
+    code |= ((upper >> (8 * byte + v % 4 * 2)) & 3) << 4;
+  }
+}
+
 template <Packing P>
-inline void load_weights(const std::byte* codes, const std::byte* scales, float* __restrict w) {
+MLXS_INLINE void load_scale(const std::byte* block, int index, Floats& scale) {
+  std::uint16_t bits[kLanes];
+  std::memcpy(bits, block + 32 * index, sizeof(bits));
+  for (int l = 0; l < kLanes; ++l) {
+    scale[l] = packed_format(P).bf16_scale ? bf16_to_float(bits[l]) : f16_to_float(bits[l]);
+  }
+}
+
+// The block as floats, w[k] of all lanes.
+template <Packing P>
+MLXS_INLINE void load_weights(const std::byte* codes, const std::byte* scales, Floats* w) {
   constexpr PackedFormat kFormat = packed_format(P);
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(codes);
   if constexpr (kFormat.codes == Codes::kF32) {
     std::memcpy(w, codes, kFormat.code_bytes());
-  } else if constexpr (kFormat.codes == Codes::kF16 || kFormat.codes == Codes::kBF16) {
-    std::uint16_t bits[kBlock * kLanes];
-    std::memcpy(bits, codes, sizeof(bits));
-    for (int k = 0; k < kBlock; ++k) {
-      for (int l = 0; l < kLanes; ++l) {
-        w[k * kLanes + l] = kFormat.codes == Codes::kF16
-                                ? f16_to_float(bits[k * kLanes + l])
-                                : bf16_to_float(bits[(k / 2 * kLanes + l) * 2 + k % 2]);
-      }
+  } else if constexpr (kFormat.codes == Codes::kF16) {
+    for (int k = 0; k < kBlock; ++k) load_scale<P>(codes, k, w[k]);
+  } else if constexpr (kFormat.codes == Codes::kBF16) {
+    for (int pair = 0; pair < kBlock / 2; ++pair) {
+      Ints both;
+      load_ints(codes + pair * 64, both);
+      w[2 * pair] = __builtin_bit_cast(Floats, both << 16);
+      w[2 * pair + 1] = __builtin_bit_cast(Floats, both & static_cast<std::int32_t>(0xffff0000u));
     }
   } else {
     constexpr int kGroups = kBlock / kFormat.group;
-    std::uint16_t bits[kFormat.scale_bytes() / 2];
-    std::memcpy(bits, scales, sizeof(bits));
-    float scale[kGroups][kLanes], offset[kGroups][kLanes];
     for (int g = 0; g < kGroups; ++g) {
-      for (int l = 0; l < kLanes; ++l) {
-        const std::uint16_t s = bits[g * kLanes + l];
-        scale[g][l] = kFormat.bf16_scale ? bf16_to_float(s) : f16_to_float(s);
-        offset[g][l] = kFormat.has_min ? f16_to_float(bits[(kGroups + g) * kLanes + l]) : 0.0f;
-      }
-    }
-    for (int k = 0; k < kBlock; ++k) {
-      const int v = k / 4, byte = k % 4, g = k / kFormat.group;
-      for (int l = 0; l < kLanes; ++l) {
-        const int at = l * 4 + byte;
-        int code;
-        if constexpr (kFormat.codes == Codes::k8) {
-          code = bytes[v * 64 + at];
-        } else {
-          code = (bytes[v / 2 * 64 + at] >> (v % 2 * 4)) & 15;
-          if constexpr (kFormat.codes == Codes::kTable) code = code_table(P)[code];
-          if constexpr (kFormat.codes == Codes::k5)
-            code |= ((bytes[256 + v * 8 + at / 8] >> (at % 8)) & 1) << 4;
-          if constexpr (kFormat.codes == Codes::k6)
-            code |= ((bytes[256 + v / 4 * 64 + at] >> (v % 4 * 2)) & 3) << 4;
+      Floats scale, min{};
+      load_scale<P>(scales, g, scale);
+      if constexpr (kFormat.has_min) load_scale<P>(scales, kGroups + g, min);
+      for (int k = g * kFormat.group; k < (g + 1) * kFormat.group; ++k) {
+        Ints code;
+        load_code<kFormat.codes>(codes, k / 4, k % 4, code);
+        if constexpr (kFormat.codes == Codes::kTable) {
+          for (int l = 0; l < kLanes; ++l) code[l] = code_table(P)[code[l]];
         }
-        w[k * kLanes + l] = scale[g][l] * static_cast<float>(code - kFormat.zero) + offset[g][l];
+        w[k] = scale * __builtin_convertvector(code - kFormat.zero, Floats) + min;
       }
     }
   }
 }
 
 template <Packing P>
-void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int rows,
-                float* __restrict sums) {
+void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int rows, float* sums) {
   constexpr PackedFormat kFormat = packed_format(P);
-  alignas(64) float w[kBlock * kLanes];
-  for (int i = 0; i < rows * kLanes; ++i) sums[i] = 0.0f;
+  Floats w[kBlock];
+  std::memset(sums, 0, static_cast<std::size_t>(rows * kLanes) * sizeof(float));
   for (int b = 0; b < panel.blocks; ++b) {
     const auto index = static_cast<std::size_t>(b);
     load_weights<P>(panel.codes + index * kFormat.code_bytes(), panel.scales + index * kFormat.scale_bytes(),
                     w);
     for (int r = 0; r < rows; ++r) {
       const float* row = x + static_cast<std::size_t>(r) * stride + index * kBlock;
-      float total[kLanes];
-      for (int l = 0; l < kLanes; ++l) total[l] = sums[r * kLanes + l];
-      for (int k = 0; k < kBlock; ++k) {
-        for (int l = 0; l < kLanes; ++l) total[l] += w[k * kLanes + l] * row[k];
-      }
-      for (int l = 0; l < kLanes; ++l) sums[r * kLanes + l] = total[l];
+      Floats total;
+      load_lanes(sums + r * kLanes, kLanes, total);
+      for (int k = 0; k < kBlock; ++k) total += w[k] * row[k];
+      std::memcpy(sums + r * kLanes, &total, sizeof(total));
     }
   }
 }
 
 constexpr LinearKernels kKernels{
     .name = "portable",
+    .rows_at_once = kMostDotRows,
     .normalize = normalize_row,
     .quantize = nullptr,
     .dot = {},

@@ -248,7 +248,5 @@ inline void finish_panel(const Epilogue& e, const PanelSums& p) {
   }
 }
 
-#undef MLXS_INLINE
-
 }  // namespace
 }  // namespace mlxs::cpu
