@@ -18,6 +18,13 @@ namespace {
 
 constexpr float kLog2E = std::numbers::log2e_v<float>;
 
+constexpr int kRowsAhead = 3;  // a head's rows of qkv and out lie too far apart for the hardware to foresee
+
+template <bool kToWrite>
+void prefetch_floats(const float* at, std::size_t count) {
+  for (std::size_t i = 0; i < count; i += 16) __builtin_prefetch(at + i, kToWrite ? 1 : 0, 3);
+}
+
 struct AlignedFree {
   void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
 };
@@ -194,10 +201,13 @@ void LayerRun::fill_queries(const AttendTask& task, int first_row, float* query)
   // Scores come out as base-2 logits; with a soft cap as tanh's argument.
   const float scale = spec_.soft_cap > 0.0f ? spec_.scale / spec_.soft_cap : spec_.scale * kLog2E;
   const HeadTransform transform = this->transform(vectors_.query_norm, scale);
+  const std::size_t group_columns =
+      static_cast<std::size_t>(group_) * static_cast<std::size_t>(spec_.key_dim);
   for (int row = 0; row < task.rows; ++row) {
     const int batch_row = first_row + row;
     const float* in = qkv_ + static_cast<std::size_t>(batch_row) * columns_ +
-                      static_cast<std::size_t>(task.kv_head * group_ * spec_.key_dim);
+                      static_cast<std::size_t>(task.kv_head) * group_columns;
+    if (row + kRowsAhead < task.rows) prefetch_floats<false>(in + kRowsAhead * columns_, group_columns);
     for (int head = 0; head < group_; ++head, in += spec_.key_dim, query += transform.padded) {
       kernels_.transform(transform, in, angles(rope_.cos, batch_row), angles(rope_.sin, batch_row), query);
     }
@@ -275,6 +285,9 @@ void LayerRun::merge_splits(const AttendTask& task, const Merge& merge, int firs
 // Adds the sinks to the denominators, divides, and writes the rows to their heads' columns.
 void LayerRun::finish(int first_row, int kv_head, int rows, const float* out, float* max, float* sum) const {
   const int padded = kv_.layout().value_padded;
+  const auto values = static_cast<std::size_t>(spec_.value_dim);
+  const std::size_t columns = static_cast<std::size_t>(spec_.heads) * values;
+  const int ahead = kRowsAhead * group_;
   for (int row = 0; row < rows; ++row, out += padded) {
     const int head = kv_head * group_ + row % group_;
     float factor = 1.0f / sum[row];
@@ -284,10 +297,10 @@ void LayerRun::finish(int first_row, int kv_head, int rows, const float* out, fl
       const float weight = std::exp2(max[row] - top);
       factor = weight / (sum[row] * weight + std::exp2(sink - top));
     }
-    float* target = out_ +
-                    static_cast<std::size_t>(first_row + row / group_) *
-                        static_cast<std::size_t>(spec_.heads * spec_.value_dim) +
-                    static_cast<std::size_t>(head * spec_.value_dim);
+    float* target = out_ + static_cast<std::size_t>(first_row + row / group_) * columns +
+                    static_cast<std::size_t>(head) * values;
+    if (row + ahead < rows)
+      prefetch_floats<true>(target + static_cast<std::size_t>(kRowsAhead) * columns, values);
     kernels_.scale(out, factor, spec_.value_dim, target);
   }
 }
@@ -300,7 +313,7 @@ const AttentionKernels& attention_kernels(Isa isa) {
     case Isa::kAmx:
       return attention_amx();
     case Isa::kAvx512:
-      return detect_isa().avx512_bf16 ? attention_avx512_bf16() : attention_avx512();
+      return attention_avx512();
     case Isa::kAvx2:
       return attention_avx2();
     case Isa::kPortable:

@@ -43,7 +43,7 @@ class AttentionScratch {
 void attention(ThreadPool& pool, Isa isa, const float* qkv, float* out, const Batch& batch, CpuKvStore& kv,
                const AttentionSpec& spec, const AttentionVectors& vectors, AttentionScratch& scratch);
 
-// The same on a given path, e.g. "avx512" on a processor that has bf16 instructions (tests and benchmarks).
+// The same on given kernels (tests).
 struct AttentionKernels;
 const AttentionKernels& attention_kernels(Isa isa);
 void attention_on(const AttentionKernels& kernels, ThreadPool& pool, const float* qkv, float* out,

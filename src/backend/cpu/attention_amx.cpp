@@ -6,23 +6,13 @@
 namespace mlxs::cpu {
 namespace {
 
-struct Dot16 : Float16 {
-  using Pair = __m512i;
-  using Element = std::uint32_t;  // two bf16
-  static constexpr bool kDot = true;
-
-  static Pair load_pair(const std::byte* at) { return _mm512_loadu_si512(at); }
-  static F dot(F sum, Pair cell, const std::uint32_t* with) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(cell),
-                            reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*with))));
+// f32 → bf16, nearest even; count: a multiple of 16.
+void narrow(const float* in, std::byte* out, int count) {
+  for (int i = 0; i < count; i += 16) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * 2),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(in + i))));
   }
-  static void pack(const float* in, std::uint32_t* out, int count) {  // count: a multiple of 16
-    for (int i = 0; i < count; i += 16) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2),
-                          reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(in + i))));
-    }
-  }
-};
+}
 
 // ---------------------------------------------------------------- tiles
 
@@ -98,7 +88,7 @@ inline void value_tiles(const std::byte* probabilities, const std::byte* values,
   if constexpr (kTwoDims) _tile_loadd(1, out + 16, out_stride);
   if constexpr (kTwo) _tile_loadd(2, below, out_stride);
   if constexpr (kTwo && kTwoDims) _tile_loadd(3, below + 16, out_stride);
-  constexpr int kStride = kBlockTokens * 2;
+  constexpr int kStride = kBlockTokens * 4;  // P lies where the scores were
   for (int group = 0; group < groups; ++group) {
     _tile_loadd(6, values + group * group_bytes, 64);
     _tile_loadd(4, probabilities + group * 64, kStride);
@@ -130,43 +120,55 @@ inline __m512 exp2_coarse(__m512 x) {
   return _mm512_scalef_ps(p, x);
 }
 
-// One row's softmax over kVectors · 16 tokens, all in registers: scores → P in bf16. Returns the older sums'
-// correction.
+// A row's maximum moves only if a score exceeds it by more than this (as a power of two): P stays below 2^8,
+// which costs no precision in floating point, and almost no block behind the first has to rescale what was
+// summed before.
+constexpr float kMaxSlack = 8.0f;
+
+// Soft cap and mask of one row's scores, in place; needed at the edges of what a row sees only.
 template <int kVectors>
-inline float soften_row(const float* scores, int low, int high, float tanh_factor, std::byte* probabilities,
-                        float* max, float* sum) {
-  __m512 s[kVectors];
-  for (int v = 0; v < kVectors; ++v) s[v] = _mm512_load_ps(scores + 16 * v);
-  if (tanh_factor > 0.0f) {
-    for (int v = 0; v < kVectors; ++v) s[v] = Float16::mul(Float16::tanh(s[v]), Float16::set1(tanh_factor));
-  }
-  if (low > 0 || high < kVectors * 16) {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int v = 0; v < kVectors; ++v) {
-      const __m512i token = _mm512_add_epi32(lane, _mm512_set1_epi32(16 * v));
-      const __mmask16 seen = _mm512_mask_cmplt_epi32_mask(
-          _mm512_cmpge_epi32_mask(token, _mm512_set1_epi32(low)), token, _mm512_set1_epi32(high));
-      s[v] = _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen, s[v]);
-    }
-  }
-  __m512 largest = _mm512_set1_ps(*max);
-  for (int v = 0; v < kVectors; ++v) largest = _mm512_max_ps(s[v], largest);  // NaN: keeps largest
-  const float new_max = _mm512_reduce_max_ps(largest);
-  const __m512 shift = _mm512_set1_ps(new_max);
-  __m512 total = _mm512_setzero_ps();
+void adjust_row(float* scores, int low, int high, float tanh_factor) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int v = 0; v < kVectors; ++v) {
-    s[v] = exp2_coarse(_mm512_sub_ps(s[v], shift));
-    total = _mm512_add_ps(total, s[v]);
+    __m512 s = _mm512_load_ps(scores + 16 * v);
+    if (tanh_factor > 0.0f) s = Float16::mul(Float16::tanh(s), Float16::set1(tanh_factor));
+    const __m512i token = _mm512_add_epi32(lane, _mm512_set1_epi32(16 * v));
+    const __mmask16 seen = _mm512_mask_cmplt_epi32_mask(
+        _mm512_cmpge_epi32_mask(token, _mm512_set1_epi32(low)), token, _mm512_set1_epi32(high));
+    _mm512_store_ps(scores + 16 * v, _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), seen, s));
   }
-  for (int v = 0; v < kVectors; v += 2) {
-    _mm512_store_si512(probabilities + v * 32,
-                       reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(s[v + 1], s[v])));
-  }
-  const float correction =
-      new_max == *max ? 1.0f : _mm512_cvtss_f32(Float16::exp2(_mm512_set1_ps(*max - new_max)));
-  *sum = *sum * correction + _mm512_reduce_add_ps(total);
+}
+
+// Raises *max if a score exceeds it by more than the slack; returns what older sums must be multiplied by.
+template <int kVectors>
+inline float raise_max(const float* scores, float* max) {
+  const __m512 limit = _mm512_set1_ps(*max + kMaxSlack);
+  __m512 largest[2] = {limit, limit};
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v)
+    largest[v % 2] = _mm512_max_ps(_mm512_load_ps(scores + 16 * v), largest[v % 2]);
+  const __m512 both = _mm512_max_ps(largest[0], largest[1]);  // NaN scores never get here
+  if (_mm512_cmp_ps_mask(both, limit, _CMP_GT_OQ) == 0) return 1.0f;
+  const float new_max = _mm512_reduce_max_ps(both);
+  const float correction = Float16::first(Float16::exp2(_mm512_set1_ps(*max - new_max)));
   *max = new_max;
   return correction;
+}
+
+// Scores become P in bf16, in place; `sum` has 16 lanes.
+template <int kVectors>
+inline void exponentiate(float* scores, float max, float* sum) {
+  const __m512 shift = _mm512_set1_ps(max);
+  __m512 totals[2] = {_mm512_load_ps(sum), _mm512_setzero_ps()};
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; v += 2) {
+    const __m512 low = exp2_coarse(_mm512_sub_ps(_mm512_load_ps(scores + 16 * v), shift));
+    const __m512 high = exp2_coarse(_mm512_sub_ps(_mm512_load_ps(scores + 16 * v + 16), shift));
+    totals[0] = _mm512_add_ps(totals[0], low);
+    totals[1] = _mm512_add_ps(totals[1], high);
+    _mm512_store_si512(scores + 8 * v, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+  }
+  _mm512_store_ps(sum, _mm512_add_ps(totals[0], totals[1]));
 }
 
 // The bf16 pairs of four scaled int8 vectors: lanes (0, 1) and (2, 3).
@@ -234,136 +236,197 @@ void stage_block(const AttendArgs& args, int first_page, int pages, TileBlock& b
   }
 }
 
-// Rows [row, row + rows) over `groups` page pairs of a staged block, whose pair 0 starts at token `first`.
-template <bool kTwo>
-void attend_tiles(const AttendArgs& args, const TileBlock& block, int first_group, int groups, int first,
-                  int row, int rows, const std::byte* query, float* scores, std::byte* probabilities) {
-  const KvLayout& layout = *args.kv.layout;
-  const int query_stride = layout.key_padded * 2;
-  for (int group = 0; group < groups; ++group) {
-    const int page = 2 * (first_group + group);
-    score_tiles<kTwo>(query + row * query_stride, query_stride, block.keys[page], block.keys[page + 1],
-                      layout.key_padded / 32, scores + group * 32);
+// What one call of attend_amx works on: up to 32 query rows over the page pairs of a block that they see.
+struct RowTile {
+  int row = 0, rows = 0;
+  int first_group = 0, groups = 0;  // page pairs of the block
+};
+
+class TileRun {
+ public:
+  explicit TileRun(const AttendArgs& args) : args_(args), layout_(*args.kv.layout) {
+    padded_ = (args.rows + kRowPad - 1) / kRowPad * kRowPad;
+    std::byte* at = args.workspace;
+    const auto take = [&](int bytes) {
+      std::byte* part = at;
+      at += bytes;
+      return part;
+    };
+    for (float*& scores : scores_) scores = reinterpret_cast<float*>(take(kRowsTogether * kBlockTokens * 4));
+    block_.value_buffer = take(kBlockTokens * layout_.value_padded * 2);
+    block_.key_buffer = take(kBlockTokens * layout_.key_padded * 2);
+    sums_ = reinterpret_cast<float*>(take(padded_ * 64));
+    query_ = take(padded_ * layout_.key_padded * 2);
   }
-  const int tokens = groups * 32;
-  for (int r = 0; r < rows; ++r) {
-    const int token = args.first_token + (row + r) / args.group;
-    const int end = args.causal && token + 1 < args.end ? token + 1 : args.end;
-    int low = (args.window > 0 ? token + 1 - args.window : 0) - first;
-    int high = end - first;
-    low = low < 0 ? 0 : low > tokens ? tokens : low;
-    high = high < low ? low : high > tokens ? tokens : high;
-    const float* s = scores + r * kBlockTokens;
-    std::byte* p = probabilities + r * kBlockTokens * 2;
-    float* max = args.max + row + r;
-    float* sum = args.sum + row + r;
-    float correction;
-    switch (groups) {
-      case 1:
-        correction = soften_row<2>(s, low, high, args.tanh_factor, p, max, sum);
-        break;
-      case 2:
-        correction = soften_row<4>(s, low, high, args.tanh_factor, p, max, sum);
-        break;
-      case 3:
-        correction = soften_row<6>(s, low, high, args.tanh_factor, p, max, sum);
-        break;
-      default:
-        correction = soften_row<8>(s, low, high, args.tanh_factor, p, max, sum);
-        break;
+
+  void run() {
+    start();
+    for (int first = args_.begin; first < args_.end; first += kBlockTokens) {
+      const int last = first + kBlockTokens < args_.end ? first + kBlockTokens : args_.end;
+      RowTile tile = next(0, first, last);
+      if (tile.rows == 0) continue;
+      stage_block(args_, first / kPageTokens, (last - first + kPageTokens - 1) / kPageTokens, block_);
+      settle_stores();
+      // The next rows' scores are computed before these rows' P·V: AMX works while P drains to the cache.
+      score(tile, scores_[0]);
+      for (int turn = 0; tile.rows > 0; turn ^= 1) {
+        soften(tile, first, scores_[turn]);
+        const RowTile following = next(tile.row + kRowsTogether, first, last);
+        if (following.rows > 0) score(following, scores_[turn ^ 1]);
+        settle_stores();
+        add_values(tile, scores_[turn]);
+        tile = following;
+      }
     }
-    if (correction != 1.0f) {
-      float* out = args.out + (row + r) * layout.value_padded;
-      for (int d = 0; d < layout.value_padded; d += 16) {
-        _mm512_storeu_ps(out + d, _mm512_mul_ps(_mm512_loadu_ps(out + d), _mm512_set1_ps(correction)));
+    for (int row = 0; row < args_.rows; ++row) {
+      args_.sum[row] = _mm512_reduce_add_ps(_mm512_load_ps(sums_ + row * 16));
+    }
+  }
+
+ private:
+  void start() {
+    for (int row = 0; row < padded_; ++row) args_.max[row] = kNoScore;
+    __builtin_memset(sums_, 0, static_cast<std::size_t>(padded_) * 64);
+    __builtin_memset(args_.out, 0, static_cast<std::size_t>(padded_ * layout_.value_padded) * sizeof(float));
+    narrow(args_.query, query_, args_.rows * layout_.key_padded);
+    __builtin_memset(query_ + args_.rows * layout_.key_padded * 2, 0,
+                     static_cast<std::size_t>((padded_ - args_.rows) * layout_.key_padded * 2));
+  }
+
+  // The first tile of rows at or behind `row` that sees something of the block of tokens [first, last).
+  RowTile next(int row, int first, int last) const {
+    for (; row < args_.rows; row += kRowsTogether) {
+      const int rows = args_.rows - row < kRowsTogether ? args_.rows - row : kRowsTogether;
+      const int first_row_token = args_.first_token + row / args_.group;
+      const int last_row_token = args_.first_token + (row + rows - 1) / args_.group;
+      int low = args_.window > 0 ? first_row_token + 1 - args_.window : 0;
+      const int high = args_.causal && last_row_token + 1 < last ? last_row_token + 1 : last;
+      low = low > first ? low : first;
+      if (low >= high) continue;
+      const int first_group = (low - first) / 32;
+      return {row, rows, first_group, (high - first + 31) / 32 - first_group};
+    }
+    return {};
+  }
+
+  void score(const RowTile& tile, float* scores) const {
+    const int stride = layout_.key_padded * 2;
+    const std::byte* query = query_ + tile.row * stride;
+    for (int group = 0; group < tile.groups; ++group) {
+      const std::byte* const* keys = block_.keys + 2 * (tile.first_group + group);
+      if (tile.rows > kTileRows) {
+        score_tiles<true>(query, stride, keys[0], keys[1], layout_.key_padded / 32, scores + group * 32);
+      } else {
+        score_tiles<false>(query, stride, keys[0], keys[1], layout_.key_padded / 32, scores + group * 32);
       }
     }
   }
-  settle_stores();
-  const int wide = layout.value_padded / 16;
-  const std::byte* values = block.value_buffer + first_group * wide * kTileBytes;
-  float* out = args.out + row * layout.value_padded;
-  int tile = 0;
-  for (; tile + 2 <= wide; tile += 2) {
-    value_tiles<kTwo, true>(probabilities, values + tile * kTileBytes, wide * kTileBytes, groups,
-                            out + tile * 16, layout.value_padded * 4);
-  }
-  if (tile < wide) {
-    value_tiles<kTwo, false>(probabilities, values + tile * kTileBytes, wide * kTileBytes, groups,
-                             out + tile * 16, layout.value_padded * 4);
-  }
-}
 
-// Below this many rows a tile is mostly empty and vdpbf16ps keeps up with memory.
+  void soften(const RowTile& tile, int first, float* scores) const {
+    switch (tile.groups) {
+      case 1:
+        soften_rows<2>(tile, first, scores);
+        break;
+      case 2:
+        soften_rows<4>(tile, first, scores);
+        break;
+      case 3:
+        soften_rows<6>(tile, first, scores);
+        break;
+      default:
+        soften_rows<8>(tile, first, scores);
+        break;
+    }
+  }
+
+  // Passes over all rows, each of independent rows: one row's chain of max, exp2 and sum is long and would
+  // stall.
+  template <int kVectors>
+  void soften_rows(const RowTile& tile, int first, float* scores) const {
+    constexpr int kTokens = kVectors * 16;
+    first += tile.first_group * 32;
+    int token = args_.first_token + tile.row / args_.group;
+    int head = tile.row % args_.group;
+    for (int r = 0; r < tile.rows; ++r) {
+      int low = (args_.window > 0 ? token + 1 - args_.window : 0) - first;
+      int high = (args_.causal && token + 1 < args_.end ? token + 1 : args_.end) - first;
+      low = low < 0 ? 0 : low > kTokens ? kTokens : low;
+      high = high < low ? low : high > kTokens ? kTokens : high;
+      if (low > 0 || high < kTokens || args_.tanh_factor > 0.0f) {
+        adjust_row<kVectors>(scores + r * kBlockTokens, low, high, args_.tanh_factor);
+      }
+      if (++head == args_.group) {
+        head = 0;
+        ++token;
+      }
+    }
+    float* max = args_.max + tile.row;
+    float* sums = sums_ + tile.row * 16;
+    for (int r = 0; r < tile.rows; ++r) {
+      const float correction = raise_max<kVectors>(scores + r * kBlockTokens, max + r);
+      if (correction == 1.0f) continue;
+      const __m512 factor = _mm512_set1_ps(correction);
+      _mm512_store_ps(sums + r * 16, _mm512_mul_ps(_mm512_load_ps(sums + r * 16), factor));
+      float* out = args_.out + (tile.row + r) * layout_.value_padded;
+      for (int d = 0; d < layout_.value_padded; d += 16) {
+        _mm512_storeu_ps(out + d, _mm512_mul_ps(_mm512_loadu_ps(out + d), factor));
+      }
+    }
+    for (int r = 0; r < tile.rows; ++r)
+      exponentiate<kVectors>(scores + r * kBlockTokens, max[r], sums + r * 16);
+  }
+
+  void add_values(const RowTile& tile, const float* scores) const {
+    if (tile.rows > kTileRows) {
+      add_values_of<true>(tile, reinterpret_cast<const std::byte*>(scores));
+    } else {
+      add_values_of<false>(tile, reinterpret_cast<const std::byte*>(scores));
+    }
+  }
+  template <bool kTwo>
+  void add_values_of(const RowTile& tile, const std::byte* probabilities) const {
+    const int wide = layout_.value_padded / 16;
+    const std::byte* values = block_.value_buffer + tile.first_group * wide * kTileBytes;
+    float* out = args_.out + tile.row * layout_.value_padded;
+    const int stride = layout_.value_padded * 4;
+    int dims = 0;
+    for (; dims + 2 <= wide; dims += 2) {
+      value_tiles<kTwo, true>(probabilities, values + dims * kTileBytes, wide * kTileBytes, tile.groups,
+                              out + dims * 16, stride);
+    }
+    if (dims < wide) {
+      value_tiles<kTwo, false>(probabilities, values + dims * kTileBytes, wide * kTileBytes, tile.groups,
+                               out + dims * 16, stride);
+    }
+  }
+
+  const AttendArgs& args_;
+  const KvLayout& layout_;
+  int padded_;
+  float* scores_[2];  // [32][kBlockTokens], then P in bf16 at the same row starts
+  TileBlock block_;
+  float* sums_;       // [padded rows][16 lanes]
+  std::byte* query_;  // bf16 [padded rows][key_padded]
+};
+
+// Below this many rows the vector path keeps up with memory, and its q and p are exact. (vdpbf16ps would not
+// help it: at half an instruction a cycle it multiplies half as fast as f32 FMA.)
 constexpr int kFewestTileRows = 9;
 
 void attend_amx(const AttendArgs& args) {
   if (args.rows < kFewestTileRows) {
-    attend_rows<Dot16>(args);
+    attend_rows<Float16>(args);
     return;
   }
-  const KvLayout& layout = *args.kv.layout;
-  const int padded = (args.rows + kRowPad - 1) / kRowPad * kRowPad;
-  for (int row = 0; row < padded; ++row) {
-    args.max[row] = kNoScore;
-    args.sum[row] = 0.0f;
-  }
-  __builtin_memset(args.out, 0, static_cast<std::size_t>(padded * layout.value_padded) * sizeof(float));
-
-  std::byte* at = args.workspace;
-  auto* scores = reinterpret_cast<float*>(at);
-  at += kRowsTogether * kBlockTokens * 4;
-  std::byte* probabilities = at;
-  at += kRowsTogether * kBlockTokens * 2;
-  TileBlock block;
-  block.value_buffer = at;
-  at += kBlockTokens * layout.value_padded * 2;
-  block.key_buffer = at;
-  at += kBlockTokens * layout.key_padded * 2;
-  std::byte* query = at;
-  Dot16::pack(args.query, reinterpret_cast<std::uint32_t*>(query), args.rows * layout.key_padded);
-  __builtin_memset(query + args.rows * layout.key_padded * 2, 0,
-                   static_cast<std::size_t>((padded - args.rows) * layout.key_padded * 2));
-
   const TileScope tiles;
-  for (int first = args.begin; first < args.end; first += kBlockTokens) {
-    const int last = first + kBlockTokens < args.end ? first + kBlockTokens : args.end;
-    bool staged = false;  // not before some row sees the block
-    for (int row = 0; row < args.rows; row += kRowsTogether) {
-      const int rows = args.rows - row < kRowsTogether ? args.rows - row : kRowsTogether;
-      const int first_row_token = args.first_token + row / args.group;
-      const int last_row_token = args.first_token + (row + rows - 1) / args.group;
-      int low = args.window > 0 ? first_row_token + 1 - args.window : 0;
-      int high = args.causal && last_row_token + 1 < last ? last_row_token + 1 : last;
-      low = low > first ? low : first;
-      if (low >= high) continue;
-      if (!staged) {
-        stage_block(args, first / kPageTokens, (last - first + kPageTokens - 1) / kPageTokens, block);
-        staged = true;
-      }
-      settle_stores();
-      const int first_group = (low - first) / 32;
-      const int groups = (high - first + 31) / 32 - first_group;
-      if (rows > kTileRows) {
-        attend_tiles<true>(args, block, first_group, groups, first + first_group * 32, row, rows, query,
-                           scores, probabilities);
-      } else {
-        attend_tiles<false>(args, block, first_group, groups, first + first_group * 32, row, rows, query,
-                            scores, probabilities);
-      }
-    }
-  }
+  TileRun(args).run();
 }
 
 }  // namespace
 
-const AttentionKernels& attention_avx512_bf16() {
-  static constexpr AttentionKernels kKernels{"avx512_bf16", transform_head, append_rows, attend_rows<Dot16>, scale_row};
-  return kKernels;
-}
-
 const AttentionKernels& attention_amx() {
-  static constexpr AttentionKernels kKernels{"amx", transform_head, append_rows, attend_amx, scale_row};
+  static constexpr AttentionKernels kKernels{"amx", transform_head<Float16>, append_rows<Float16>, attend_amx,
+                                             scale_row};
   return kKernels;
 }
 

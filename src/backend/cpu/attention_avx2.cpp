@@ -13,8 +13,6 @@ struct Float8 {
   struct Quad {
     F part[4];
   };
-  using Element = float;
-  static constexpr bool kDot = false;
   static constexpr int kLanes = 8;
   static constexpr int kRows = 4;
   static constexpr int kPagePairRows = 1;
@@ -28,6 +26,7 @@ struct Float8 {
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F swap_pairs(F x) { return _mm256_permute_ps(x, 0xb1); }
   static float first(F x) { return _mm256_cvtss_f32(x); }
   static float reduce_add(F x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -87,7 +86,8 @@ struct Float8 {
 }  // namespace
 
 const AttentionKernels& attention_avx2() {
-  static constexpr AttentionKernels kKernels{"avx2", transform_head, append_rows, attend_rows<Float8>, scale_row};
+  static constexpr AttentionKernels kKernels{"avx2", transform_head<Float8>, append_rows<Float8>,
+                                             attend_rows<Float8>, scale_row};
   return kKernels;
 }
 

@@ -4,7 +4,8 @@
 namespace mlxs::cpu {
 
 const AttentionKernels& attention_avx512() {
-  static constexpr AttentionKernels kKernels{"avx512", transform_head, append_rows, attend_rows<Float16>, scale_row};
+  static constexpr AttentionKernels kKernels{"avx512", transform_head<Float16>, append_rows<Float16>,
+                                             attend_rows<Float16>, scale_row};
   return kKernels;
 }
 

@@ -1,14 +1,7 @@
-// Vectors of sixteen floats for the AVX-512 files, with and without bf16 instructions.
+// Vectors of sixteen floats for the AVX-512 and AMX files.
 #pragma once
 
-// GCC 12 takes the deliberately undefined inputs of its own AVX-512 intrinsics for mistakes (its bug 105593).
-#pragma GCC diagnostic push
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <immintrin.h>
-#pragma GCC diagnostic pop
 
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +17,6 @@ struct Float16 {
   struct Quad {
     F part[4];
   };
-  using Element = float;
-  static constexpr bool kDot = false;
   static constexpr int kLanes = 16;
   static constexpr int kRows = 8;
   static constexpr int kPagePairRows = 4;
@@ -39,6 +30,7 @@ struct Float16 {
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F swap_pairs(F x) { return _mm512_permute_ps(x, 0xb1); }
   static float first(F x) { return _mm512_cvtss_f32(x); }
   static float reduce_add(F x) { return _mm512_reduce_add_ps(x); }
   static float reduce_max(F x) { return _mm512_reduce_max_ps(x); }

@@ -18,38 +18,71 @@ inline std::uint32_t to_bf16(float value) {
   return (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded;
 }
 
+// Calls body(i) for every i < count, in sixteens that become vectors.
+template <class Body>
+inline void each_lane(int count, Body body) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int l = 0; l < 16; ++l) body(i + l);
+  }
+  for (; i < count; ++i) body(i);
+}
+
+inline float sum_of_squares(const float* in, int count) {
+  float lanes[16] = {};
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int l = 0; l < 16; ++l) lanes[l] += in[i + l] * in[i + l];
+  }
+  for (int l = 0; i < count; ++i, ++l) lanes[l] += in[i] * in[i];
+  float sum = 0.0f;
+  for (int l = 0; l < 16; ++l) sum += lanes[l];
+  return sum;
+}
+
+// Dims that no vector covers, and all dims of odd shapes.
+inline void rotate_plain(const HeadTransform& t, const float* cos, const float* sin, float* out) {
+  for (int i = 0; i < t.half; ++i) {
+    const int low = t.interleaved ? 2 * i : i, high = t.interleaved ? 2 * i + 1 : i + t.half;
+    const int c = t.interleaved ? high : i;
+    const float a = out[low], b = out[high];
+    out[low] = a * cos[c] - b * sin[c];
+    out[high] = b * cos[c] + a * sin[c];
+  }
+}
+
+template <class V>
 void transform_head(const HeadTransform& t, const float* __restrict in, const float* __restrict cos,
                     const float* __restrict sin, float* __restrict out) {
-  float normed = t.scale;
+  float factor = t.scale;
   if (t.gain != nullptr) {
-    float lanes[16] = {};
-    int i = 0;
-    for (; i + 16 <= t.dim; i += 16) {
-      for (int l = 0; l < 16; ++l) lanes[l] += in[i + l] * in[i + l];
-    }
-    float squares = 0.0f;
-    for (; i < t.dim; ++i) squares += in[i] * in[i];
-    for (int l = 0; l < 16; ++l) squares += lanes[l];
-    normed = t.scale / __builtin_sqrtf(squares / static_cast<float>(t.dim) + t.epsilon);
+    factor /= __builtin_sqrtf(sum_of_squares(in, t.dim) / static_cast<float>(t.dim) + t.epsilon);
     const float offset = t.unit_offset ? 1.0f : 0.0f;
-    for (int d = 0; d < t.dim; ++d) out[d] = in[d] * normed * (t.gain[d] + offset);
-  } else {
-    for (int d = 0; d < t.dim; ++d) out[d] = in[d] * normed;
+    each_lane(t.dim, [&](int d) { out[d] = in[d] * factor * (t.gain[d] + offset); });
+    in = out;
+    factor = 1.0f;
   }
-  if (t.interleaved) {
-    for (int d = 0; d < 2 * t.half; d += 2) {
-      const float a = out[d], b = out[d + 1];
-      out[d] = a * cos[d] + b * sin[d];
-      out[d + 1] = b * cos[d + 1] + a * sin[d + 1];
+  const int rotated = 2 * t.half;
+  const typename V::F scale = V::set1(factor);
+  const auto scaled = [&](int d) { return V::mul(V::load(in + d), scale); };
+  int done = 0;  // dims
+  if (t.interleaved && rotated % V::kLanes == 0) {
+    for (; done < rotated; done += V::kLanes) {
+      const typename V::F x = scaled(done);
+      V::store(out + done,
+               V::add(V::mul(x, V::load(cos + done)), V::mul(V::swap_pairs(x), V::load(sin + done))));
     }
-  } else {
-    float* __restrict high = out + t.half;
-    for (int i = 0; i < t.half; ++i) {
-      const float a = out[i], b = high[i];
-      out[i] = a * cos[i] - b * sin[i];
-      high[i] = b * cos[i] + a * sin[i];
+  } else if (!t.interleaved && t.half % V::kLanes == 0) {
+    for (; done < t.half; done += V::kLanes) {
+      const typename V::F a = scaled(done), b = scaled(done + t.half), c = V::load(cos + done),
+                          s = V::load(sin + done);
+      V::store(out + done, V::sub(V::mul(a, c), V::mul(b, s)));
+      V::store(out + done + t.half, V::add(V::mul(b, c), V::mul(a, s)));
     }
+    done = rotated;
   }
+  each_lane(t.dim - done, [&](int d) { out[done + d] = in[done + d] * factor; });
+  if (done < rotated) rotate_plain(t, cos, sin, out);
   for (int d = t.dim; d < t.padded; ++d) out[d] = 0.0f;
 }
 
@@ -58,29 +91,29 @@ inline std::byte* kv_block(const KvView& kv, int page) {
 }
 
 void scale_row(const float* __restrict in, float factor, int count, float* __restrict out) {
-  for (int i = 0; i < count; ++i) out[i] = in[i] * factor;
+  each_lane(count, [&](int d) { out[d] = in[d] * factor; });
 }
 
 // K of one token into its column of the block.
 void append_key_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict key) {
   alignas(64) std::uint16_t words[1024];
-  for (int d = 0; d < layout.key_padded; ++d) words[d] = static_cast<std::uint16_t>(to_bf16(key[d]));
+  each_lane(layout.key_padded, [&](int d) { words[d] = static_cast<std::uint16_t>(to_bf16(key[d])); });
   auto* k = reinterpret_cast<std::uint32_t*>(block) + slot;
-  for (int pair = 0; pair < layout.key_padded / 2; ++pair) {
+  for (int pair = 0; pair < layout.key_padded / 2; ++pair)
     std::memcpy(k + pair * kPageTokens, words + 2 * pair, 4);
-  }
 }
 
 // V of one or two tokens into their halves of a lane; `next` (or null) is the odd one of an even `slot`.
 void append_value_bf16(const KvLayout& layout, std::byte* block, int slot, const float* __restrict value,
                        const float* __restrict next) {
-  auto* __restrict v = reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 2 * layout.value_padded;
+  auto* __restrict v =
+      reinterpret_cast<std::uint32_t*>(block + layout.value_offset) + slot / 2 * layout.value_padded;
   if (slot % 2 != 0) {
-    for (int d = 0; d < layout.value_dim; ++d) v[d] = (v[d] & 0xffffu) | (to_bf16(value[d]) << 16);
+    each_lane(layout.value_dim, [&](int d) { v[d] = (v[d] & 0xffffu) | (to_bf16(value[d]) << 16); });
   } else if (next != nullptr) {
-    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]) | (to_bf16(next[d]) << 16);
+    each_lane(layout.value_dim, [&](int d) { v[d] = to_bf16(value[d]) | (to_bf16(next[d]) << 16); });
   } else {
-    for (int d = 0; d < layout.value_dim; ++d) v[d] = to_bf16(value[d]);
+    each_lane(layout.value_dim, [&](int d) { v[d] = to_bf16(value[d]); });
   }
 }
 
@@ -149,23 +182,31 @@ void clear_value_tail(const KvLayout& layout, std::byte* block, int used) {
   }
 }
 
+template <class V>
 void append_rows(const AppendArgs& args) {
   const KvLayout& layout = *args.kv.layout;
   alignas(64) float key[1024];
   for (int row = 0; row < args.rows; ++row) {
     const int slot = (args.first_token + row) % kPageTokens;
     const std::size_t offset = static_cast<std::size_t>(row) * args.stride;
-    const std::size_t angle = static_cast<std::size_t>(row) * static_cast<std::size_t>(args.transform.columns);
+    const std::size_t angle =
+        static_cast<std::size_t>(row) * static_cast<std::size_t>(args.transform.columns);
     const float* value = args.value + offset;
+    if (row + 3 < args.rows) {
+      for (int d = 0; d < args.transform.dim; d += 16)
+        __builtin_prefetch(args.key + offset + 3 * args.stride + d);
+      for (int d = 0; d < layout.value_dim; d += 16) __builtin_prefetch(value + 3 * args.stride + d);
+    }
     std::byte* block = kv_block(args.kv, (args.first_token + row) / kPageTokens);
-    transform_head(args.transform, args.key + offset, args.cos + angle, args.sin + angle, key);
+    transform_head<V>(args.transform, args.key + offset, args.cos + angle, args.sin + angle, key);
     if (layout.int8) {
       append_int8(layout, block, slot, key, value);
       continue;
     }
     append_key_bf16(layout, block, slot, key);
     // An odd token whose even one is in this call was written with it.
-    if (slot % 2 == 0 || row == 0) append_value_bf16(layout, block, slot, value, row + 1 < args.rows ? value + args.stride : nullptr);
+    if (slot % 2 == 0 || row == 0)
+      append_value_bf16(layout, block, slot, value, row + 1 < args.rows ? value + args.stride : nullptr);
   }
   const int end = args.first_token + args.rows;
   if (args.clear_tail && end % kPageTokens != 0) {

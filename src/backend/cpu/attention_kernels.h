@@ -85,8 +85,7 @@ std::size_t attend_workspace_bytes(const KvLayout& layout, int rows);
 const AttentionKernels& attention_portable();
 #if defined(__x86_64__)
 const AttentionKernels& attention_avx2();
-const AttentionKernels& attention_avx512();  // without bf16 instructions
-const AttentionKernels& attention_avx512_bf16();
+const AttentionKernels& attention_avx512();
 const AttentionKernels& attention_amx();
 #endif
 

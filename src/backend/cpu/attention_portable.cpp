@@ -13,8 +13,6 @@ struct Float4 {
   struct Quad {
     F part[4];
   };
-  using Element = float;
-  static constexpr bool kDot = false;
   static constexpr int kLanes = 4;
 #if defined(__aarch64__)
   static constexpr int kRows = 4;  // 32 registers
@@ -36,6 +34,7 @@ struct Float4 {
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
   static F max(F a, F b) { return a > b ? a : b; }
+  static F swap_pairs(F x) { return F{x[1], x[0], x[3], x[2]}; }
   static float first(F x) { return x[0]; }
   static float reduce_add(F x) { return (x[0] + x[1]) + (x[2] + x[3]); }
   static float reduce_max(F x) {
@@ -83,18 +82,18 @@ struct Float4 {
 }  // namespace
 
 std::size_t attend_workspace_bytes(const KvLayout& layout, int rows) {
-  // Row kernels: scores and P of 8 rows, then packed q. AMX: q, S and P of two tiles of rows, K and V of a
-  // block, in bf16.
+  // Row kernels: scores and P of 8 rows, then packed q. AMX: scores of two tiles of rows, K and V of a block
+  // in bf16, lane sums, packed q.
   const auto padded = static_cast<std::size_t>((rows + kRowPad - 1) / kRowPad * kRowPad);
-  const std::size_t query = padded * static_cast<std::size_t>(layout.key_padded) * 2;
-  const std::size_t scores = kRowPad * kBlockTokens * 6;
+  const std::size_t scores = std::size_t{2} * kRowPad * kBlockTokens * 4;
   const std::size_t block =
       static_cast<std::size_t>(kBlockTokens * (layout.key_padded + layout.value_padded)) * 2;
-  return query + scores + block + 256;
+  return scores + block + padded * (64 + static_cast<std::size_t>(layout.key_padded) * 2);
 }
 
 const AttentionKernels& attention_portable() {
-  static constexpr AttentionKernels kKernels{"portable", transform_head, append_rows, attend_rows<Float4>, scale_row};
+  static constexpr AttentionKernels kKernels{"portable", transform_head<Float4>, append_rows<Float4>,
+                                             attend_rows<Float4>, scale_row};
   return kKernels;
 }
 

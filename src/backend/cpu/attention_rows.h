@@ -9,17 +9,14 @@
 namespace mlxs::cpu {
 namespace {
 
-// A lane holds 2 bf16. Element is what q and p are turned into: f32 pairs, or bf16 pairs in one word where
-// V::kDot.
+// A 32-bit lane of K holds 2 bf16 dims, of V 2 tokens.
 template <class V>
 struct Bf16Format {
   static constexpr bool kScaled = false;
-  static constexpr int kUnit = 2;                // dims of K, tokens of V in a lane
-  static constexpr int kStep = V::kDot ? 1 : 2;  // elements of q or p a lane
-  using Element = typename V::Element;
+  static constexpr int kUnit = 2;  // dims of K, tokens of V in a lane
   using Cell = typename V::Pair;
   static Cell load(const std::byte* at) { return V::load_pair(at); }
-  static typename V::F dot(typename V::F sum, Cell cell, const Element* with) {
+  static typename V::F dot(typename V::F sum, Cell cell, const float* with) {
     return V::dot(sum, cell, with);
   }
 };
@@ -29,11 +26,9 @@ template <class V>
 struct Int8Format {
   static constexpr bool kScaled = true;
   static constexpr int kUnit = 4;
-  static constexpr int kStep = 4;
-  using Element = float;
   using Cell = typename V::Quad;
   static Cell load(const std::byte* at) { return V::load_quad(at); }
-  static typename V::F dot(typename V::F sum, Cell cell, const Element* with) {
+  static typename V::F dot(typename V::F sum, Cell cell, const float* with) {
     return V::dot4(sum, cell, with);
   }
 };
@@ -48,7 +43,7 @@ struct PageBlock {
 // scores[r][16·page + t] = q[r] · k[page][t], for R rows and P pages at once.
 template <class V, class Format, int R, int P>
 inline void score_pages(const std::byte* const* blocks, const std::byte* const* ahead, int key_lanes,
-                        const typename Format::Element* query, int query_stride, float* scores) {
+                        const float* query, float* scores) {
   constexpr int kVectors = kPageTokens / V::kLanes;
   typename V::F sums[P][kVectors][R];
   for (int p = 0; p < P; ++p) {
@@ -68,7 +63,8 @@ inline void score_pages(const std::byte* const* blocks, const std::byte* const* 
         const typename Format::Cell cell = Format::load(blocks[p] + lane * 64 + v * V::kLanes * 4);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          sums[p][v][r] = Format::dot(sums[p][v][r], cell, query + r * query_stride + lane * Format::kStep);
+          sums[p][v][r] =
+              Format::dot(sums[p][v][r], cell, query + r * key_lanes * Format::kUnit + lane * Format::kUnit);
         }
       }
     }
@@ -83,9 +79,8 @@ inline void score_pages(const std::byte* const* blocks, const std::byte* const* 
 
 // out[r][d0 …] = out · correction[r] + Σ p[r] · v, for R rows and D vectors of dims.
 template <class V, class Format, int R, int D>
-inline void add_values(const PageBlock& block, const KvLayout& layout, int dim,
-                       const typename Format::Element* probabilities, int stride, const float* correction,
-                       float* out) {
+inline void add_values(const PageBlock& block, const KvLayout& layout, int dim, const float* probabilities,
+                       const float* correction, float* out) {
   typename V::F sums[R][D];
   for (int r = 0; r < R; ++r) {
     for (int d = 0; d < D; ++d) {
@@ -104,7 +99,7 @@ inline void add_values(const PageBlock& block, const KvLayout& layout, int dim,
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           sums[r][d] = Format::dot(sums[r][d], cell,
-                                   probabilities + r * stride + (page * kLanes + lane) * Format::kStep);
+                                   probabilities + r * kBlockTokens + (page * kLanes + lane) * Format::kUnit);
         }
       }
     }
@@ -166,19 +161,19 @@ inline float soften(const PageBlock& block, const KvLayout& layout, float tanh_f
 
 // R consecutive rows over one block whose page 0 starts at token `first`.
 template <class V, class Format, int R>
-void attend_chunk(const AttendArgs& args, const PageBlock& block, int first, int row,
-                  const typename Format::Element* query, int query_stride, float* scores) {
+void attend_chunk(const AttendArgs& args, const PageBlock& block, int first, int row, float* scores) {
   const KvLayout& layout = *args.kv.layout;
   const int key_lanes = layout.key_padded / Format::kUnit;
+  const float* query = args.query + row * layout.key_padded;
   constexpr int kTogether = R <= V::kPagePairRows ? 2 : 1;
   int page = 0;
   for (; page + kTogether <= block.pages; page += kTogether) {
     score_pages<V, Format, R, kTogether>(block.blocks + page, block.ahead + page, key_lanes, query,
-                                         query_stride, scores + page * kPageTokens);
+                                         scores + page * kPageTokens);
   }
   if constexpr (kTogether == 2) {
     if (page < block.pages) {
-      score_pages<V, Format, R, 1>(block.blocks + page, block.ahead + page, key_lanes, query, query_stride,
+      score_pages<V, Format, R, 1>(block.blocks + page, block.ahead + page, key_lanes, query,
                                    scores + page * kPageTokens);
     }
   }
@@ -194,37 +189,25 @@ void attend_chunk(const AttendArgs& args, const PageBlock& block, int first, int
     correction[r] = soften<V, Format>(block, layout, args.tanh_factor, low, high, scores + r * kBlockTokens,
                                       args.max + row + r, args.sum + row + r);
   }
-  const typename Format::Element* probabilities;
-  int stride;
-  if constexpr (Format::kStep == 1) {
-    auto* packed = reinterpret_cast<typename Format::Element*>(scores + R * kBlockTokens);
-    stride = kBlockTokens / 2;
-    for (int r = 0; r < R; ++r)
-      V::pack(scores + r * kBlockTokens, packed + r * stride, block.pages * kPageTokens);
-    probabilities = packed;
-  } else {
-    stride = kBlockTokens;
-    probabilities = scores;
-  }
   float* out = args.out + row * layout.value_padded;
   constexpr int kMany = R <= 4 ? V::kValueVectors : V::kValueVectors / 2;
   constexpr int kFew = 16 / V::kLanes < kMany ? 16 / V::kLanes : kMany;
   int dim = 0;
   for (; dim + kMany * V::kLanes <= layout.value_padded; dim += kMany * V::kLanes) {
-    add_values<V, Format, R, kMany>(block, layout, dim, probabilities, stride, correction, out);
+    add_values<V, Format, R, kMany>(block, layout, dim, scores, correction, out);
   }
   for (; dim < layout.value_padded; dim += kFew * V::kLanes) {
-    add_values<V, Format, R, kFew>(block, layout, dim, probabilities, stride, correction, out);
+    add_values<V, Format, R, kFew>(block, layout, dim, scores, correction, out);
   }
 }
 
 template <class V, class Format, int R>
 void attend_chunk_of(int rows, const AttendArgs& args, const PageBlock& block, int first, int row,
-                     const typename Format::Element* query, int query_stride, float* scores) {
+                     float* scores) {
   if (rows == R) {
-    attend_chunk<V, Format, R>(args, block, first, row, query, query_stride, scores);
+    attend_chunk<V, Format, R>(args, block, first, row, scores);
   } else if constexpr (R > 1) {
-    attend_chunk_of<V, Format, R - 1>(rows, args, block, first, row, query, query_stride, scores);
+    attend_chunk_of<V, Format, R - 1>(rows, args, block, first, row, scores);
   }
 }
 
@@ -237,19 +220,7 @@ void attend_rows_as(const AttendArgs& args) {
   }
   __builtin_memset(args.out, 0, static_cast<std::size_t>(args.rows * layout.value_padded) * sizeof(float));
 
-  auto* scores = reinterpret_cast<float*>(args.workspace);  // [rows][kBlockTokens], then P packed
-  const typename Format::Element* query;
-  int query_stride;
-  if constexpr (Format::kStep == 1) {
-    auto* packed = reinterpret_cast<typename Format::Element*>(scores + 2 * V::kRows * kBlockTokens);
-    query_stride = layout.key_padded / 2;
-    V::pack(args.query, packed, args.rows * layout.key_padded);
-    query = packed;
-  } else {
-    query = args.query;
-    query_stride = layout.key_padded;
-  }
-
+  auto* scores = reinterpret_cast<float*>(args.workspace);  // [V::kRows][kBlockTokens]
   for (int first = args.begin; first < args.end; first += kBlockTokens) {
     for (int row = 0; row < args.rows; row += V::kRows) {
       const int rows = args.rows - row < V::kRows ? args.rows - row : V::kRows;
@@ -269,8 +240,7 @@ void attend_rows_as(const AttendArgs& args) {
         block.blocks[page] = kv_block(args.kv, first_page + page);
         block.ahead[page] = row == 0 && next * kPageTokens < args.end ? kv_block(args.kv, next) : nullptr;
       }
-      attend_chunk_of<V, Format, V::kRows>(rows, args, block, first_page * kPageTokens, row,
-                                           query + row * query_stride, query_stride, scores);
+      attend_chunk_of<V, Format, V::kRows>(rows, args, block, first_page * kPageTokens, row, scores);
     }
   }
 }

@@ -65,19 +65,20 @@ const RopeTable& RopeCache::get(ThreadPool& pool, std::span<const std::int32_t> 
   table.cos.resize(positions.size() * static_cast<std::size_t>(columns));
   table.sin.resize(table.cos.size());
   if (half == 0) return table;
-  pool.parallel_for(static_cast<std::int64_t>(positions.size()), 64, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      float* cos = &table.cos[static_cast<std::size_t>(row * columns)];
-      float* sin = &table.sin[static_cast<std::size_t>(row * columns)];
-      rotate_row(entry.positions[static_cast<std::size_t>(row)], entry.frequencies.data(), static_cast<int>(half),
-                 static_cast<double>(spec.magnitude), cos, sin);
-      for (std::size_t i = half; spec.interleaved && i-- > 0;) {  // spread from the back, in place
-        cos[2 * i] = cos[2 * i + 1] = cos[i];
-        sin[2 * i + 1] = sin[i];
-        sin[2 * i] = -sin[2 * i + 1];
-      }
-    }
-  });
+  pool.parallel_for(
+      static_cast<std::int64_t>(positions.size()), 64, [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          float* cos = &table.cos[static_cast<std::size_t>(row * columns)];
+          float* sin = &table.sin[static_cast<std::size_t>(row * columns)];
+          rotate_row(entry.positions[static_cast<std::size_t>(row)], entry.frequencies.data(),
+                     static_cast<int>(half), static_cast<double>(spec.magnitude), cos, sin);
+          for (std::size_t i = half; spec.interleaved && i-- > 0;) {  // spread from the back, in place
+            cos[2 * i] = cos[2 * i + 1] = cos[i];
+            sin[2 * i + 1] = sin[i];
+            sin[2 * i] = -sin[2 * i + 1];
+          }
+        }
+      });
   return entry.table;
 }
 

@@ -12,8 +12,9 @@
 
 namespace mlxs::cpu {
 
-// Laid out so that rotating is vertical arithmetic. Neighbours rotated with each other, pairs (2i, 2i+1): a column for each
-// dim, x[d]·cos[d] + x[d ^ 1]·sin[d], so sin's sign alternates. Pairs (i, i + dims/2): a column for each pair.
+// Laid out so that rotating is vertical arithmetic. Neighbours rotated with each other, pairs (2i, 2i+1): a
+// column for each dim, x[d]·cos[d] + x[d ^ 1]·sin[d], so sin's sign alternates. Pairs (i, i + dims/2): a
+// column for each pair.
 struct RopeTable {
   int half = 0;            // dims / 2; 0: no rotation
   int columns = 0;         // 2 · half if interleaved, else half

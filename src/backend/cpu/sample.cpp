@@ -16,7 +16,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLog2E = std::numbers::log2e_v<float>;
 constexpr int kChunk = 8 * kGroup;  // elements scanned as one; fixed, so that sums do not depend on threads
-constexpr int kSplitVocabulary = 1 << 15;  // below, one row is not worth waking the pool for
+constexpr int kSplitVocabulary =
+    1 << 17;  // below, a row takes some 10 µs: less than threads may cost that come late
 
 struct Candidate {
   float logit;

@@ -29,14 +29,13 @@ struct Path {
 // (2^-9 each).
 std::vector<Path> paths() {
   const AttentionKernels* none = nullptr;
-  std::vector<Path> all{{"portable", &attention_portable(), 4e-3}};
+  std::vector<Path> all{{"portable", &attention_portable(), 2e-3}};
 #if defined(__x86_64__)
   const IsaSupport cpu = detect_isa();
   const bool amx = choose_isa() == Isa::kAmx;  // asks the kernel for tiles
-  all.push_back({"avx2", cpu.best >= Isa::kAvx2 ? &attention_avx2() : none, 4e-3});
-  all.push_back({"avx512", cpu.best >= Isa::kAvx512 ? &attention_avx512() : none, 4e-3});
-  all.push_back({"avx512_bf16", cpu.avx512_bf16 ? &attention_avx512_bf16() : none, 4e-2});
-  all.push_back({"amx", amx ? &attention_amx() : none, 4e-2});
+  all.push_back({"avx2", cpu.best >= Isa::kAvx2 ? &attention_avx2() : none, 2e-3});
+  all.push_back({"avx512", cpu.best >= Isa::kAvx512 ? &attention_avx512() : none, 2e-3});
+  all.push_back({"amx", amx ? &attention_amx() : none, 2e-2});
 #endif
   return all;
 }

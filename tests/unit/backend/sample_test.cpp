@@ -282,7 +282,7 @@ TEST_P(Sampling, DrawsFollowTheExactProbabilities) {
       {"min_p", 1.0f, 0, 1.0f, 0.05f},
       {"all", 1.3f, 40, 0.8f, 0.02f},
   };
-  for (const int vocabulary : {9, 3000, 20000}) {
+  for (const int vocabulary : {9, 3000, 9500}) {  // one, several and more than a scanned chunk
     const std::vector<float> x = peaked(vocabulary, 21, vocabulary < 100 ? 1.0f : 3.5f);
     for (const Knobs& k : all) {
       SampleRow spec;
@@ -291,7 +291,7 @@ TEST_P(Sampling, DrawsFollowTheExactProbabilities) {
       spec.top_p = k.top_p;
       spec.min_p = k.min_p;
       spec.seed = 1234;
-      const int draws = vocabulary > 10000 ? kDraws / 4 : kDraws;
+      const int draws = vocabulary > 5000 ? kDraws / 4 : kDraws;
       const double z = chi_square_z(histogram(x, spec, draws), reference_probabilities(x, spec), draws);
       EXPECT_LT(z, 3.3) << k.what << ", vocabulary " << vocabulary;
     }
@@ -360,7 +360,7 @@ TEST_P(Sampling, ModifiedLogitsAreExact) {
 TEST_P(Sampling, CandidateSetsAreExact) {
   std::mt19937 random(15);
   for (int round = 0; round < 60; ++round) {
-    const int vocabulary = 20 + static_cast<int>(random() % 30000);
+    const int vocabulary = 20 + static_cast<int>(random() % (round % 10 == 0 ? 20000 : 2500));
     std::vector<float> x(static_cast<std::size_t>(vocabulary), -20.0f);
     // Steps of equal logits make ties at the boundary; equal weights make every member likely.
     const int members = 1 + static_cast<int>(random() % 12);
@@ -391,7 +391,7 @@ TEST_P(Sampling, CandidateSetsAreExact) {
       }
     }
     if (rarest < 0.005) continue;
-    for (const auto& [token, count] : histogram(x, spec, 2560)) seen.insert(token);
+    for (const auto& [token, count] : histogram(x, spec, 1920)) seen.insert(token);
     EXPECT_EQ(seen, expected) << "round " << round;
   }
 }
