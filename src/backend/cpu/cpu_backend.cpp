@@ -136,7 +136,10 @@ Tensor CpuBackend::gather_sampled(Tensor x) {
 
 Tensor CpuBackend::logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) {
   const Tensor y = allocate(x.rows, head.rows());
-  cpu::linear(pool_, path_, arena_, cpu_weight(head), input_of(x, norm),
+  // Always the 15-bit dots, never bf16 tiles: rounding the head flips close winners (top-1 agreement with the
+  // fp32 oracle 98.6 % with tiles here, 99.1 % without).
+  const LinearPath precise{path_.dots, nullptr};
+  cpu::linear(pool_, precise, arena_, cpu_weight(head), input_of(x, norm),
               {.y = static_cast<float*>(y.handle),
                .stride = static_cast<std::size_t>(y.columns),
                .soft_cap = soft_cap});
