@@ -1,9 +1,10 @@
 #include "backend/weight_cache_format.h"
 
-#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <type_traits>
 #include <utility>
 
 #ifdef __APPLE__
@@ -16,7 +17,22 @@ namespace {
 // Read as a number, so that a file of a host with the other byte order does not match.
 constexpr std::uint64_t kMagic = 0x4b4341505358'4c4dull;  // "MLXSPACK" in little-endian order
 constexpr std::uint32_t kVersion = 1;
-constexpr std::size_t kBootIdBytes = 40;
+
+struct HeaderBytes {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t reserved;
+  std::uint64_t file_bytes, index_offset, index_bytes, index_checksum;
+  char boot_id[40];
+  char padding[32];
+  std::uint64_t checksum;  // of everything before
+};
+static_assert(sizeof(HeaderBytes) == kCacheHeaderBytes &&
+              std::has_unique_object_representations_v<HeaderBytes>);
+
+std::uint64_t checksum_of(const HeaderBytes& header) {
+  return cache_checksum(std::as_bytes(std::span(&header, 1)).first(offsetof(HeaderBytes, checksum)));
+}
 
 class Writer {
  public:
@@ -30,8 +46,6 @@ class Writer {
     number(static_cast<std::uint32_t>(text.size()));
     for (const char c : text) out_.push_back(static_cast<std::byte>(c));
   }
-  void pad_to(std::size_t size) { out_.resize(size); }
-  const std::vector<std::byte>& bytes() const { return out_; }
   std::vector<std::byte> take() { return std::move(out_); }
 
  private:
@@ -107,40 +121,31 @@ std::vector<std::byte> encode_index(const CacheIndex& index) {
 }
 
 std::vector<std::byte> encode_header(const CacheHeader& header) {
-  Writer out;
-  out.number(kMagic);
-  out.number(kVersion);
-  out.number(header.file_bytes);
-  out.number(header.index_offset);
-  out.number(header.index_bytes);
-  out.number(header.index_checksum);
-  std::array<char, kBootIdBytes> boot{};
-  std::ranges::copy_n(header.boot_id.begin(),
-                      static_cast<std::ptrdiff_t>(std::min(header.boot_id.size(), kBootIdBytes)),
-                      boot.begin());
-  for (const char c : boot) out.number(c);
-  out.pad_to(kCacheHeaderBytes - sizeof(std::uint64_t));
-  out.number(cache_checksum(out.bytes()));
-  return out.take();
+  HeaderBytes out{};
+  out.magic = kMagic;
+  out.version = kVersion;
+  out.file_bytes = header.file_bytes;
+  out.index_offset = header.index_offset;
+  out.index_bytes = header.index_bytes;
+  out.index_checksum = header.index_checksum;
+  header.boot_id.copy(out.boot_id, sizeof(out.boot_id));
+  out.checksum = checksum_of(out);
+  const auto bytes = std::as_bytes(std::span(&out, 1));
+  return {bytes.begin(), bytes.end()};
 }
 
 std::string decode_header(std::span<const std::byte> file, CacheHeader& header) {
   if (file.size() < kCacheHeaderBytes) return "it is truncated";
-  const auto bytes = file.first(kCacheHeaderBytes);
-  Reader in(bytes);
-  if (in.number<std::uint64_t>() != kMagic) return "it is not a file of packed weights";
-  Reader tail(bytes.last(sizeof(std::uint64_t)));
-  const auto body = bytes.first(kCacheHeaderBytes - sizeof(std::uint64_t));
-  if (tail.number<std::uint64_t>() != cache_checksum(body)) return "its header is damaged";
-  if (in.number<std::uint32_t>() != kVersion) return "it has another format version";
-  header.file_bytes = in.number<std::uint64_t>();
-  header.index_offset = in.number<std::uint64_t>();
-  header.index_bytes = in.number<std::uint64_t>();
-  header.index_checksum = in.number<std::uint64_t>();
-  header.boot_id.clear();
-  for (std::size_t i = 0; i < kBootIdBytes; ++i) {
-    if (const char c = in.number<char>(); c != 0) header.boot_id += c;
-  }
+  HeaderBytes in;
+  std::memcpy(&in, file.data(), sizeof(in));
+  if (in.magic != kMagic) return "it is not a file of packed weights";
+  if (in.checksum != checksum_of(in)) return "its header is damaged";
+  if (in.version != kVersion) return "it has another format version";
+  header.file_bytes = in.file_bytes;
+  header.index_offset = in.index_offset;
+  header.index_bytes = in.index_bytes;
+  header.index_checksum = in.index_checksum;
+  header.boot_id.assign(in.boot_id, ::strnlen(in.boot_id, sizeof(in.boot_id)));
   if (header.file_bytes != file.size()) return "it is truncated";
   if (header.index_offset < kCacheHeaderBytes || header.index_offset > file.size() ||
       header.index_bytes != file.size() - header.index_offset) {
