@@ -236,7 +236,7 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
 
 void multiply(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
               const LinearInput& in, const Epilogue& epilogue, bool gated) {
-  if (path.tiles != nullptr && in.rows >= kTileThreshold && has_tiles(*path.tiles, weight)) {
+  if (path.tiles != nullptr && in.rows >= path.tile_rows && has_tiles(*path.tiles, weight)) {
     multiply_tiles(pool, path, arena, weight, in, epilogue, gated);
   } else {
     multiply_dots(pool, *path.dots, arena, weight, in, epilogue, gated);

@@ -17,6 +17,7 @@ inline constexpr int kTileThreshold = 7;
 struct LinearPath {
   const LinearKernels* dots = nullptr;
   const TileKernels* tiles = nullptr;  // null: no AMX
+  int tile_rows = kTileThreshold;      // tiles from this many rows on
 };
 LinearPath linear_path(Isa isa);
 
