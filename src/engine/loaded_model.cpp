@@ -171,7 +171,9 @@ void LoadedModel::refuse(const Refusal& refusal) {
   switch (refusal.cause) {
     case RefusalCause::kQueueFull:
       fail(request, ErrorCode::kOverloaded,
-           fmt::format("the queue of '{}' is full; try again later", info_.id), now);
+           fmt::format("the queue of '{}' is full; try again in {:.0f} s", info_.id,
+                       std::max(1.0, refusal.retry_after_s)),
+           now);
       break;
     case RefusalCause::kTooLong:
       fail(request, ErrorCode::kContextOverflow,
@@ -216,11 +218,12 @@ bool LoadedModel::step() {
   for (std::size_t i = 0; i < plan.spans.size(); ++i) {
     const PlannedSpan& span = plan.spans[i];
     Request& request = *requests_.at(span.request);
-    if (request.first_step == TimePoint{}) {
-      request.first_step = planned;
+    if (request.first_step == TimePoint{}) request.first_step = planned;
+    if (span.start < request.prompt_tokens) {
+      prefill_tokens += span.count;
+      // Later chunks may still find pages that another request computed in the meantime.
       request.cached_prompt_tokens = scheduler_->cached_prefix(span.request);
     }
-    if (span.start < request.prompt_tokens) prefill_tokens += span.count;
     SpanResult outcome{.request = span.request};
     if (!failure.empty()) {
       fail(request, ErrorCode::kInternal, "the step failed: " + failure, ran);
