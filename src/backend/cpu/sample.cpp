@@ -183,12 +183,11 @@ class Scanner {
   Workspace& work_;
 };
 
-// Keeps the smallest set of best candidates whose weights reach `target` (at least one): quickselect by
-// weight.
-void keep_nucleus(std::vector<Candidate>& candidates, double target) {
-  auto low = candidates.begin();
-  auto high = candidates.end();
-  double before = 0.0;  // weight of [begin, low), all of which stay
+// The smallest set of best ones of [low, high) whose weights, with `before`, reach `target` (at least one):
+// its end, in order from `low`. Quickselect by weight.
+std::vector<Candidate>::iterator nucleus_end(std::vector<Candidate>::iterator low,
+                                             std::vector<Candidate>::iterator high, double before,
+                                             double target) {
   while (high - low > 32) {
     const auto middle = low + (high - low) / 2;
     std::nth_element(low, middle, high, better);
@@ -207,7 +206,33 @@ void keep_nucleus(std::vector<Candidate>& candidates, double target) {
     ++low;
     if (before >= target) break;
   }
-  candidates.erase(low, candidates.end());
+  return low;
+}
+
+// Keeps the smallest set of best candidates whose weights reach `target`. Weights are summed by bands of
+// logits first, so that only the band in which the target falls has to be ordered.
+void keep_nucleus(std::vector<Candidate>& candidates, float best, double target) {
+  constexpr int kBands = 256;
+  float worst = best;
+  for (const Candidate& c : candidates) worst = std::min(worst, c.logit);
+  const float bands_per_logit = static_cast<float>(kBands - 1) / (best - worst);
+  if (candidates.size() < 128 || !(bands_per_logit > 0.0f) || !std::isfinite(bands_per_logit)) {
+    candidates.erase(nucleus_end(candidates.begin(), candidates.end(), 0.0, target), candidates.end());
+    return;
+  }
+  const auto band_of = [&](const Candidate& c) {
+    return static_cast<int>((best - c.logit) * bands_per_logit);
+  };
+  double mass[kBands + 1] = {};
+  for (const Candidate& c : candidates) mass[band_of(c)] += static_cast<double>(c.weight);
+  int last = 0;
+  double before = 0.0;
+  while (last < kBands && before + mass[last] < target) before += mass[last++];
+  const auto inner = std::stable_partition(candidates.begin(), candidates.end(),
+                                           [&](const Candidate& c) { return band_of(c) < last; });
+  const auto edge =
+      std::stable_partition(inner, candidates.end(), [&](const Candidate& c) { return band_of(c) == last; });
+  candidates.erase(nucleus_end(inner, edge, before, target), candidates.end());
 }
 
 TokenId draw_candidate(const std::vector<Candidate>& candidates, double uniform) {
@@ -294,7 +319,7 @@ TokenId draw(const SampleRow& spec, Scanner& scanner, const float* x, float best
     total = scanner.weigh(best, factor);
   }
   std::vector<Candidate>& candidates = work.candidates;
-  if (top_p) keep_nucleus(candidates, static_cast<double>(spec.top_p) * total);
+  if (top_p) keep_nucleus(candidates, best, static_cast<double>(spec.top_p) * total);
   if (spec.min_p > 0.0f && (top_k || top_p)) {
     std::erase_if(candidates, [&](const Candidate& c) { return !((c.logit - best) * factor >= least); });
   }

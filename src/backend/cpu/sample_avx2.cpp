@@ -1,9 +1,10 @@
+#include "backend/cpu/attention_float8.h"
 #include "backend/cpu/sample_scan.h"
 
 namespace mlxs::cpu {
 
 const SampleKernels& sample_avx2() {
-  static constexpr SampleKernels kKernels = plain_kernels("avx2");
+  static constexpr SampleKernels kKernels = Scans<Float8>::kernels("avx2");
   return kKernels;
 }
 

@@ -1,9 +1,10 @@
+#include "backend/cpu/attention_float4.h"
 #include "backend/cpu/sample_scan.h"
 
 namespace mlxs::cpu {
 
 const SampleKernels& sample_portable() {
-  static constexpr SampleKernels kKernels = plain_kernels("portable");
+  static constexpr SampleKernels kKernels = Scans<Float4>::kernels("portable");
   return kKernels;
 }
 

@@ -1,5 +1,5 @@
-// The scans in plain loops over 16 lanes that compilers vectorize; included by the portable and the AVX2
-// file. In an unnamed namespace: code compiled for one ISA must not be merged with another's.
+// The scans of sampling for a vector type V without masks of its own (Float4, Float8); ends are padded with
+// -inf. In an unnamed namespace: code compiled for one ISA must not be merged with another's.
 #pragma once
 
 #include "backend/cpu/sample_kernels.h"
@@ -7,127 +7,124 @@
 namespace mlxs::cpu {
 namespace {
 
-constexpr float kInfinity = __builtin_inff();
+template <class V>
+struct Scans {
+  using F = typename V::F;
+  static constexpr int kVectors = kLaneMaxima / V::kLanes;  // of sixteen elements
+  static constexpr float kInfinity = __builtin_inff();
 
-// 2^x: integer part into the exponent, polynomial of the rest (9e-8); 0 below 2^-126.
-inline float exp2_lane(float x) {
-  const float clamped = x > -126.0f ? x : -126.0f;
-  const float shifted = clamped + 12582912.0f;
-  const float f = clamped - (shifted - 12582912.0f);
-  float p = 0.001326472731307149f;
-  p = p * f + 0.009671512991189957f;
-  p = p * f + 0.05550733581185341f;
-  p = p * f + 0.24022242426872253f;
-  p = p * f + 0.6931470036506653f;
-  p = p * f + 1.0f;
-  std::int32_t exponent, bits;
-  __builtin_memcpy(&exponent, &shifted, 4);
-  __builtin_memcpy(&bits, &p, 4);
-  bits += static_cast<std::int32_t>(static_cast<std::uint32_t>(exponent) << 23);
-  float power;
-  __builtin_memcpy(&power, &bits, 4);
-  return x >= -126.0f ? power : 0.0f;
-}
+  // Calls body(first element of sixteen) over the range, the last sixteen filled up with -inf.
+  template <class Body>
+  static void each_sixteen(const float* x, int begin, int end, Body body) {
+    int i = begin;
+    for (; i + 16 <= end; i += 16) body(x + i);
+    if (i == end) return;
+    float padded[16];
+    for (int l = 0; l < 16; ++l) padded[l] = i + l < end ? x[i + l] : -kInfinity;
+    body(padded);
+  }
 
-bool scan_plain(const float* x, int count, float* maxima) {
-  int unordered = 0;
-  for (int group = 0; group < count; group += kGroup, maxima += kLaneMaxima) {
-    const int end = group + kGroup < count ? group + kGroup : count;
-    float best[kLaneMaxima];
-    int nan[kLaneMaxima] = {};
-    for (int l = 0; l < kLaneMaxima; ++l) best[l] = -kInfinity;
-    int i = group;
-    for (; i + kLaneMaxima <= end; i += kLaneMaxima) {
-      for (int l = 0; l < kLaneMaxima; ++l) {
-        const float v = x[i + l];
-        best[l] = v > best[l] ? v : best[l];
-        nan[l] |= v != v;
+  static bool scan(const float* x, int count, float* maxima) {
+    F unordered = V::zero();
+    for (int group = 0; group < count; group += kGroup, maxima += kLaneMaxima) {
+      F best[kVectors];
+      for (int v = 0; v < kVectors; ++v) best[v] = V::set1(-kInfinity);
+      each_sixteen(x, group, group + kGroup < count ? group + kGroup : count, [&](const float* at) {
+        for (int v = 0; v < kVectors; ++v) {
+          const F value = V::load(at + v * V::kLanes);
+          best[v] = V::max(value, best[v]);  // a NaN value keeps best
+          unordered = V::either(unordered, V::unordered(value));
+        }
+      });
+      for (int v = 0; v < kVectors; ++v) V::store(maxima + v * V::kLanes, best[v]);
+    }
+    return V::any(unordered);
+  }
+
+  static int find(const float* x, int count, float value) {
+    for (int i = 0; i < count; ++i) {
+      if (x[i] == value) return i;
+    }
+    return count;
+  }
+
+  template <bool kWithTiers>
+  static void sum_groups(const float* x, int count, F shift, F factor, TierSums& sums) {
+    // f32 lanes over a group at most, f64 above.
+    for (int group = 0; group < count; group += kGroup) {
+      F total = V::zero(), above[kTiers] = {total, total, total, total};
+      each_sixteen(x, group, group + kGroup < count ? group + kGroup : count, [&](const float* at) {
+        for (int v = 0; v < kVectors; ++v) {
+          const F score = V::mul(V::sub(V::load(at + v * V::kLanes), shift), factor);
+          const F weight = V::exp2(score);
+          total = V::add(total, weight);
+          if constexpr (kWithTiers) {
+            for (int t = 0; t < kTiers; ++t) {
+              above[t] = V::add(above[t], V::both(V::at_least(score, V::set1(kTierScores[t])), weight));
+            }
+          }
+        }
+      });
+      sums.total += static_cast<double>(V::reduce_add(total));
+      if constexpr (kWithTiers) {
+        for (int t = 0; t < kTiers; ++t) sums.above[t] += static_cast<double>(V::reduce_add(above[t]));
       }
     }
-    for (int l = 0; i < end; ++i, ++l) {
-      best[l] = x[i] > best[l] ? x[i] : best[l];
-      nan[l] |= x[i] != x[i];
-    }
-    for (int l = 0; l < kLaneMaxima; ++l) {
-      maxima[l] = best[l];
-      unordered |= nan[l];
+  }
+  static void sum(const float* x, int count, float shift, float factor, bool tiers, TierSums& sums) {
+    if (tiers) {
+      sum_groups<true>(x, count, V::set1(shift), V::set1(factor), sums);
+    } else {
+      sum_groups<false>(x, count, V::set1(shift), V::set1(factor), sums);
     }
   }
-  return unordered != 0;
-}
 
-int find_plain(const float* x, int count, float value) {
-  for (int i = 0; i < count; ++i) {
-    if (x[i] == value) return i;
+  static void weigh(const float* x, int count, float shift, float factor, float* weights) {
+    const F shifts = V::set1(shift), factors = V::set1(factor);
+    const auto weight = [&](const float* at) {
+      return V::exp2(V::mul(V::sub(V::load(at), shifts), factors));
+    };
+    int i = 0;
+    for (; i + V::kLanes <= count; i += V::kLanes) V::store(weights + i, weight(x + i));
+    if (i == count) return;
+    float padded[V::kLanes];
+    for (int l = 0; l < V::kLanes; ++l) padded[l] = i + l < count ? x[i + l] : -kInfinity;
+    V::store(padded, weight(padded));
+    for (int l = 0; i + l < count; ++l) weights[i + l] = padded[l];
   }
-  return count;
-}
 
-void sum_plain(const float* x, int count, float shift, float factor, bool tiers, TierSums& sums) {
-  // f32 lanes over a group at most, f64 above.
-  for (int group = 0; group < count; group += kGroup) {
-    const int end = group + kGroup < count ? group + kGroup : count;
-    float total[16] = {}, above[kTiers][16] = {};
-    int i = group;
-    for (; i + 16 <= end; i += 16) {
-      float score[16], weight[16];
-      for (int l = 0; l < 16; ++l) score[l] = (x[i + l] - shift) * factor;
-      for (int l = 0; l < 16; ++l) weight[l] = exp2_lane(score[l]);
-      for (int l = 0; l < 16; ++l) total[l] += weight[l];
-      if (!tiers) continue;
-      for (int t = 0; t < kTiers; ++t) {
-        for (int l = 0; l < 16; ++l) above[t][l] += score[l] >= kTierScores[t] ? weight[l] : 0.0f;
+  static int gather(const float* x, int count, float shift, float factor, float least, int first_id,
+                    std::int32_t* ids, float* values) {
+    const F shifts = V::set1(shift), factors = V::set1(factor), limit = V::set1(least);
+    int found = 0;
+    for (int i = 0; i < count; i += V::kLanes) {
+      const int end = i + V::kLanes < count ? i + V::kLanes : count;
+      if (end - i == V::kLanes &&
+          !V::any(V::at_least(V::mul(V::sub(V::load(x + i), shifts), factors), limit))) {
+        continue;
+      }
+      for (int j = i; j < end; ++j) {
+        if ((x[j] - shift) * factor >= least) {
+          ids[found] = first_id + j;
+          values[found++] = x[j];
+        }
       }
     }
-    for (int l = 0; i < end; ++i, ++l) {
-      const float score = (x[i] - shift) * factor;
-      const float weight = exp2_lane(score);
-      total[l] += weight;
-      for (int t = 0; t < kTiers; ++t) above[t][l] += score >= kTierScores[t] ? weight : 0.0f;
-    }
-    for (int l = 0; l < 16; ++l) {
-      sums.total += static_cast<double>(total[l]);
-      for (int t = 0; t < kTiers; ++t) sums.above[t] += static_cast<double>(above[t][l]);
+    return found;
+  }
+
+  static void mask(const float* x, int count, const std::uint32_t* allowed, float* out) {
+    for (int i = 0; i < count; i += 32) {
+      const std::uint32_t word = allowed[i / 32];
+      const int end = count - i < 32 ? count - i : 32;
+      for (int l = 0; l < end; ++l) out[i + l] = ((word >> l) & 1u) != 0 ? x[i + l] : -kInfinity;
     }
   }
-}
 
-void weigh_plain(const float* x, int count, float shift, float factor, float* weights) {
-  for (int i = 0; i < count; ++i) weights[i] = exp2_lane((x[i] - shift) * factor);
-}
-
-int gather_plain(const float* x, int count, float shift, float factor, float least, int first_id,
-                 std::int32_t* ids, float* values) {
-  int found = 0;
-  const auto take = [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      if ((x[i] - shift) * factor >= least) {
-        ids[found] = first_id + i;
-        values[found++] = x[i];
-      }
-    }
-  };
-  int i = 0;
-  for (; i + 16 <= count; i += 16) {
-    int any = 0;
-    for (int l = 0; l < 16; ++l) any |= (x[i + l] - shift) * factor >= least;
-    if (any != 0) take(i, i + 16);
+  static constexpr SampleKernels kernels(const char* name) {
+    return {name, scan, find, sum, weigh, gather, mask};
   }
-  take(i, count);
-  return found;
-}
-
-void mask_plain(const float* x, int count, const std::uint32_t* allowed, float* out) {
-  for (int i = 0; i < count; i += 32) {
-    const std::uint32_t word = allowed[i / 32];
-    const int end = count - i < 32 ? count - i : 32;
-    for (int l = 0; l < end; ++l) out[i + l] = ((word >> l) & 1u) != 0 ? x[i + l] : -kInfinity;
-  }
-}
-
-constexpr SampleKernels plain_kernels(const char* name) {
-  return {name, scan_plain, find_plain, sum_plain, weigh_plain, gather_plain, mask_plain};
-}
+};
 
 }  // namespace
 }  // namespace mlxs::cpu

@@ -268,7 +268,7 @@ struct Knobs {
 };
 
 TEST_P(Sampling, DrawsFollowTheExactProbabilities) {
-  constexpr int kDraws = 6400;
+  constexpr int kDraws = 3200;
   const Knobs all[] = {
       {"plain"},
       {"cold", 0.5f},
@@ -291,7 +291,7 @@ TEST_P(Sampling, DrawsFollowTheExactProbabilities) {
       spec.top_p = k.top_p;
       spec.min_p = k.min_p;
       spec.seed = 1234;
-      const int draws = vocabulary > 5000 ? kDraws / 4 : kDraws;
+      const int draws = vocabulary > 5000 ? kDraws / 2 : kDraws;
       const double z = chi_square_z(histogram(x, spec, draws), reference_probabilities(x, spec), draws);
       EXPECT_LT(z, 3.3) << k.what << ", vocabulary " << vocabulary;
     }
