@@ -105,6 +105,8 @@ LineEditor::Result LineEditor::read(const std::string& prompt, std::string& line
 
   terminal_->prompt = prompt;
   int length = 0;
+  el_set(terminal_->editor, EL_PREP_TERM,
+         1);  // before the prompt shows: a key pressed at once must not be lost
   const char* text = el_gets(terminal_->editor, &length);
   if (take_interrupt()) {
     std::fputs("^C\n", stdout);
