@@ -10,7 +10,7 @@ target_compile_features(mlxs_base PUBLIC cxx_std_20)
 install(TARGETS mlxs_base mlxs_backend mlxs_formats mlxs_text mlxs_models mlxs_kv mlxs_sched mlxs_engine
                 mlxs_spdlog mlxs_rust
         EXPORT mlx-serving-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES ${MLXS_RUST_LIB} DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES ${MLXS_RUST_LIB} DESTINATION ${CMAKE_INSTALL_LIBDIR} RENAME libmlxs_rust.a)  # libmlxs_text.a is the C++ half
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mlx-serving)
 install(EXPORT mlx-serving-targets NAMESPACE mlx-serving:: DESTINATION ${package_dir})

@@ -39,6 +39,6 @@ add_library(mlxs_rust INTERFACE)
 add_dependencies(mlxs_rust mlxs_rust_build)
 target_include_directories(mlxs_rust INTERFACE $<BUILD_INTERFACE:${MLXS_RUST_DIR}/mlxs-text/include>)
 target_link_libraries(mlxs_rust INTERFACE
-  $<BUILD_INTERFACE:${MLXS_RUST_LIB}> $<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}/libmlxs_text.a>
+  $<BUILD_INTERFACE:${MLXS_RUST_LIB}> $<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}/libmlxs_rust.a>
   ${CMAKE_DL_LIBS} m Threads::Threads)
 add_library(mlxs::rust ALIAS mlxs_rust)
