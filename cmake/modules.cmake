@@ -36,11 +36,6 @@ function(mlxs_module name)
     list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|amx)\\.cpp$")
   endif()
   list(TRANSFORM ARG_DEPENDS PREPEND mlxs_)
-  if(NOT sources)  # a folder whose first file has not landed yet
-    add_library(mlxs_${name} INTERFACE)
-    target_link_libraries(mlxs_${name} INTERFACE ${ARG_DEPENDS} ${ARG_LIBS})
-    return()
-  endif()
   add_library(mlxs_${name} STATIC ${sources})
   mlxs_isa_flags(${sources})
   target_include_directories(mlxs_${name} PUBLIC

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from program import MODEL, needs_model, needs_program, run
 
-COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "rm", "ps", "doctor", "version"]
+COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "rm", "ps", "bench", "doctor", "version"]
 
 
 @pytest.fixture(scope="session")
