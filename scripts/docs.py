@@ -16,15 +16,23 @@ def help_text(program: str, *command: str) -> str:
     return "\n".join(line.rstrip() for line in shown.splitlines()).strip()
 
 
-def commands(overview: str) -> list[str]:
-    _, _, listed = overview.partition("Subcommands:")
-    return re.findall(r"^  (\w+) ", listed, re.MULTILINE)
+def subcommands(text: str) -> list[str]:
+    _, _, listed = text.partition("Subcommands:")
+    return re.findall(r"^  (\w+) ", listed.partition("\n\n")[0], re.MULTILINE)
 
 
 def write_cli(program: str) -> None:
-    overview = help_text(program)
-    parts = ["# Commands\n\nWritten by `make docs` from the program's own `--help`.\n", f"```\n{overview}\n```\n"]
-    parts += [f"## {name}\n\n```\n{help_text(program, name)}\n```\n" for name in commands(overview)]
+    parts = ["# Commands\n\nWritten by `make docs` from the program's own `--help`.\n"]
+
+    def describe(*command: str) -> None:
+        text = help_text(program, *command)
+        if command:
+            parts.append(f"## {' '.join(command)}\n")
+        parts.append(f"```\n{text}\n```\n")
+        for name in subcommands(text):
+            describe(*command, name)
+
+    describe()
     (ROOT / "docs" / "cli.md").write_text("\n".join(parts))
 
 

@@ -80,7 +80,9 @@ void add_bench(CLI::App& app, Action& action) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* bench = app.add_subcommand("bench", "Measure this build on this machine");
   bench->require_subcommand(1);
-  bench->footer("Beside llama.cpp, as ratios: make bench");
+  bench->footer(
+      "Beside llama.cpp, as ratios: make bench\n\n"
+      "Examples:\n  mlx-serving bench throughput --streams 16\n  mlx-serving bench limits");
 
   CLI::App* run = bench->add_subcommand("throughput", "Tokens a second of one case, through the engine");
   run->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
@@ -107,6 +109,7 @@ void add_bench(CLI::App& app, Action& action) {
       bench->add_subcommand("limits", "What the machine can do at most: bandwidth and arithmetic");
   machine->add_option("--threads", flags->engine.threads, "Threads")->check(CLI::Range(1, 256));
   machine->add_flag("--json", flags->json, "One JSON object");
+  machine->footer("Examples:\n  mlx-serving bench limits --json");
   machine->callback([flags, &action] { action = [flags] { return limits(*flags); }; });
 }
 
