@@ -16,17 +16,8 @@ foreach(folder IN LISTS unit_folders)
   gtest_discover_tests(test_${name} TEST_PREFIX "unit.${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS unit TIMEOUT 300)
 endforeach()
 
-# tests/support/NAME.cpp: a helper program for the Python tests, at $MLXS_BUILD_DIR/support/NAME.
-file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
-foreach(source IN LISTS support_sources)
-  get_filename_component(name ${source} NAME_WE)
-  add_executable(support_${name} ${source})
-  set_target_properties(support_${name} PROPERTIES OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/support)
-  target_link_libraries(support_${name} PRIVATE mlxs_serve)
-  mlxs_strict(support_${name})
-endforeach()
-
-file(GLOB own_lists CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/parity/*/CMakeLists.txt ${PROJECT_SOURCE_DIR}/tests/support/CMakeLists.txt)
+# Programs that the parity tests drive; each folder says what it needs.
+file(GLOB own_lists CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/parity/*/CMakeLists.txt)
 foreach(list IN LISTS own_lists)
   get_filename_component(folder ${list} DIRECTORY)
   add_subdirectory(${folder})

@@ -1,5 +1,6 @@
 """`serve` as a process: its ready line, its end by signals, the ports and hosts it refuses, the registry."""
 
+import fcntl
 import shutil
 import signal
 import socket
@@ -8,7 +9,7 @@ import time
 
 import pytest
 import requests
-from program import MODEL, ServeProcess, needs_model, run
+from program import BIN, MODEL, ServeProcess, environment, needs_model, run
 
 pytestmark = needs_model
 
@@ -108,6 +109,22 @@ def test_a_second_signal_ends_at_once(serve):
     with pytest.raises(requests.RequestException):
         for _ in answer.lines:
             pass
+
+
+def test_before_it_is_ready_the_first_signal_ends_it(tmp_path):
+    """Nothing to drain yet. It is kept from getting ready by the lock of another pull of the same model."""
+    lock = tmp_path / "locks" / "smollm2.lock"
+    lock.parent.mkdir()
+    with open(lock, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        command = [BIN, "serve", "smollm2", "--port", "0"]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment(tmp_path), stdout=pipe, stderr=pipe, text=True)
+        while "wait" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(60) == 1
+        assert process.communicate()[0] == ""
 
 
 def test_a_port_in_use_is_named(cache):
