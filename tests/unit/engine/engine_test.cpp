@@ -328,17 +328,18 @@ TEST_F(EngineTest, AFullQueueRefusesWithOverloaded) {
 }
 
 TEST_F(EngineTest, SmallKvCachePreemptsAndStillFinishesEverything) {
-  const GenerateResult alone = engine_->generate(greedy("preempt me please", 120));
-  // 2 layers · 2 heads · 32 dims · 16 tokens · 2 bytes = 4 KiB a page: 24 pages for 6 requests of 9 pages.
-  start({.kv_cache_bytes = 24 * 4096, .prefix_cache = false});
-  std::vector<std::unique_ptr<Generator>> generators;
-  for (int i = 0; i < 6; ++i)
-    generators.push_back(engine_->create_generator(greedy("preempt me please", 120)));
-  for (const auto& generator : generators) {
-    int tokens = 0;
-    while (const auto chunk = generator->next()) tokens += chunk->token_id >= 0 ? 1 : 0;
-    EXPECT_EQ(tokens, 120);
+  // 2 layers · 2 heads · 32 dims · 16 tokens · 2 bytes = 4 KiB a page: 60 pages for 6 requests of 27 pages
+  // each.
+  start({.kv_cache_bytes = 60 * 4096, .prefix_cache = false});
+  std::vector<std::thread>
+      clients;  // all read at once: a full channel would pause its request and need no pages
+  std::vector<std::size_t> tokens(6);
+  for (std::size_t i = 0; i < 6; ++i) {
+    clients.emplace_back(
+        [&, i] { tokens[i] = engine_->generate(greedy("preempt me please", 400)).tokens.size(); });
   }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(tokens, std::vector<std::size_t>(6, 400));
   EXPECT_GT(engine_->scheduler_stats().at(0).preemptions, 0u);
   expect_all_free();
 }
