@@ -73,7 +73,7 @@ impl Tokenizer {
         let types = token_types(&spec)?;
         match spec.kind {
             Kind::ByteLevelBpe => {
-                let vocabulary = vocabulary(&spec, &types, Spelling::ByteLevel, spec.eos)?;
+                let vocabulary = vocabulary(&spec, &types, Spelling::ByteLevel, (spec.bos, spec.eos))?;
                 let pre_tokenizer = PreTokenizer::new(spec.pre)?;
                 let add_bos = pre_tokenizer.add_bos && spec.bos.is_some();
                 let added = AddedTokens::new(&vocabulary)?;
@@ -86,7 +86,7 @@ impl Tokenizer {
                 // Old files leave out what every SentencePiece model of their time had.
                 let known = |id: u32| (spec.tokens.len() > 2).then_some(id);
                 let (bos, eos) = (spec.bos.or(known(1)), spec.eos.or(known(2)));
-                let vocabulary = vocabulary(&spec, &types, Spelling::SentencePiece, eos)?;
+                let vocabulary = vocabulary(&spec, &types, Spelling::SentencePiece, (bos, eos))?;
                 let added = AddedTokens::new(&vocabulary)?;
                 let unknown = spec.unknown.or(known(0));
                 let pieces = SentencePiece::new(&vocabulary, spec.scores, &types, unknown)?;
@@ -185,7 +185,12 @@ impl Tokenizer {
     }
 }
 
-fn vocabulary(spec: &Spec, types: &[TokenType], spelling: Spelling, eos: Option<u32>) -> Result<Vocabulary> {
+fn vocabulary(
+    spec: &Spec,
+    types: &[TokenType],
+    spelling: Spelling,
+    (bos, eos): (Option<u32>, Option<u32>),
+) -> Result<Vocabulary> {
     let ids = [
         ("bos_token_id", spec.bos),
         ("eos_token_id", spec.eos),
@@ -197,6 +202,9 @@ fn vocabulary(spec: &Spec, types: &[TokenType], spelling: Spelling, eos: Option<
     }
     let mut vocabulary = Vocabulary::new(&spec.tokens, types, spelling)?;
     vocabulary.mark_known_ends();
+    if let Some(id) = bos {
+        vocabulary.mark_control(id); // old files type it as normal
+    }
     for id in [eos, spec.eot].into_iter().flatten() {
         vocabulary.mark_end(id);
     }

@@ -159,9 +159,14 @@ impl Vocabulary {
         self.ids.find(self.hasher.hash_one(text), |&id| self.texts.get(id as usize) == text).copied()
     }
 
-    /// Marks a token as the end of an answer and not to be shown.
+    /// Marks a control token, whatever type the file gives it.
+    pub fn mark_control(&mut self, id: u32) {
+        self.flags[id as usize] |= SPECIAL | ADDED;
+    }
+
+    /// Marks a control token that ends an answer.
     pub fn mark_end(&mut self, id: u32) {
-        self.flags[id as usize] |= END | SPECIAL;
+        self.flags[id as usize] |= END | SPECIAL | ADDED;
     }
 
     /// Marks the well-known end tokens that were added to the vocabulary as such.
