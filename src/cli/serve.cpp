@@ -49,7 +49,9 @@ std::string base_url(const std::string& host, int port) {
 void print_ready(const std::string& url, const std::string& model) {
   fmt::print(
       "ready: {0} on {1}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
-      "-d '{{\"model\":\"{0}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}],\"max_tokens\":64}}'\n",
+      "-d "
+      "'{{\"model\":\"{0}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}],\"max_tokens\":64}}'"
+      "\n",
       model, url);
   std::fflush(stdout);
 }
