@@ -38,6 +38,7 @@ impl ChatTemplate {
         environment.set_formatter(|out, _, value| out.write_str(&python::str_of(value)).map_err(Error::from));
         environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
+        environment.add_filter("replace", replace);
         environment.add_filter("string", |value: &Value| python::str_of(value));
         environment.add_function("raise_exception", raise_exception);
         environment.add_global("bos_token", bos_token);
@@ -53,10 +54,13 @@ impl ChatTemplate {
 
     /// `context`: a JSON object. `unix_seconds`: what strftime_now shows, in the local time zone.
     pub fn render(&self, context: &str, unix_seconds: i64) -> Result<String> {
-        let context: serde_json::Map<String, serde_json::Value> =
+        let mut context: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(context).map_err(|error| {
                 TextError::input(format!("the template context is not a JSON object: {error}"), "")
             })?;
+        if let Some(serde_json::Value::Array(messages)) = context.get_mut("messages") {
+            messages.iter_mut().for_each(alias_reasoning);
+        }
         // What transformers passes even where the caller gave nothing.
         let mut variables = vec![
             ("tools".to_owned(), Value::from(())),
@@ -78,6 +82,23 @@ impl ChatTemplate {
             }
         })
     }
+}
+
+/// Clients and templates have three names for a message's reasoning: whatever name it came under, "reasoning_content"
+/// holds it, and "thinking" unless the message has its own.
+fn alias_reasoning(message: &mut serde_json::Value) {
+    const NAMES: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let Some(fields) = message.as_object_mut() else { return };
+    let Some(reasoning) =
+        NAMES.iter().find_map(|name| fields.get(*name).filter(|text| !text.is_null())).cloned()
+    else {
+        return;
+    };
+    let mut aliased = serde_json::Map::new();
+    aliased.insert("thinking".to_owned(), reasoning.clone());
+    aliased.extend(std::mem::take(fields));
+    aliased.insert("reasoning_content".to_owned(), reasoning);
+    *fields = aliased;
 }
 
 fn from_json(json: serde_json::Value) -> Value {
@@ -169,6 +190,12 @@ fn to_json(value: &Value, args: Rest<Value>, options: Kwargs) -> std::result::Re
     };
     options.assert_all_used()?;
     python::json_of(value, &style)
+}
+
+/// Jinja's replace: of the first `count` places only, if given.
+fn replace(text: &Value, old: &Value, new: &Value, count: Option<usize>) -> String {
+    let [text, old, new] = [text, old, new].map(python::str_of);
+    text.replacen(&old, &new, count.unwrap_or(usize::MAX))
 }
 
 /// Python's methods: those of minijinja-contrib and the string methods that it leaves out.
