@@ -163,23 +163,17 @@ void append_int8(const KvLayout& layout, std::byte* block, int slot, const float
 }
 
 // V behind the sequence's last token is multiplied by probability 0, so it must be finite whatever the page
-// held before.
+// held before: bf16 becomes zero (appending an even token zeroed its odd neighbour), int8 always is finite
+// once its scale is.
 void clear_value_tail(const KvLayout& layout, std::byte* block, int used) {
-  auto* v = reinterpret_cast<std::uint32_t*>(block + layout.value_offset);
-  const int unit = layout.int8 ? 4 : 2;  // tokens of one 32-bit lane
-  const int bits = 32 / unit;
-  if (used % unit != 0) {
-    std::uint32_t* partial = v + used / unit * layout.value_padded;
-    const std::uint32_t keep = (1u << (used % unit * bits)) - 1u;
-    for (int d = 0; d < layout.value_padded; ++d) partial[d] &= keep;
-  }
-  for (int lane = (used + unit - 1) / unit; lane < kPageTokens / unit; ++lane) {
-    std::memset(v + lane * layout.value_padded, 0, static_cast<std::size_t>(layout.value_padded) * 4);
-  }
   if (layout.int8) {
     auto* scales = reinterpret_cast<float*>(block + layout.scale_offset);
     for (int slot = used; slot < kPageTokens; ++slot) scales[slot] = scales[kPageTokens + slot] = 0.0f;
+    return;
   }
+  const std::size_t pair_bytes = static_cast<std::size_t>(layout.value_padded) * 4;
+  const auto pairs = static_cast<std::size_t>((used + 1) / 2);
+  std::memset(block + layout.value_offset + pairs * pair_bytes, 0, (kPageTokens / 2 - pairs) * pair_bytes);
 }
 
 template <class V>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace mlxs::cpu {
 namespace {
@@ -70,7 +71,7 @@ class OutputPanels {
 
 // The rows as the dot kernels of a weight's formats want them; a stacked weight may need both forms.
 struct DotInputs {
-  const QuantizedBlock* quantized = nullptr;  // [rows][blocks]
+  QuantizedRows quantized;
   const float* floats = nullptr;
   std::size_t float_stride = 0;
 };
@@ -79,8 +80,8 @@ void dot_panel(const LinearKernels& kernels, const Segment& segment, const Panel
                const DotInputs& in, int row, int rows, float* sums) {
   const auto index = static_cast<std::size_t>(segment.packing);
   if (kernels.dot[index] != nullptr) {
-    const auto blocks = static_cast<std::size_t>(view.blocks);
-    kernels.dot[index](view, in.quantized + static_cast<std::size_t>(row) * blocks, blocks, rows, sums);
+    const QuantizedRows& all = in.quantized;
+    kernels.dot[index](view, {all.block(row, 0), &all.factor(row, 0), all.stride}, rows, sums);
   } else {
     kernels.dot_floats[index](view, in.floats + static_cast<std::size_t>(row) * in.float_stride,
                               in.float_stride, rows, sums);
@@ -89,7 +90,7 @@ void dot_panel(const LinearKernels& kernels, const Segment& segment, const Panel
 
 void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& arena, const CpuWeight& weight,
                    const LinearInput& in, const Epilogue& epilogue, bool gated) {
-  const auto blocks = static_cast<std::size_t>(blocks_of(weight.columns()));
+  const auto padded_columns = static_cast<std::size_t>(blocks_of(weight.columns())) * kBlock;
   const auto rows = static_cast<std::size_t>(in.rows);
   bool want_quantized = false, want_floats = false;
   for (const Segment& segment : weight.segments()) {
@@ -98,33 +99,45 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
     want_floats |= !quantized;
   }
   // y may overwrite x (a residual that is also the input), so then the product needs a copy.
-  const bool as_is =
-      in.norm.kind == RowNorm::Kind::kNone && weight.columns() % kBlock == 0 && epilogue.y != in.x;
-  const ScratchBlock quantized(arena, want_quantized ? rows * blocks * sizeof(QuantizedBlock) : 0);
-  const ScratchBlock floats(arena, want_floats && !as_is ? rows * blocks * kBlock * sizeof(float) : 0);
-  auto* quantized_rows = static_cast<QuantizedBlock*>(quantized.data());
-  auto* float_rows = static_cast<float*>(floats.data());
-  const DotInputs inputs{quantized_rows, as_is ? in.x : float_rows, as_is ? in.stride : blocks * kBlock};
+  const bool copy_floats = want_floats && (in.norm.kind != RowNorm::Kind::kNone ||
+                                           weight.columns() % kBlock != 0 || epilogue.y == in.x);
+
+  const std::size_t stride = static_cast<std::size_t>(blocks_of(weight.columns())) | 1;
+  const std::size_t blocks = want_quantized ? (rows + kPadRows) * stride : 0;
+  const ScratchBlock code_block(arena, blocks * 64);
+  const ScratchBlock factor_block(arena, blocks * sizeof(BlockFactors));
+  const ScratchBlock float_block(arena, copy_floats ? rows * padded_columns * sizeof(float) : 0);
+  auto* codes = static_cast<std::int8_t*>(code_block.data());
+  auto* factors = static_cast<BlockFactors*>(factor_block.data());
+  auto* floats = static_cast<float*>(float_block.data());
+  const DotInputs inputs{
+      {codes, factors, stride}, copy_floats ? floats : in.x, copy_floats ? padded_columns : in.stride};
   for_rows(pool, in.rows, weight.columns(), 4, [&](std::int64_t begin, std::int64_t end, int) {
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
       const float* x = in.x + row * in.stride;
-      if (want_quantized) kernels.quantize(x, weight.columns(), in.norm, quantized_rows + row * blocks);
-      if (want_floats && !as_is) {
-        const std::size_t padded = blocks * kBlock;
-        kernels.normalize(x, weight.columns(), in.norm, float_rows + row * padded,
-                          static_cast<std::int64_t>(padded));
+      if (want_quantized)
+        kernels.quantize(x, weight.columns(), in.norm, codes + row * stride * 64, factors + row * stride);
+      if (copy_floats) {
+        kernels.normalize(x, weight.columns(), in.norm, floats + row * padded_columns,
+                          static_cast<std::int64_t>(padded_columns));
       }
     }
   });
+  if (want_quantized) {
+    std::memset(codes + rows * stride * 64, 0, kPadRows * stride * 64);
+    std::memset(factors + rows * stride, 0, kPadRows * stride * sizeof(BlockFactors));
+  }
 
   const OutputPanels panels(weight, gated);
   const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 4), 1, 64);
+  const int calls = (in.rows + kernels.rows_at_once - 1) / kernels.rows_at_once;
+  const int share = (in.rows + calls - 1) / calls;
   pool.parallel_for(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
     alignas(64) float sums[kMostDotRows * kLanes], up[kMostDotRows * kLanes];
     for (std::int64_t i = begin; i < end; ++i) {
       const OutputPanel panel = panels.at(i);
-      for (int row = 0; row < in.rows; row += kernels.rows_at_once) {
-        const int count = std::min(kernels.rows_at_once, in.rows - row);
+      for (int row = 0; row < in.rows; row += share) {
+        const int count = std::min(share, in.rows - row);
         dot_panel(kernels, *panel.segment, panel.view, inputs, row, count, sums);
         if (gated) dot_panel(kernels, *panel.up_segment, panel.up, inputs, row, count, up);
         kernels.finish(epilogue, {sums, gated ? up : nullptr, kLanes, row, count, panel.column, panel.count});
@@ -249,7 +262,7 @@ LinearPath linear_path(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
     case Isa::kAmx:
-      return {&linear_avx512(), &linear_amx()};
+      return {&linear_amx(), &tiles_amx()};
     case Isa::kAvx512:
       return {&linear_avx512(), nullptr};
     case Isa::kAvx2:

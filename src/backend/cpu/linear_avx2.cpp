@@ -83,7 +83,7 @@ inline __m256i broadcast4(const std::int8_t* at) {
 }
 
 template <Packing P, int R>
-void dot_half(const PanelView& panel, const QuantizedBlock* x, std::size_t stride, int half, float* sums) {
+void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* sums) {
   constexpr PackedFormat kFormat = packed_format(P);
   constexpr int kGroups = kBlock / kFormat.group;
   constexpr int kVectors = 8 / kGroups;
@@ -95,30 +95,26 @@ void dot_half(const PanelView& panel, const QuantizedBlock* x, std::size_t strid
     if (half == 0) prefetch(codes, kFormat.code_bytes());
     for (int g = 0; g < kGroups; ++g) {
       __m256i dot[R];
-      for (int r = 0; r < R; ++r) {
-        const QuantizedBlock& q = x[static_cast<std::size_t>(r) * stride + static_cast<std::size_t>(b)];
-        const std::int32_t integers = kGroups == 1 ? q.integer_sum : q.integer_sums[g];
-        dot[r] = kFormat.zero != 0 ? _mm256_set1_epi32(-kFormat.zero * integers) : _mm256_setzero_si256();
-      }
+      for (int r = 0; r < R; ++r) dot[r] = _mm256_setzero_si256();
       for (int i = 0; i < kVectors; ++i) {
         const int v = g * kVectors + i;
         const Words w = load_words<P>(codes, v, half);
         for (int r = 0; r < R; ++r) {
-          const std::int8_t* q =
-              x[static_cast<std::size_t>(r) * stride + static_cast<std::size_t>(b)].codes + 8 * v;
+          const std::int8_t* q = x.block(r, b) + 8 * v;
           dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(w.even, broadcast4(q)));
           dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(w.odd, broadcast4(q + 4)));
         }
       }
+      // A group adds scale · code and its min, or its zero point times the scale.
       const __m256 scale = load_scale<P>(scales, g, half);
+      const __m256 min = kFormat.has_min
+                             ? load_scale<P>(scales, kGroups + g, half)
+                             : _mm256_mul_ps(scale, _mm256_set1_ps(-static_cast<float>(kFormat.zero)));
       for (int r = 0; r < R; ++r) {
-        const QuantizedBlock& q = x[static_cast<std::size_t>(r) * stride + static_cast<std::size_t>(b)];
-        total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_mul_ps(scale, _mm256_set1_ps(q.scale)),
+        const BlockFactors& f = x.factor(r, b);
+        total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_mul_ps(scale, _mm256_set1_ps(f.scale)),
                                    total[r]);
-        if constexpr (kFormat.has_min) {
-          const __m256 min = load_scale<P>(scales, kGroups + g, half);
-          total[r] = _mm256_fmadd_ps(min, _mm256_set1_ps(kGroups == 1 ? q.sum : q.sums[g]), total[r]);
-        }
+        total[r] = _mm256_fmadd_ps(min, _mm256_set1_ps(kGroups == 1 ? f.sum : f.halves[g]), total[r]);
       }
     }
   }
@@ -130,21 +126,22 @@ void dot_half(const PanelView& panel, const QuantizedBlock* x, std::size_t strid
 constexpr int kRowsAtOnce = 4;
 
 template <Packing P>
-void dot(const PanelView& panel, const QuantizedBlock* x, std::size_t stride, int rows, float* sums) {
-  for (int row = 0; row < rows; row += kRowsAtOnce, x += kRowsAtOnce * stride, sums += kRowsAtOnce * kLanes) {
+void dot(const PanelView& panel, const QuantizedRows& x, int rows, float* sums) {
+  for (int row = 0; row < rows; row += kRowsAtOnce, sums += kRowsAtOnce * kLanes) {
+    const QuantizedRows some{x.block(row, 0), &x.factor(row, 0), x.stride};
     for (int half = 0; half < 2; ++half) {
       switch (rows - row) {
         case 1:
-          dot_half<P, 1>(panel, x, stride, half, sums);
+          dot_half<P, 1>(panel, some, half, sums);
           break;
         case 2:
-          dot_half<P, 2>(panel, x, stride, half, sums);
+          dot_half<P, 2>(panel, some, half, sums);
           break;
         case 3:
-          dot_half<P, 3>(panel, x, stride, half, sums);
+          dot_half<P, 3>(panel, some, half, sums);
           break;
         default:
-          dot_half<P, 4>(panel, x, stride, half, sums);
+          dot_half<P, 4>(panel, some, half, sums);
           break;
       }
     }
@@ -169,82 +166,70 @@ inline void load_pair(const std::byte* pair, int half, __m256* w) {
   }
 }
 
-// Both halves at once: 2 · R sums hide the latency of the additions from R = 4 on; below, memory is the
-// limit.
+// Two sums a row, whatever their number: a row's result does not depend on its company. One half of the lanes
+// at a time.
 template <Packing P, int R>
-void dot_dense(const PanelView& panel, const float* x, std::size_t stride, float* sums) {
+void dot_dense(const PanelView& panel, const float* x, std::size_t stride, int half, float* sums) {
   constexpr int kPairBytes = static_cast<int>(packed_format(P).code_bytes()) / (kBlock / 2);
-  constexpr int kChains = R == 1 ? 2 : 1;
-  __m256 total[R][2][kChains];
-  for (auto& row : total) {
-    for (auto& half : row) {
-      for (auto& chain : half) chain = _mm256_setzero_ps();
-    }
-  }
+  __m256 total[R][2];
+  for (auto& row : total) row[0] = row[1] = _mm256_setzero_ps();
   const std::byte* at = panel.codes;
   for (int b = 0; b < panel.blocks; ++b) {
-    prefetch(at, packed_format(P).code_bytes());
+    if (half == 0) prefetch(at, packed_format(P).code_bytes());
     for (int pair = 0; pair < kBlock / 2; ++pair, at += kPairBytes) {
-      __m256 w[2][2];
-      load_pair<P>(at, 0, w[0]);
-      load_pair<P>(at, 1, w[1]);
+      __m256 w[2];
+      load_pair<P>(at, half, w);
       const std::size_t k = static_cast<std::size_t>(b * kBlock + 2 * pair);
       for (int r = 0; r < R; ++r) {
         const float* row = x + static_cast<std::size_t>(r) * stride + k;
-        for (int i = 0; i < 2; ++i) {
-          const __m256 value = _mm256_set1_ps(row[i]);
-          for (int half = 0; half < 2; ++half) {
-            __m256& chain = total[r][half][i % kChains];
-            chain = _mm256_fmadd_ps(w[half][i], value, chain);
-          }
-        }
+        total[r][0] = _mm256_fmadd_ps(w[0], _mm256_set1_ps(row[0]), total[r][0]);
+        total[r][1] = _mm256_fmadd_ps(w[1], _mm256_set1_ps(row[1]), total[r][1]);
       }
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int half = 0; half < 2; ++half) {
-      __m256 sum = total[r][half][0];
-      if constexpr (kChains == 2) sum = _mm256_add_ps(sum, total[r][half][1]);
-      _mm256_storeu_ps(sums + r * kLanes + half * kHalf, sum);
-    }
+    _mm256_storeu_ps(sums + r * kLanes + half * kHalf, _mm256_add_ps(total[r][0], total[r][1]));
   }
 }
 
 template <Packing P>
 void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int rows, float* sums) {
   for (int row = 0; row < rows; row += kRowsAtOnce, x += kRowsAtOnce * stride, sums += kRowsAtOnce * kLanes) {
-    switch (rows - row) {
-      case 1:
-        dot_dense<P, 1>(panel, x, stride, sums);
-        break;
-      case 2:
-        dot_dense<P, 2>(panel, x, stride, sums);
-        break;
-      case 3:
-        dot_dense<P, 3>(panel, x, stride, sums);
-        break;
-      default:
-        dot_dense<P, 4>(panel, x, stride, sums);
-        break;
+    for (int half = 0; half < 2; ++half) {
+      switch (rows - row) {
+        case 1:
+          dot_dense<P, 1>(panel, x, stride, half, sums);
+          break;
+        case 2:
+          dot_dense<P, 2>(panel, x, stride, half, sums);
+          break;
+        case 3:
+          dot_dense<P, 3>(panel, x, stride, half, sums);
+          break;
+        default:
+          dot_dense<P, 4>(panel, x, stride, half, sums);
+          break;
+      }
     }
   }
 }
 
-void quantize(const float* x, std::int64_t columns, const RowNorm& norm, QuantizedBlock* out) {
+void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
+              BlockFactors* factors) {
   const RowScale scale = measure_row(x, columns, norm);
   alignas(64) float values[kBlock];
   alignas(64) std::int32_t integers[kBlock];
-  for (std::int64_t k = 0; k < columns; k += kBlock, ++out) {
+  std::int16_t words[kBlock];
+  for (std::int64_t k = 0; k < columns; k += kBlock, codes += 64, ++factors) {
     load_block(x, k, columns, norm, scale, values);
-    quantize_block(values, integers, *out);
-    std::int16_t words[kBlock];
+    quantize_block(values, integers, *factors);
     for (int i = 0; i < kBlock; i += 4) {
       words[i] = static_cast<std::int16_t>(integers[i]);
       words[i + 1] = static_cast<std::int16_t>(integers[i + 2]);
       words[i + 2] = static_cast<std::int16_t>(integers[i + 1]);
       words[i + 3] = static_cast<std::int16_t>(integers[i + 3]);
     }
-    std::memcpy(out->codes, words, sizeof(words));
+    std::memcpy(codes, words, sizeof(words));
   }
 }
 

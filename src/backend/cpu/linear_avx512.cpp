@@ -23,7 +23,7 @@ inline __m512i broadcast4(const std::int8_t* at) {
 }
 
 template <Packing P, int R>
-void dot_rows(const PanelView& panel, const QuantizedBlock* x, std::size_t stride, float* sums) {
+void dot_rows(const PanelView& panel, const QuantizedRows& x, float* sums) {
   constexpr PackedFormat kFormat = packed_format(P);
   constexpr int kGroups = kBlock / kFormat.group;
   constexpr int kVectors = 8 / kGroups;
@@ -37,23 +37,16 @@ void dot_rows(const PanelView& panel, const QuantizedBlock* x, std::size_t strid
     load_codes<P>(codes, w);
     for (int g = 0; g < kGroups; ++g) {
       const __m512 scale = load_scale<P>(scales, g);
-      const __m512 min = kFormat.has_min ? load_scale<P>(scales, kGroups + g) : _mm512_setzero_ps();
+      const __m512 min = load_min<P>(scales, g, scale);
       for (int r = 0; r < R; ++r) {
-        const QuantizedBlock& q = x[static_cast<std::size_t>(r) * stride + static_cast<std::size_t>(b)];
-        const std::int32_t integers = kGroups == 1 ? q.integer_sum : q.integer_sums[g];
-        __m512i high = _mm512_setzero_si512();
-        __m512i low =
-            kFormat.zero != 0 ? _mm512_set1_epi32(-kFormat.zero * integers) : _mm512_setzero_si512();
+        const std::int8_t* q = x.block(r, b);
+        __m512i high = _mm512_setzero_si512(), low = _mm512_setzero_si512();
         for (int i = 0; i < kVectors; ++i) {
           const int v = g * kVectors + i;
-          high = _mm512_dpbusd_epi32(high, w[v], broadcast4(q.codes + 4 * v));
-          low = _mm512_dpbusd_epi32(low, w[v], broadcast4(q.codes + 32 + 4 * v));
+          high = _mm512_dpbusd_epi32(high, w[v], broadcast4(q + 4 * v));
+          low = _mm512_dpbusd_epi32(low, w[v], broadcast4(q + 32 + 4 * v));
         }
-        const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
-        total[r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(q.scale)), total[r]);
-        if constexpr (kFormat.has_min) {
-          total[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(kGroups == 1 ? q.sum : q.sums[g]), total[r]);
-        }
+        add_product<kGroups>(high, low, scale, min, x.factor(r, b), g, total[r]);
       }
     }
   }
@@ -76,14 +69,12 @@ inline void load_pair(const std::byte* pair, __m512* w) {
   }
 }
 
+// Two sums a row, whatever their number: a row's result does not depend on its company.
 template <Packing P, int R>
 void dot_dense(const PanelView& panel, const float* x, std::size_t stride, float* sums) {
   constexpr int kPairBytes = static_cast<int>(packed_format(P).code_bytes()) / (kBlock / 2);
-  constexpr int kChains = R >= 4 ? 1 : 4;  // partial sums that hide the latency of the additions
-  __m512 total[R][kChains][2];
-  for (auto& row : total) {
-    for (auto& chain : row) chain[0] = chain[1] = _mm512_setzero_ps();
-  }
+  __m512 total[R][2];
+  for (auto& row : total) row[0] = row[1] = _mm512_setzero_ps();
   const std::byte* at = panel.codes;
   for (int b = 0; b < panel.blocks; ++b) {
     prefetch(at, packed_format(P).code_bytes());
@@ -93,38 +84,33 @@ void dot_dense(const PanelView& panel, const float* x, std::size_t stride, float
       const std::size_t k = static_cast<std::size_t>(b * kBlock + 2 * pair);
       for (int r = 0; r < R; ++r) {
         const float* row = x + static_cast<std::size_t>(r) * stride + k;
-        auto& chain = total[r][pair % kChains];
-        chain[0] = _mm512_fmadd_ps(w[0], _mm512_set1_ps(row[0]), chain[0]);
-        chain[1] = _mm512_fmadd_ps(w[1], _mm512_set1_ps(row[1]), chain[1]);
+        total[r][0] = _mm512_fmadd_ps(w[0], _mm512_set1_ps(row[0]), total[r][0]);
+        total[r][1] = _mm512_fmadd_ps(w[1], _mm512_set1_ps(row[1]), total[r][1]);
       }
     }
   }
-  for (int r = 0; r < R; ++r) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int c = 0; c < kChains; ++c) sum = _mm512_add_ps(sum, _mm512_add_ps(total[r][c][0], total[r][c][1]));
-    _mm512_storeu_ps(sums + r * kLanes, sum);
-  }
+  for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * kLanes, _mm512_add_ps(total[r][0], total[r][1]));
 }
 
 template <Packing P>
-void dot(const PanelView& panel, const QuantizedBlock* x, std::size_t stride, int rows, float* sums) {
+void dot(const PanelView& panel, const QuantizedRows& x, int rows, float* sums) {
   switch (rows) {
     case 1:
-      return dot_rows<P, 1>(panel, x, stride, sums);
+      return dot_rows<P, 1>(panel, x, sums);
     case 2:
-      return dot_rows<P, 2>(panel, x, stride, sums);
+      return dot_rows<P, 2>(panel, x, sums);
     case 3:
-      return dot_rows<P, 3>(panel, x, stride, sums);
+      return dot_rows<P, 3>(panel, x, sums);
     case 4:
-      return dot_rows<P, 4>(panel, x, stride, sums);
+      return dot_rows<P, 4>(panel, x, sums);
     case 5:
-      return dot_rows<P, 5>(panel, x, stride, sums);
+      return dot_rows<P, 5>(panel, x, sums);
     case 6:
-      return dot_rows<P, 6>(panel, x, stride, sums);
+      return dot_rows<P, 6>(panel, x, sums);
     case 7:
-      return dot_rows<P, 7>(panel, x, stride, sums);
+      return dot_rows<P, 7>(panel, x, sums);
     default:
-      return dot_rows<P, 8>(panel, x, stride, sums);
+      return dot_rows<P, 8>(panel, x, sums);
   }
 }
 
@@ -150,17 +136,18 @@ void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int 
   }
 }
 
-void quantize(const float* x, std::int64_t columns, const RowNorm& norm, QuantizedBlock* out) {
+void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
+              BlockFactors* factors) {
   const RowScale scale = measure_row(x, columns, norm);
   alignas(64) float values[kBlock];
   alignas(64) std::int32_t integers[kBlock];
-  for (std::int64_t k = 0; k < columns; k += kBlock, ++out) {
+  for (std::int64_t k = 0; k < columns; k += kBlock, codes += 64, ++factors) {
     load_block(x, k, columns, norm, scale, values);
-    quantize_block(values, integers, *out);
+    quantize_block(values, integers, *factors);
     for (int i = 0; i < kBlock; ++i) {
       const std::int32_t high = (integers[i] + 128) >> 8;
-      out->codes[i] = static_cast<std::int8_t>(high);
-      out->codes[32 + i] = static_cast<std::int8_t>(integers[i] - high * 256);
+      codes[i] = static_cast<std::int8_t>(high);
+      codes[32 + i] = static_cast<std::int8_t>(integers[i] - high * 256);
     }
   }
 }

@@ -21,20 +21,28 @@ struct RowNorm {
   bool unit_offset = false;  // the gain is stored as (gain - 1)
 };
 
-// 32 activations of one row as 15-bit integers times one scale: x = scale · integer, |integer| ≤ 32512.
-//   AVX-512: codes are 32 signed high bytes, then 32 signed low bytes; integer = 256 · high + low
-//   AVX2:    codes are 16-bit integers, each four in the order 0, 2, 1, 3
-// A row with a NaN or an infinity gets a NaN scale, so everything made of it is NaN.
-struct alignas(32) QuantizedBlock {
-  std::int8_t codes[64];
+// Activations as 15-bit integers, a scale for every 32 of a row: x = scale · integer, |integer| ≤ 32512. 64
+// bytes a block:
+//   AVX-512 and AMX: 32 signed high bytes, then 32 signed low bytes; integer = 256 · high + low
+//   AVX2:            32 16-bit integers, each four in the order 0, 2, 1, 3
+// A block with a NaN or an infinity gets a NaN scale, so everything made of its row is NaN.
+struct BlockFactors {
   float scale;
-  float sums[2];  // scale · Σ integer, of each half
-  float sum;      // of both
-  std::int32_t integer_sums[2];
-  std::int32_t integer_sum;
-  std::int32_t unused;
+  float sum;        // scale · Σ integer
+  float halves[2];  // of its halves
 };
-static_assert(sizeof(QuantizedBlock) == 96);
+struct QuantizedRows {
+  const std::int8_t* codes = nullptr;     // [rows][stride][64], 64-byte aligned
+  const BlockFactors* factors = nullptr;  // [rows][stride]
+  std::size_t stride = 0;  // blocks from row to row; odd, so that rows fall into different cache sets
+
+  const std::int8_t* block(int row, int index) const { return codes + 64 * at(row, index); }
+  const BlockFactors& factor(int row, int index) const { return factors[at(row, index)]; }
+  std::size_t at(int row, int index) const {
+    return static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(index);
+  }
+};
+inline constexpr int kPadRows = 3;  // zero rows behind the last one, for kernels that take rows in fours
 
 inline constexpr int kMostDotRows = 64;  // rows of one dot call, on any path
 inline constexpr int kTileRows = 16;     // rows and columns of an f32 tile
@@ -70,13 +78,12 @@ struct LinearKernels {
   void (*normalize)(const float* x, std::int64_t columns, const RowNorm& norm, float* out,
                     std::int64_t out_columns);
   // One row, norm applied → blocks_of(columns) blocks.
-  void (*quantize)(const float* x, std::int64_t columns, const RowNorm& norm, QuantizedBlock* out);
+  void (*quantize)(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
+                   BlockFactors* factors);
 
-  // sums[row][lane] = Σ_k w[lane][k] · x[row][k], rows ≤ rows_at_once. stride: of x, in blocks or in floats.
+  // sums[row][lane] = Σ_k w[lane][k] · x[row][k] of rows_at_once rows at most.
   // dot is null where floats do as well (portable) and for dense formats; then dot_floats is there.
-  std::array<void (*)(const PanelView&, const QuantizedBlock* x, std::size_t stride, int rows, float* sums),
-             kPackings>
-      dot;
+  std::array<void (*)(const PanelView&, const QuantizedRows& x, int rows, float* sums), kPackings> dot;
   std::array<void (*)(const PanelView&, const float* x, std::size_t stride, int rows, float* sums), kPackings>
       dot_floats;
 
@@ -103,7 +110,8 @@ const LinearKernels& linear_portable();
 #if defined(__x86_64__)
 const LinearKernels& linear_avx2();
 const LinearKernels& linear_avx512();
-const TileKernels& linear_amx();
+const LinearKernels& linear_amx();
+const TileKernels& tiles_amx();
 #endif
 
 }  // namespace mlxs::cpu

@@ -103,7 +103,7 @@ constexpr float kLargestInteger = 32512.0f;  // 127 · 256: the high byte stays 
 
 // values → integers and the fields that do not depend on how the ISA wants the codes.
 inline void quantize_block(const float* __restrict values, std::int32_t* __restrict integers,
-                           QuantizedBlock& out) {
+                           BlockFactors& out) {
   std::uint32_t bits[kFloats] = {};  // |x| as bits orders as |x| does, with infinity and NaN on top
   for (int half = 0; half < 2; ++half) {
     for (int l = 0; l < kFloats; ++l) {
@@ -131,13 +131,9 @@ inline void quantize_block(const float* __restrict values, std::int32_t* __restr
     sums[1] += integers[kFloats + l];
   }
   out.scale = scale;
-  out.integer_sums[0] = sums[0];
-  out.integer_sums[1] = sums[1];
-  out.integer_sum = sums[0] + sums[1];
-  out.sums[0] = scale * static_cast<float>(sums[0]);
-  out.sums[1] = scale * static_cast<float>(sums[1]);
   out.sum = scale * static_cast<float>(sums[0] + sums[1]);
-  out.unused = 0;
+  out.halves[0] = scale * static_cast<float>(sums[0]);
+  out.halves[1] = scale * static_cast<float>(sums[1]);
 }
 
 // ---------------------------------------------------------------- epilogue
@@ -152,7 +148,8 @@ MLXS_INLINE void load_lanes(const float* from, int count, Floats& v) {  // missi
   if (count == kFloats) {
     std::memcpy(&v, from, sizeof(v));
   } else {
-    for (int l = 0; l < kFloats; ++l) v[l] = l < count ? from[l] : 0.0f;
+    v = Floats{};
+    for (int l = 0; l < count; ++l) v[l] = from[l];
   }
 }
 

@@ -12,7 +12,7 @@
 
 #include <cstring>
 
-#include "backend/cpu/packed_format.h"
+#include "backend/cpu/linear_kernels.h"
 
 namespace mlxs::cpu {
 namespace {
@@ -68,6 +68,27 @@ inline __m512 load_scale(const std::byte* block, int index) {
   } else {
     return _mm512_cvtph_ps(bits);
   }
+}
+
+// What a group adds to scale · code: its min, or its zero point times the scale.
+template <Packing P>
+inline __m512 load_min(const std::byte* block, int group, __m512 scale) {
+  constexpr PackedFormat kFormat = packed_format(P);
+  if constexpr (kFormat.has_min) {
+    return load_scale<P>(block, kBlock / kFormat.group + group);
+  } else {
+    return _mm512_mul_ps(scale, _mm512_set1_ps(-static_cast<float>(kFormat.zero)));
+  }
+}
+
+// total += scale · x.scale · (256 · high + low) + min · Σ x, for one row and one group. Dots by VNNI and by
+// int8 tiles end here, so they agree to the last bit.
+template <int kGroups>
+inline void add_product(__m512i high, __m512i low, __m512 scale, __m512 min, const BlockFactors& x, int group,
+                        __m512& total) {
+  const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
+  total = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), total);
+  total = _mm512_fmadd_ps(min, _mm512_set1_ps(kGroups == 1 ? x.sum : x.halves[group]), total);
 }
 
 }  // namespace

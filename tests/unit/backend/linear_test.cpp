@@ -43,8 +43,9 @@ std::vector<Path> paths() {
   all.push_back({"avx2", linear_path(Isa::kAvx2), best >= Isa::kAvx2, true, false});
   all.push_back({"avx512", linear_path(Isa::kAvx512), best >= Isa::kAvx512, true, false});
   LinearPath amx = linear_path(Isa::kAmx);
+  all.push_back({"amx dots", {amx.dots, nullptr}, best >= Isa::kAmx, true, false});
   amx.tile_rows = 1;
-  all.push_back({"amx", amx, best >= Isa::kAmx, false, true});
+  all.push_back({"amx tiles", amx, best >= Isa::kAmx, false, true});
 #endif
   return all;
 }
@@ -359,6 +360,43 @@ TEST(Linear, ThreadsDoNotChangeTheResult) {
     for (const Path& path : paths()) {
       if (!path.runs) continue;
       EXPECT_EQ(multiply(p, path.path, one), multiply(p, path.path, three)) << path.name << ", " << rows;
+    }
+  }
+}
+
+// A row alone and the same row among others: the same bits, whether VNNI or int8 tiles multiply it.
+TEST(Linear, CompanyDoesNotChangeARow) {
+  std::mt19937 random(15);
+  ThreadPool pool(2);
+  for (const DType type : test::kWeightTypes) {
+    Problem p = make_problem({random_weight(type, 40, 512, random)}, 37,
+                             {.norm = RowNorm::Kind::kRms, .activation = Activation::kSilu}, random);
+    for (const Path& path : paths()) {
+      if (!path.runs || path.tiles) continue;
+      const std::vector<float> together = multiply(p, path.path, pool);
+      Problem alone = p;
+      alone.rows = 1;
+      for (const std::size_t row : {std::size_t{0}, std::size_t{20}, std::size_t{36}}) {
+        alone.x.assign(p.x.begin() + row * 512, p.x.begin() + (row + 1) * 512);
+        alone.residual.resize(40);
+        const std::vector<float> y = multiply(alone, path.path, pool);
+        EXPECT_TRUE(std::equal(y.begin(), y.end(), together.begin() + row * 40))
+            << path.name << ' ' << dtype_info(type).name;
+      }
+    }
+  }
+}
+
+TEST(Linear, Int8TilesAgreeWithVnniToTheBit) {
+  if (detect_isa().best < Isa::kAmx) GTEST_SKIP() << "no AMX";
+  std::mt19937 random(16);
+  ThreadPool pool(1);
+  for (const DType type : test::kWeightTypes) {
+    for (const int rows : {7, 9, 13, 16, 21}) {
+      const Problem p = make_problem({random_weight(type, 24, 256, random)}, rows, {}, random);
+      EXPECT_EQ(multiply(p, {linear_path(Isa::kAmx).dots, nullptr}, pool),
+                multiply(p, linear_path(Isa::kAvx512), pool))
+          << dtype_info(type).name << ", " << rows;
     }
   }
 }
