@@ -42,24 +42,33 @@ fn pair(left: u32, right: u32) -> u64 {
 
 impl ByteLevelBpe {
     /// `merges`: "left right", first learnt first.
-    pub fn new(vocabulary: &Vocabulary, merges: &[&str], pre_tokenizer: PreTokenizer) -> Result<Self> {
+    pub fn new(vocabulary: &Vocabulary, merges: &[&[u8]], pre_tokenizer: PreTokenizer) -> Result<Self> {
         let mut table = HashMap::with_capacity(merges.len());
-        let mut joined = String::new();
+        let mut joined = Vec::new();
+        let mut expected = 0; // merges are listed as their results are: no look-up where the guess is right
         for (rank, merge) in merges.iter().enumerate() {
             let unusable = |why: &str| {
+                let merge = String::from_utf8_lossy(merge);
                 TextError::model(
                     format!("tokenizer.ggml.merges[{rank}] = '{merge}' {why}"),
                     "the vocabulary is damaged: convert the model again",
                 )
             };
-            let (left, right) = merge.split_once(' ').ok_or_else(|| unusable("has no space"))?;
+            let space =
+                merge.iter().position(|&byte| byte == b' ').ok_or_else(|| unusable("has no space"))?;
+            let (left, right) = (&merge[..space], &merge[space + 1..]);
             joined.clear();
-            joined.push_str(left);
-            joined.push_str(right);
-            let find = |text: &str| vocabulary.find(text.as_bytes());
-            let (Some(left), Some(right), Some(id)) = (find(left), find(right), find(&joined)) else {
+            joined.extend_from_slice(left);
+            joined.extend_from_slice(right);
+            let id = match vocabulary.is(expected, &joined) {
+                true => Some(expected),
+                false => vocabulary.find(&joined),
+            };
+            let (Some(left), Some(right), Some(id)) = (vocabulary.find(left), vocabulary.find(right), id)
+            else {
                 return Err(unusable("names a token that is not in the vocabulary"));
             };
+            expected = id + 1;
             let merge = Merge { rank: rank as u32, id };
             table.entry(pair(left, right)).or_insert(merge);
         }
@@ -169,7 +178,8 @@ mod tests {
         let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
         let types = vec![TokenType::Normal; tokens.len()];
         let vocabulary = Vocabulary::new(&tokens, &types, Spelling::ByteLevel).unwrap();
-        let bpe = ByteLevelBpe::new(&vocabulary, merges, PreTokenizer::new("gpt-2").unwrap()).unwrap();
+        let merges: Vec<&[u8]> = merges.iter().map(|merge| merge.as_bytes()).collect();
+        let bpe = ByteLevelBpe::new(&vocabulary, &merges, PreTokenizer::new("gpt-2").unwrap()).unwrap();
         (vocabulary, bpe)
     }
 
@@ -219,7 +229,7 @@ mod tests {
     fn merges_outside_the_vocabulary_are_refused() {
         let tokens = ["a", "b"];
         let vocabulary = Vocabulary::new(&tokens, &[TokenType::Normal; 2], Spelling::ByteLevel).unwrap();
-        for merges in [["a b"], ["a"], ["c a"]] {
+        for merges in [[b"a b".as_slice()], [b"a"], [b"c a"], [b"a \xff"]] {
             let pre_tokenizer = PreTokenizer::new("gpt-2").unwrap();
             let error = ByteLevelBpe::new(&vocabulary, &merges, pre_tokenizer).err().unwrap();
             assert!(error.message.contains("merges[0]"), "{}", error.message);

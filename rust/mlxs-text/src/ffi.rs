@@ -184,7 +184,7 @@ pub unsafe extern "C" fn mlxs_tokenizer_from_spec(
                 tokens: texts(spec.tokens, spec.num_tokens, "tokenizer.ggml.tokens")?,
                 token_types: as_slice(spec.token_types, spec.num_token_types),
                 scores: as_slice(spec.scores, spec.num_scores),
-                merges: texts(spec.merges, spec.num_merges, "tokenizer.ggml.merges")?,
+                merges: as_slice(spec.merges, spec.num_merges).iter().map(|merge| merge.bytes()).collect(),
                 add_bos: optional_flag(spec.add_bos),
                 add_eos: optional_flag(spec.add_eos),
                 add_space_prefix: optional_flag(spec.add_space_prefix),

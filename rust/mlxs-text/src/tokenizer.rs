@@ -30,7 +30,7 @@ pub struct Spec<'a> {
     /// One a token; SentencePiece only.
     pub scores: &'a [f64],
     /// "left right"; byte-level only.
-    pub merges: Vec<&'a str>,
+    pub merges: Vec<&'a [u8]>,
     /// Whether a text starts with BOS.
     pub add_bos: Option<bool>,
     /// Whether a text ends with EOS.

@@ -112,6 +112,7 @@ pub struct Vocabulary {
     flags: Vec<u8>,
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    has_duplicates: bool, // two tokens have the same text
 }
 
 impl Vocabulary {
@@ -124,6 +125,7 @@ impl Vocabulary {
             flags: Vec::with_capacity(tokens.len()),
             ids: HashTable::with_capacity(tokens.len()),
             hasher: DefaultHashBuilder::default(),
+            has_duplicates: false,
         };
         for (id, (&token, &kind)) in tokens.iter().zip(types).enumerate() {
             vocabulary.texts.bytes.extend_from_slice(token.as_bytes());
@@ -138,6 +140,7 @@ impl Vocabulary {
             });
             vocabulary.insert(id as u32);
         }
+        vocabulary.has_duplicates = vocabulary.ids.len() < tokens.len();
         Ok(vocabulary)
     }
 
@@ -157,6 +160,11 @@ impl Vocabulary {
     /// The id of an exact text, as the vocabulary spells it.
     pub fn find(&self, text: &[u8]) -> Option<u32> {
         self.ids.find(self.hasher.hash_one(text), |&id| self.texts.get(id as usize) == text).copied()
+    }
+
+    /// Whether `id` is what `find` says of a text.
+    pub fn is(&self, id: u32, text: &[u8]) -> bool {
+        (id as usize) < self.len() && self.texts.get(id as usize) == text && !self.has_duplicates
     }
 
     /// Marks a control token, whatever type the file gives it.
