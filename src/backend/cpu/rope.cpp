@@ -43,7 +43,7 @@ const RopeTable& RopeCache::get(ThreadPool& pool, std::span<const std::int32_t> 
       spec.inverse_frequencies.first(static_cast<std::size_t>(spec.dims / 2));
   Entry* oldest = &entries_[0];
   for (Entry& entry : entries_) {
-    if (entry.used > 0 && entry.magnitude == spec.magnitude &&
+    if (entry.used > 0 && entry.magnitude == spec.magnitude && entry.interleaved == spec.interleaved &&
         std::ranges::equal(entry.frequencies, frequencies) &&
         std::ranges::equal(entry.positions, positions)) {
       entry.used = ++clock_;

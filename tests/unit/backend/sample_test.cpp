@@ -245,6 +245,15 @@ TEST_P(Sampling, InfiniteLogitsShareTheDraw) {
   }
 }
 
+TEST_P(Sampling, AModificationWithoutValueIsInvalid) {
+  std::vector<float> x = peaked(100, 6);
+  x[3] = kInf;
+  const std::vector<TokenBias> bias{{3, -kInf}};
+  SampleRow spec;
+  spec.bias = bias;
+  EXPECT_TRUE(one(x, spec).invalid);  // inf - inf
+}
+
 TEST_P(Sampling, ExtremeTemperatures) {
   std::vector<float> x = peaked(5000, 8);
   const auto best = static_cast<TokenId>(std::ranges::max_element(x) - x.begin());
@@ -486,7 +495,11 @@ TEST(SampleRandom, DrawsAreUniformAndDiffer) {
       sum += u;
     }
   }
-  EXPECT_EQ(values.size(), 10000u);
+  for (int bit = 7; bit < 64; ++bit) {
+    values.insert(uniform_draw(1, std::uint64_t{1} << bit));
+    values.insert(uniform_draw(std::uint64_t{1} << bit, 1));
+  }
+  EXPECT_EQ(values.size(), 10000u + 2 * 57);  // every bit of both counts
   EXPECT_NEAR(sum / 10000, 0.5, 0.01);
 }
 
