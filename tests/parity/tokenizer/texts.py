@@ -141,7 +141,10 @@ def write_pairs_vocabulary(path, pre):
     pairs = [(left, right) for left in alphabet for right in alphabet]
     order = sorted(range(len(pairs)), key=lambda _: random.below(1 << 40))
     tokens = alphabet + [left + right for left, right in pairs]
-    _write_vocabulary(path, "gpt2", tokens, [1] * len(tokens), pre=pre, merges=[" ".join(pairs[i]) for i in order])
+    types = [1] * len(tokens) + [3] * 3
+    tokens += ["<|unknown|>", "<|begin|>", "<|finish|>"]
+    merges = [" ".join(pairs[i]) for i in order]
+    _write_vocabulary(path, "gpt2", tokens, types, len(tokens) - 3, pre=pre, merges=merges)
 
 
 def write_pieces_vocabulary(path):
@@ -160,10 +163,11 @@ def write_pieces_vocabulary(path):
     types = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
     # Pairs of pieces share a score: of equal ones the leftmost wins.
     scores = [0.0] * 259 + [-float(i // 2) for i in range(len(pieces))]
-    _write_vocabulary(path, "llama", tokens, types, scores=scores)
+    _write_vocabulary(path, "llama", tokens, types, 0, scores=scores)
 
 
-def _write_vocabulary(path, model, tokens, types, pre="default", merges=None, scores=None):
+def _write_vocabulary(path, model, tokens, types, first_special, pre="default", merges=None, scores=None):
+    """first_special: the id of the unknown token, which BOS and EOS follow."""
     import gguf
 
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -175,8 +179,8 @@ def _write_vocabulary(path, model, tokens, types, pre="default", merges=None, sc
         writer.add_token_merges(merges)
     if scores is not None:
         writer.add_token_scores(scores)
-    for name, id in (("bos", 1), ("eos", 2), ("unk", 0)):
-        getattr(writer, f"add_{name}_token_id")(id)
+    for i, name in enumerate(("unk", "bos", "eos")):
+        getattr(writer, f"add_{name}_token_id")(first_special + i)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

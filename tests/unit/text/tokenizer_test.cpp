@@ -75,6 +75,18 @@ TEST(TokenizerTest, BosAndEosAsAsked) {
   EXPECT_THAT(Tokenizer(vocabulary.spec).encode("h", {}), ElementsAre('h'));
 }
 
+TEST(TokenizerTest, TheFilesOwnEndIsAControlTokenWhateverItsType) {
+  TinyVocabulary vocabulary({"<stop>"});  // typed normal, as old files do
+  const TokenId stop = TinyVocabulary::kWords;
+  EXPECT_EQ(Tokenizer(vocabulary.spec).encode("<stop>", {}).size(), 6u);
+  vocabulary.spec.eos = stop;
+  const Tokenizer tokenizer(vocabulary.spec);
+  EXPECT_THAT(tokenizer.encode("a<stop>", {}), ElementsAre('a', stop));
+  EXPECT_EQ(tokenizer.encode("<stop>", {.parse_special = false}).size(), 6u);
+  EXPECT_TRUE(tokenizer.is_end(stop));
+  EXPECT_TRUE(tokenizer.is_special(stop));
+}
+
 TEST(TokenizerTest, TableKnowsBytesAndKinds) {
   Greeting vocabulary;
   vocabulary.spec.bos = kStart;
