@@ -1,37 +1,63 @@
 #include "cli/line_editor.h"
 
+#include <fcntl.h>
 #include <histedit.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <clocale>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cwchar>
 #include <iostream>
 #include <system_error>
+#include <utility>
 
 namespace mlxs::cli {
 namespace {
 
 constexpr int kHistoryLines = 1000;
-volatile std::sig_atomic_t interrupted = 0;  // written by the signal handler, so it can only be global
 
-void on_interrupt(int) { interrupted = 1; }
+// Ctrl-C as bytes in a pipe, written by the signal handler (so it can only be global): whichever thread takes
+// the signal and whenever it comes, the reader wakes. A flag would be missed between looking at it and
+// blocking in read().
+int wake[2] = {-1, -1};
+
+void on_interrupt(int) {
+  const int error = errno;
+  [[maybe_unused]] const ssize_t full_is_fine = ::write(wake[1], "!", 1);
+  errno = error;
+}
+
+void open_wake() {
+  if (::pipe(wake) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
+  for (const int end : wake) {
+    ::fcntl(end, F_SETFD, FD_CLOEXEC);
+    ::fcntl(end, F_SETFL, O_NONBLOCK);
+  }
+}
+
+// Until stdin has bytes or has ended (true), or Ctrl-C was pressed (false).
+bool wait_for_input() {
+  std::array<pollfd, 2> sources{{{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0},
+                                 {.fd = wake[0], .events = POLLIN, .revents = 0}}};
+  while (::poll(sources.data(), sources.size(), -1) < 0 && errno == EINTR) {  // also: resized, resumed
+  }
+  return sources[1].revents == 0;
+}
 
 // Reads one character for libedit. Its own reader would go on after Ctrl-C; this one ends the line.
 int read_character(EditLine*, wchar_t* out) {
   std::mbstate_t state{};
   for (;;) {
+    if (!wait_for_input()) return -1;
     char byte = 0;
     const ssize_t count = ::read(STDIN_FILENO, &byte, 1);
-    if (count == 0) return 0;
-    if (count < 0) {
-      if (errno == EINTR && interrupted == 0) continue;  // a resized window, a resumed process
-      return -1;
-    }
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return static_cast<int>(count);
     switch (std::mbrtowc(out, &byte, 1, &state)) {
       case static_cast<std::size_t>(-2):
         continue;  // more bytes to come
@@ -82,22 +108,26 @@ struct LineEditor::Terminal {
 
 LineEditor::LineEditor(const std::filesystem::path& history_file) {
   if (isatty(STDIN_FILENO) != 1 || isatty(STDOUT_FILENO) != 1) return;
+  open_wake();
   terminal_ = std::make_unique<Terminal>(history_file);
   struct sigaction action {};
-  action.sa_handler = on_interrupt;  // without SA_RESTART: a blocked read must return
+  action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
 }
 
 LineEditor::~LineEditor() {
-  if (terminal_) signal(SIGINT, SIG_DFL);
+  if (!terminal_) return;
+  signal(SIGINT, SIG_DFL);
+  for (int& end : wake) ::close(std::exchange(end, -1));
 }
 
 bool LineEditor::interactive() const { return terminal_ != nullptr; }
 
 bool LineEditor::take_interrupt() {
-  const bool was = interrupted != 0;
-  interrupted = 0;
-  return was;
+  char bytes[64];
+  bool pressed = false;
+  while (::read(wake[0], bytes, sizeof bytes) > 0) pressed = true;
+  return pressed;
 }
 
 LineEditor::Result LineEditor::read(const std::string& prompt, std::string& line) {
