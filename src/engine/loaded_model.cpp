@@ -16,6 +16,9 @@ namespace {
 
 TokenizerSpec tokenizer_spec(const ModelFile& file) {
   const auto id = [&](std::string_view key) { return static_cast<TokenId>(file.get_int(key, -1)); };
+  const auto flag = [&](std::string_view key) {
+    return file.has(key) ? std::optional(file.get_bool(key)) : std::nullopt;
+  };
   TokenizerSpec spec;
   const std::string_view kind = file.get_string("tokenizer.ggml.model");
   if (kind == "gpt2") {
@@ -38,10 +41,9 @@ TokenizerSpec tokenizer_spec(const ModelFile& file) {
   if (const auto* types = file.find_ints("tokenizer.ggml.token_type")) spec.token_types = *types;
   if (const auto* scores = file.find_floats("tokenizer.ggml.scores")) spec.scores = *scores;
   if (const auto* merges = file.find_strings("tokenizer.ggml.merges")) spec.merges = *merges;
-  const bool sentencepiece = spec.kind == TokenizerSpec::Kind::kSentencePieceBpe;
-  spec.add_bos = file.get_bool("tokenizer.ggml.add_bos_token", sentencepiece);
-  spec.add_eos = file.get_bool("tokenizer.ggml.add_eos_token", false);
-  spec.add_space_prefix = file.get_bool("tokenizer.ggml.add_space_prefix", sentencepiece);
+  spec.add_bos = flag("tokenizer.ggml.add_bos_token");
+  spec.add_eos = flag("tokenizer.ggml.add_eos_token");
+  spec.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
   spec.bos = id("tokenizer.ggml.bos_token_id");
   spec.eos = id("tokenizer.ggml.eos_token_id");
   spec.eot = id("tokenizer.ggml.eot_token_id");
