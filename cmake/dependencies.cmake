@@ -32,8 +32,10 @@ find_package(Boost 1.81 REQUIRED)
 add_library(mlxs_boost INTERFACE)
 target_link_libraries(mlxs_boost INTERFACE Boost::headers OpenSSL::SSL Threads::Threads)
 target_compile_definitions(mlxs_boost INTERFACE BOOST_ASIO_NO_DEPRECATED
-  BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION
-  $<$<STREQUAL:${MLXS_SANITIZE},thread>:BOOST_ASIO_DISABLE_FENCED_BLOCK>)  # TSan knows no fences; the queues' mutexes order handlers
+  BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION)
+if(MLXS_SANITIZE STREQUAL "thread")  # TSan knows no fences; the queues' mutexes order handlers
+  target_compile_definitions(mlxs_boost INTERFACE BOOST_ASIO_DISABLE_FENCED_BLOCK)
+endif()
 add_library(mlxs::boost ALIAS mlxs_boost)
 
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
