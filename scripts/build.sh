@@ -20,10 +20,11 @@ elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && ! configured_with 'MLXS_TESTS:BOOL
   cmake --preset "$preset" -DMLXS_TESTS=ON >&2
 fi
 
-# Nothing newer than the program: ninja still decides, but without a word.
-quiet=
-if [ $# -eq 1 ] && [ -x "$folder/$1" ] && [ -z "$(find CMakeLists.txt cmake include rust src -newer "$folder/$1" -print -quit)" ]; then
-  quiet=--quiet
-fi
 # Everything to stderr: stdout is for the program that runs next. One job a core: the heaviest files take over 1 GB each.
-ninja -C "$folder" -j "$(getconf _NPROCESSORS_ONLN)" $quiet "$@" >&2
+build() { ninja -C "$folder" -j "$(getconf _NPROCESSORS_ONLN)" "$@" >&2; }
+# With nothing newer than the program ninja still decides, but without a word.
+if [ $# -eq 1 ] && [ -x "$folder/$1" ] && [ -z "$(find CMakeLists.txt cmake include rust src -newer "$folder/$1" -print -quit)" ]; then
+  build --quiet "$1" 2>&1 | sed '/^ninja: no work to do\.$/d' >&2
+else
+  build "$@"
+fi
