@@ -148,7 +148,7 @@ std::string content_text(const std::string& path, const Json& content) {
     check_value({.name = {}, .type = FieldType::kObject}, part_path, part);
     const std::string type = as_string(part_path + ".type", part.value("type", Json()));
     if (type != "text") {
-      refuse_field(part_path + ".type", fmt::format("{} = '{}' is not supported", part_path + ".type", type),
+      refuse_field(part_path + ".type", fmt::format("{}.type = '{}' is not supported", part_path, type),
                    "the model reads text: send parts of type 'text'");
     }
     text += as_string(part_path + ".text", part.value("text", Json()));
@@ -167,8 +167,9 @@ ChatMessage to_message(Draft& draft, const std::string& path, const Json& messag
   }
   for (const auto& [name, value] : message.items()) {
     if (value.is_null() || name == "role" || name == "content") continue;
-    if (name == "tool_calls" || name == "function_call") refuse_unsupported(path + "." + name);
-    draft.request.ignored.push_back(path + "." + name);
+    const std::string member = fmt::format("{}.{}", path, name);
+    if (name == "tool_calls" || name == "function_call") refuse_unsupported(member);
+    draft.request.ignored.push_back(member);
   }
   result.content = content_text(path + ".content", message.value("content", Json()));
   return result;

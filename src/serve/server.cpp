@@ -51,7 +51,7 @@ void check(const ServerOptions& options) {
 }  // namespace
 
 struct Server::Impl {
-  Impl(ServerOptions options, Engine& engine, std::function<std::string()> metrics)
+  Impl(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics)
       : context{.options = options,
                 .engine = engine,
                 .router = {},
@@ -169,9 +169,9 @@ void Server::Impl::stop_accepting() {
   });
 }
 
-Server::Server(ServerOptions options, Engine& engine, std::function<std::string()> metrics) {
+Server::Server(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics) {
   check(options);
-  impl_ = std::make_unique<Impl>(std::move(options), engine, std::move(metrics));
+  impl_ = std::make_unique<Impl>(options, engine, std::move(metrics));
 }
 
 Server::~Server() { stop(); }

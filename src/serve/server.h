@@ -33,7 +33,7 @@ struct ServerOptions {
 class Server {
  public:
   // metrics: the text of GET /metrics, called on an I/O thread.
-  Server(ServerOptions options, Engine& engine, std::function<std::string()> metrics);
+  Server(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics);
   ~Server();  // stop()
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

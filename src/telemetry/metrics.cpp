@@ -191,10 +191,10 @@ std::string MetricsObserver::render(std::span<const EngineSchedulerStats> now) c
   };
   using Stats = EngineSchedulerStats;
   const std::vector<MetricFamily> families{
-      levels("vllm:num_requests_running", "Requests that hold a place, paused ones included.", MetricType::Gauge,
-             [](const Stats& s) { return s.running + s.paused; }),
-      levels("vllm:num_requests_waiting", "Requests waiting for a place.",
-             MetricType::Gauge, [](const Stats& s) { return s.waiting; }),
+      levels("vllm:num_requests_running", "Requests that hold a place, paused ones included.",
+             MetricType::Gauge, [](const Stats& s) { return s.running + s.paused; }),
+      levels("vllm:num_requests_waiting", "Requests waiting for a place.", MetricType::Gauge,
+             [](const Stats& s) { return s.waiting; }),
       levels("vllm:kv_cache_usage_perc", "KV pages in use; 1 is all of them.", MetricType::Gauge,
              [](const Stats& s) {
                return s.kv_pages_total > 0 ? static_cast<double>(s.kv_pages_held) / s.kv_pages_total : 0.0;

@@ -1,4 +1,5 @@
-// Request bodies of any bytes: parsed, or refused with an Error that says what is wrong. The first byte picks the API.
+// Request bodies of any bytes: parsed, or refused with an Error that says what is wrong. The first byte picks
+// the API.
 #include "serve/openai_request.h"
 
 #include <cstdint>
