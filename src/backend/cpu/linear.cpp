@@ -80,8 +80,7 @@ void dot_panel(const LinearKernels& kernels, const Segment& segment, const Panel
                const DotInputs& in, int row, int rows, float* sums) {
   const auto index = static_cast<std::size_t>(segment.packing);
   if (kernels.dot[index] != nullptr) {
-    const QuantizedRows& all = in.quantized;
-    kernels.dot[index](view, {all.block(row, 0), &all.factor(row, 0), all.stride}, rows, sums);
+    kernels.dot[index](view, in.quantized.from(row), rows, sums);
   } else {
     kernels.dot_floats[index](view, in.floats + static_cast<std::size_t>(row) * in.float_stride,
                               in.float_stride, rows, sums);
@@ -105,18 +104,18 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
   const std::size_t stride = static_cast<std::size_t>(blocks_of(weight.columns())) | 1;
   const std::size_t blocks = want_quantized ? (rows + kPadRows) * stride : 0;
   const ScratchBlock code_block(arena, blocks * 64);
-  const ScratchBlock factor_block(arena, blocks * sizeof(BlockFactors));
+  const ScratchBlock sum_block(arena, blocks * sizeof(BlockSums));
+  const ScratchBlock scale_block(arena, (rows + kPadRows) * sizeof(float));
   const ScratchBlock float_block(arena, copy_floats ? rows * padded_columns * sizeof(float) : 0);
-  auto* codes = static_cast<std::int8_t*>(code_block.data());
-  auto* factors = static_cast<BlockFactors*>(factor_block.data());
+  const QuantizedRows quantized{static_cast<std::int8_t*>(code_block.data()),
+                                static_cast<BlockSums*>(sum_block.data()),
+                                static_cast<float*>(scale_block.data()), stride};
   auto* floats = static_cast<float*>(float_block.data());
-  const DotInputs inputs{
-      {codes, factors, stride}, copy_floats ? floats : in.x, copy_floats ? padded_columns : in.stride};
+  const DotInputs inputs{quantized, copy_floats ? floats : in.x, copy_floats ? padded_columns : in.stride};
   for_rows(pool, in.rows, weight.columns(), 4, [&](std::int64_t begin, std::int64_t end, int) {
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
       const float* x = in.x + row * in.stride;
-      if (want_quantized)
-        kernels.quantize(x, weight.columns(), in.norm, codes + row * stride * 64, factors + row * stride);
+      if (want_quantized) kernels.quantize(x, weight.columns(), in.norm, quantized, static_cast<int>(row));
       if (copy_floats) {
         kernels.normalize(x, weight.columns(), in.norm, floats + row * padded_columns,
                           static_cast<std::int64_t>(padded_columns));
@@ -124,8 +123,9 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
     }
   });
   if (want_quantized) {
-    std::memset(codes + rows * stride * 64, 0, kPadRows * stride * 64);
-    std::memset(factors + rows * stride, 0, kPadRows * stride * sizeof(BlockFactors));
+    std::memset(quantized.block(in.rows, 0), 0, kPadRows * stride * 64);
+    std::memset(&quantized.sum(in.rows, 0), 0, kPadRows * stride * sizeof(BlockSums));
+    std::memset(quantized.scales + rows, 0, kPadRows * sizeof(float));
   }
 
   const OutputPanels panels(weight, gated);

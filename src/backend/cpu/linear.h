@@ -12,7 +12,7 @@
 namespace mlxs::cpu {
 
 // From this many rows on, unpacking weights to tiles is cheaper than multiplying them packed (measured).
-inline constexpr int kTileThreshold = 48;
+inline constexpr int kTileThreshold = 17;
 
 struct LinearPath {
   const LinearKernels* dots = nullptr;

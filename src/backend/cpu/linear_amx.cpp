@@ -71,7 +71,11 @@ struct Stages {
     if constexpr (kUnpacks) {
       __m512i w[8];
       load_codes<P>(from, w);
-      for (int v = 0; v < 8; ++v) _mm512_store_si512(bytes[b % 2] + 64 * v, w[v]);
+      for (int v = 0; v < 8; ++v) {  // signed: codes that have a min are below 32
+        if constexpr (!kFormat.has_min)
+          w[v] = _mm512_sub_epi8(w[v], _mm512_set1_epi8(static_cast<char>(kFormat.zero)));
+        _mm512_store_si512(bytes[b % 2] + 64 * v, w[v]);
+      }
     }
   }
 
@@ -86,8 +90,8 @@ struct Stages {
       _tile_loadd(5, q + 32 + kFormat.group * g, row_bytes);
       _tile_zero(0);
       _tile_zero(1);
-      _tile_dpbsud(0, 4, 6);
-      _tile_dpbsud(1, 5, 6);
+      _tile_dpbssd(0, 4, 6);
+      _tile_dpbssd(1, 5, 6);
       _tile_stored(0, out.high, 64);
       _tile_stored(1, out.low, 64);
     }
@@ -97,14 +101,14 @@ struct Stages {
     const std::byte* scales = panel.scales + static_cast<std::size_t>(b) * kFormat.scale_bytes();
     for (int g = 0; g < kGroups; ++g) {
       const __m512 scale = load_scale<P>(scales, g);
-      const __m512 min = load_min<P>(scales, g, scale);
+      const __m512 min = load_min<P>(scales, g);
       const Products& in = products[b % 2][g];
-      const BlockFactors* factor = &x.factor(0, b);
+      const BlockSums* sum = &x.sum(0, b);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        add_product<kGroups>(_mm512_load_si512(in.high[r]), _mm512_load_si512(in.low[r]), scale, min, *factor,
-                             g, total[r]);
-        factor += x.stride;
+        const __m512i high = _mm512_slli_epi32(_mm512_load_si512(in.high[r]), 8);
+        add_product<P>(_mm512_add_epi32(high, _mm512_load_si512(in.low[r])), scale, min, *sum, g, total[r]);
+        sum += x.stride;
       }
     }
   }
@@ -134,7 +138,9 @@ void dot_tiles(const PanelView& panel, const QuantizedRows& x, float* sums) {
   stages.scale_and_add(blocks - 1, total);
   _tile_release();
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * kLanes, total[r]);
+  for (int r = 0; r < R; ++r) {
+    _mm512_storeu_ps(sums + r * kLanes, _mm512_mul_ps(total[r], _mm512_set1_ps(x.scales[r])));
+  }
 }
 
 template <Packing P>
@@ -159,9 +165,8 @@ void normalize(const float* x, std::int64_t columns, const RowNorm& norm, float*
                std::int64_t out_columns) {
   linear_avx512().normalize(x, columns, norm, out, out_columns);
 }
-void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
-              BlockFactors* factors) {
-  linear_avx512().quantize(x, columns, norm, codes, factors);
+void quantize(const float* x, std::int64_t columns, const RowNorm& norm, const QuantizedRows& out, int row) {
+  linear_avx512().quantize(x, columns, norm, out, row);
 }
 void finish(const Epilogue& epilogue, const PanelSums& sums) { linear_avx512().finish(epilogue, sums); }
 

@@ -33,7 +33,8 @@ inline Words load_words(const std::byte* block, int v, int half) {
   const __m256i low_bytes = _mm256_set1_epi16(0x00ff);
   if constexpr (kFormat.codes == Codes::k8) {
     const __m256i bytes = load256(block + v * 64 + half * 32);
-    return {_mm256_and_si256(bytes, low_bytes), _mm256_srli_epi16(bytes, 8)};
+    return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8),
+            _mm256_srai_epi16(bytes, 8)};  // signed in memory
   } else {
     const __m256i pair = load256(block + v / 2 * 64 + half * 32);
     const __m256i nibble = _mm256_set1_epi16(0x000f);
@@ -87,6 +88,7 @@ void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* s
   constexpr PackedFormat kFormat = packed_format(P);
   constexpr int kGroups = kBlock / kFormat.group;
   constexpr int kVectors = 8 / kGroups;
+  constexpr int kZero = kFormat.codes == Codes::k8 ? 0 : kFormat.zero;  // 8-bit codes are read signed
   __m256 total[R];
   for (int r = 0; r < R; ++r) total[r] = _mm256_setzero_ps();
   const std::byte* codes = panel.codes;
@@ -95,7 +97,12 @@ void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* s
     if (half == 0) prefetch(codes, kFormat.code_bytes());
     for (int g = 0; g < kGroups; ++g) {
       __m256i dot[R];
-      for (int r = 0; r < R; ++r) dot[r] = _mm256_setzero_si256();
+      for (int r = 0; r < R; ++r) {
+        const BlockSums& sum = x.sum(r, b);
+        dot[r] = kZero == 0
+                     ? _mm256_setzero_si256()
+                     : _mm256_set1_epi32(-kZero * (kGroups == 1 ? sum.integer_all : sum.integer_halves[g]));
+      }
       for (int i = 0; i < kVectors; ++i) {
         const int v = g * kVectors + i;
         const Words w = load_words<P>(codes, v, half);
@@ -105,20 +112,20 @@ void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* s
           dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(w.odd, broadcast4(q + 4)));
         }
       }
-      // A group adds scale · code and its min, or its zero point times the scale.
       const __m256 scale = load_scale<P>(scales, g, half);
-      const __m256 min = kFormat.has_min
-                             ? load_scale<P>(scales, kGroups + g, half)
-                             : _mm256_mul_ps(scale, _mm256_set1_ps(-static_cast<float>(kFormat.zero)));
       for (int r = 0; r < R; ++r) {
-        const BlockFactors& f = x.factor(r, b);
-        total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_mul_ps(scale, _mm256_set1_ps(f.scale)),
-                                   total[r]);
-        total[r] = _mm256_fmadd_ps(min, _mm256_set1_ps(kGroups == 1 ? f.sum : f.halves[g]), total[r]);
+        total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), scale, total[r]);
+        if constexpr (kFormat.has_min) {
+          const __m256 min = load_scale<P>(scales, kGroups + g, half);
+          const BlockSums& sum = x.sum(r, b);
+          total[r] = _mm256_fmadd_ps(min, _mm256_set1_ps(kGroups == 1 ? sum.all : sum.halves[g]), total[r]);
+        }
       }
     }
   }
-  for (int r = 0; r < R; ++r) _mm256_storeu_ps(sums + r * kLanes + half * kHalf, total[r]);
+  for (int r = 0; r < R; ++r) {
+    _mm256_storeu_ps(sums + r * kLanes + half * kHalf, _mm256_mul_ps(total[r], _mm256_set1_ps(x.scales[r])));
+  }
 }
 
 // Four rows' sums leave registers for the codes; more rows go in two calls, the panel then comes from the L1
@@ -128,7 +135,7 @@ constexpr int kRowsAtOnce = 4;
 template <Packing P>
 void dot(const PanelView& panel, const QuantizedRows& x, int rows, float* sums) {
   for (int row = 0; row < rows; row += kRowsAtOnce, sums += kRowsAtOnce * kLanes) {
-    const QuantizedRows some{x.block(row, 0), &x.factor(row, 0), x.stride};
+    const QuantizedRows some = x.from(row);
     for (int half = 0; half < 2; ++half) {
       switch (rows - row) {
         case 1:
@@ -214,15 +221,9 @@ void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int 
   }
 }
 
-void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
-              BlockFactors* factors) {
-  const RowScale scale = measure_row(x, columns, norm);
-  alignas(64) float values[kBlock];
-  alignas(64) std::int32_t integers[kBlock];
-  std::int16_t words[kBlock];
-  for (std::int64_t k = 0; k < columns; k += kBlock, codes += 64, ++factors) {
-    load_block(x, k, columns, norm, scale, values);
-    quantize_block(values, integers, *factors);
+void quantize(const float* x, std::int64_t columns, const RowNorm& norm, const QuantizedRows& out, int row) {
+  quantize_row(x, columns, norm, out, row, [](std::int8_t* codes, const std::int32_t* integers) {
+    std::int16_t words[kBlock];
     for (int i = 0; i < kBlock; i += 4) {
       words[i] = static_cast<std::int16_t>(integers[i]);
       words[i + 1] = static_cast<std::int16_t>(integers[i + 2]);
@@ -230,7 +231,7 @@ void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::in
       words[i + 3] = static_cast<std::int16_t>(integers[i + 3]);
     }
     std::memcpy(codes, words, sizeof(words));
-  }
+  });
 }
 
 constexpr LinearKernels kKernels{

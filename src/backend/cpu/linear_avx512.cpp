@@ -37,20 +37,26 @@ void dot_rows(const PanelView& panel, const QuantizedRows& x, float* sums) {
     load_codes<P>(codes, w);
     for (int g = 0; g < kGroups; ++g) {
       const __m512 scale = load_scale<P>(scales, g);
-      const __m512 min = load_min<P>(scales, g, scale);
+      const __m512 min = load_min<P>(scales, g);
       for (int r = 0; r < R; ++r) {
         const std::int8_t* q = x.block(r, b);
+        const BlockSums& sum = x.sum(r, b);
         __m512i high = _mm512_setzero_si512(), low = _mm512_setzero_si512();
+        if constexpr (!kFormat.has_min) {
+          low = _mm512_set1_epi32(-kFormat.zero * (kGroups == 1 ? sum.integer_all : sum.integer_halves[g]));
+        }
         for (int i = 0; i < kVectors; ++i) {
           const int v = g * kVectors + i;
           high = _mm512_dpbusd_epi32(high, w[v], broadcast4(q + 4 * v));
           low = _mm512_dpbusd_epi32(low, w[v], broadcast4(q + 32 + 4 * v));
         }
-        add_product<kGroups>(high, low, scale, min, x.factor(r, b), g, total[r]);
+        add_product<P>(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low), scale, min, sum, g, total[r]);
       }
     }
   }
-  for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * kLanes, total[r]);
+  for (int r = 0; r < R; ++r) {
+    _mm512_storeu_ps(sums + r * kLanes, _mm512_mul_ps(total[r], _mm512_set1_ps(x.scales[r])));
+  }
 }
 
 // Dense weights: k and k+1 of all lanes as floats.
@@ -136,20 +142,15 @@ void dot_floats(const PanelView& panel, const float* x, std::size_t stride, int 
   }
 }
 
-void quantize(const float* x, std::int64_t columns, const RowNorm& norm, std::int8_t* codes,
-              BlockFactors* factors) {
-  const RowScale scale = measure_row(x, columns, norm);
-  alignas(64) float values[kBlock];
-  alignas(64) std::int32_t integers[kBlock];
-  for (std::int64_t k = 0; k < columns; k += kBlock, codes += 64, ++factors) {
-    load_block(x, k, columns, norm, scale, values);
-    quantize_block(values, integers, *factors);
-    for (int i = 0; i < kBlock; ++i) {
-      const std::int32_t high = (integers[i] + 128) >> 8;
-      codes[i] = static_cast<std::int8_t>(high);
-      codes[32 + i] = static_cast<std::int8_t>(integers[i] - high * 256);
+void quantize(const float* x, std::int64_t columns, const RowNorm& norm, const QuantizedRows& out, int row) {
+  quantize_row(x, columns, norm, out, row, [](std::int8_t* codes, const std::int32_t* integers) {
+    for (int half = 0; half < 2; ++half) {
+      const __m512i all = _mm512_load_si512(integers + 16 * half);
+      const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(all, _mm512_set1_epi32(128)), 8);
+      _mm_store_si128(reinterpret_cast<__m128i*>(codes + 16 * half), _mm512_cvtepi32_epi8(high));
+      _mm_store_si128(reinterpret_cast<__m128i*>(codes + 32 + 16 * half), _mm512_cvtepi32_epi8(all));
     }
-  }
+  });
 }
 
 constexpr LinearKernels kKernels{

@@ -13,7 +13,7 @@ template <Codes kCodes>
 MLXS_INLINE void load_code(const std::byte* block, int v, int byte, Ints& code) {
   if constexpr (kCodes == Codes::k8) {
     load_ints(block + v * 64, code);
-    code = (code >> (8 * byte)) & 255;
+    code = ((code >> (8 * byte)) & 255) ^ 128;
     return;
   }
   load_ints(block + v / 2 * 64, code);

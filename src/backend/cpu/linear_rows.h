@@ -101,39 +101,55 @@ inline void normalize_row(const float* x, std::int64_t columns, const RowNorm& n
 
 constexpr float kLargestInteger = 32512.0f;  // 127 · 256: the high byte stays in int8 after rounding
 
-// values → integers and the fields that do not depend on how the ISA wants the codes.
-inline void quantize_block(const float* __restrict values, std::int32_t* __restrict integers,
-                           BlockFactors& out) {
+// Loads the row twice: once for the largest magnitude, once to write each block with write(codes,
+// integers[32]).
+template <class Write>
+inline void quantize_row(const float* __restrict x, std::int64_t columns, const RowNorm& norm,
+                         const QuantizedRows& out, int row, Write&& write) {
+  const RowScale scale = measure_row(x, columns, norm);
+  alignas(64) float values[kBlock];
+  alignas(64) std::int32_t integers[kBlock];
   std::uint32_t bits[kFloats] = {};  // |x| as bits orders as |x| does, with infinity and NaN on top
-  for (int half = 0; half < 2; ++half) {
+  for (std::int64_t k = 0; k < columns; k += kBlock) {
+    load_block(x, k, columns, norm, scale, values);
     for (int l = 0; l < kFloats; ++l) {
-      const std::uint32_t magnitude =
-          __builtin_bit_cast(std::uint32_t, values[half * kFloats + l]) & 0x7fffffffu;
-      bits[l] = magnitude > bits[l] ? magnitude : bits[l];
+      const std::uint32_t low = __builtin_bit_cast(std::uint32_t, values[l]) & 0x7fffffffu;
+      const std::uint32_t high = __builtin_bit_cast(std::uint32_t, values[kFloats + l]) & 0x7fffffffu;
+      const std::uint32_t larger = low > high ? low : high;
+      bits[l] = larger > bits[l] ? larger : bits[l];
     }
   }
   std::uint32_t largest = 0;
   for (int l = 0; l < kFloats; ++l) largest = bits[l] > largest ? bits[l] : largest;
   const auto peak = __builtin_bit_cast(float, largest);
+  const bool finite = largest < 0x7f800000u;
   // Below 1e-30 nothing is left after any realistic weight, and the inverse would overflow.
-  const float inverse = largest < 0x7f800000u && peak > 1e-30f ? kLargestInteger / peak : 0.0f;
-  const float scale =
-      largest >= 0x7f800000u ? __builtin_nanf("") : (inverse > 0.0f ? peak / kLargestInteger : 0.0f);
+  const float inverse = finite && peak > 1e-30f ? kLargestInteger / peak : 0.0f;
+  out.scales[row] = finite ? (inverse > 0.0f ? peak / kLargestInteger : 0.0f) : __builtin_nanf("");
+
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: the low mantissa bits become the rounded integer
-  for (int i = 0; i < kBlock; ++i) {
-    integers[i] = __builtin_bit_cast(std::int32_t, values[i] * inverse + kRound) -
-                  __builtin_bit_cast(std::int32_t, kRound);
+  int index = 0;
+  for (std::int64_t k = 0; k < columns; k += kBlock, ++index) {
+    load_block(x, k, columns, norm, scale, values);
+    if (!finite) std::memset(values, 0, sizeof(values));
+    std::int32_t sums[2] = {0, 0};
+    for (int i = 0; i < kBlock; ++i) {
+      integers[i] = __builtin_bit_cast(std::int32_t, values[i] * inverse + kRound) -
+                    __builtin_bit_cast(std::int32_t, kRound);
+    }
+    for (int l = 0; l < kFloats; ++l) {
+      sums[0] += integers[l];
+      sums[1] += integers[kFloats + l];
+    }
+    BlockSums& block = out.sum(row, index);
+    block.integer_halves[0] = sums[0];
+    block.integer_halves[1] = sums[1];
+    block.integer_all = sums[0] + sums[1];
+    block.halves[0] = static_cast<float>(sums[0]);
+    block.halves[1] = static_cast<float>(sums[1]);
+    block.all = static_cast<float>(sums[0] + sums[1]);
+    write(out.block(row, index), integers);
   }
-  if (largest >= 0x7f800000u) std::memset(integers, 0, kBlock * sizeof(std::int32_t));
-  std::int32_t sums[2] = {0, 0};
-  for (int l = 0; l < kFloats; ++l) {
-    sums[0] += integers[l];
-    sums[1] += integers[kFloats + l];
-  }
-  out.scale = scale;
-  out.sum = scale * static_cast<float>(sums[0] + sums[1]);
-  out.halves[0] = scale * static_cast<float>(sums[0]);
-  out.halves[1] = scale * static_cast<float>(sums[1]);
 }
 
 // ---------------------------------------------------------------- epilogue

@@ -214,7 +214,8 @@ void write_low_nibbles(const SplitBlock& block, int lane, std::byte* out) {
 
 void write_codes(Codes codes, const SplitBlock& block, int lane, std::byte* out) {
   if (codes == Codes::k8) {
-    for (int v = 0; v < 8; ++v) put_u32(out + v * 64 + lane * 4, four_codes(block.codes + 4 * v));
+    for (int v = 0; v < 8; ++v)
+      put_u32(out + v * 64 + lane * 4, four_codes(block.codes + 4 * v) ^ 0x80808080u);
     return;
   }
   write_low_nibbles(block, lane, out);
@@ -323,7 +324,7 @@ namespace {
 
 int read_code(Codes codes, const std::uint8_t* block, int lane, int k) {
   const int v = k / 4, byte = lane * 4 + k % 4;
-  if (codes == Codes::k8) return block[v * 64 + byte];
+  if (codes == Codes::k8) return block[v * 64 + byte] ^ 0x80;
   const int low = (block[v / 2 * 64 + byte] >> (v % 2 * 4)) & 15;
   if (codes == Codes::k5) {
     std::uint64_t bits;

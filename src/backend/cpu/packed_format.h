@@ -10,7 +10,7 @@
 //     4 bits   [4 pairs of vectors][lane][byte]: low nibble vector 2j, high nibble vector 2j+1
 //     5 bits   as 4 bits, then the fifth bits: [8 vectors] of 64 bits, bit 4·lane + byte
 //     6 bits   as 4 bits, then the upper two bits: [2][lane][byte], bits 2t, 2t+1 belong to vector 4h + t
-//     8 bits   [8 vectors][lane][byte]
+//     8 bits   [8 vectors][lane][byte], stored with the upper bit flipped: signed, as int8 tiles want them
 //     f32, f16 [32][lane];  bf16 [16 pairs of k][lane][2]: the B tile of tdpbf16ps
 //   scales of a block: [32 / group][lane] scales, then, if has_min, [32 / group][lane] mins; 16-bit floats
 // w = scale · (value(code) - zero) + min, where value is the code itself or a table's entry.
@@ -25,7 +25,7 @@
 
 namespace mlxs::cpu {
 
-inline constexpr std::string_view kPackedLayout = "cpu-panel16-1";
+inline constexpr std::string_view kPackedLayout = "cpu-panel16-2";
 inline constexpr int kLanes = 16;  // output rows of a panel
 inline constexpr int kBlock = 32;  // inputs of a block
 

@@ -19,12 +19,13 @@ namespace {
 
 inline __m512i load512(const std::byte* at) { return _mm512_loadu_si512(at); }
 
-// The block's codes as bytes: vector v holds k = 4v … 4v+3 of all lanes.
+// The block's codes as unsigned bytes: vector v holds k = 4v … 4v+3 of all lanes.
 template <Packing P>
 inline void load_codes(const std::byte* block, __m512i* v) {
   constexpr PackedFormat kFormat = packed_format(P);
   if constexpr (kFormat.codes == Codes::k8) {
-    for (int i = 0; i < 8; ++i) v[i] = load512(block + 64 * i);
+    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
+    for (int i = 0; i < 8; ++i) v[i] = _mm512_xor_si512(load512(block + 64 * i), sign);
     return;
   }
   const __m512i nibble = _mm512_set1_epi8(15);
@@ -70,25 +71,22 @@ inline __m512 load_scale(const std::byte* block, int index) {
   }
 }
 
-// What a group adds to scale · code: its min, or its zero point times the scale.
+// total += scale · dot + min · Σ x for one row and one group, in units of the row's scale. Dots by VNNI and
+// by int8 tiles end here, so they agree to the last bit. dot: Σ code · x, less zero · Σ x where the format
+// has a zero point.
 template <Packing P>
-inline __m512 load_min(const std::byte* block, int group, __m512 scale) {
+inline void add_product(__m512i dot, __m512 scale, __m512 min, const BlockSums& x, int group, __m512& total) {
   constexpr PackedFormat kFormat = packed_format(P);
+  total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, total);
   if constexpr (kFormat.has_min) {
-    return load_scale<P>(block, kBlock / kFormat.group + group);
-  } else {
-    return _mm512_mul_ps(scale, _mm512_set1_ps(-static_cast<float>(kFormat.zero)));
+    total = _mm512_fmadd_ps(min, _mm512_set1_ps(kFormat.group == kBlock ? x.all : x.halves[group]), total);
   }
 }
 
-// total += scale · x.scale · (256 · high + low) + min · Σ x, for one row and one group. Dots by VNNI and by
-// int8 tiles end here, so they agree to the last bit.
-template <int kGroups>
-inline void add_product(__m512i high, __m512i low, __m512 scale, __m512 min, const BlockFactors& x, int group,
-                        __m512& total) {
-  const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
-  total = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), total);
-  total = _mm512_fmadd_ps(min, _mm512_set1_ps(kGroups == 1 ? x.sum : x.halves[group]), total);
+template <Packing P>
+inline __m512 load_min(const std::byte* block, int group) {
+  constexpr PackedFormat kFormat = packed_format(P);
+  return kFormat.has_min ? load_scale<P>(block, kBlock / kFormat.group + group) : _mm512_setzero_ps();
 }
 
 }  // namespace

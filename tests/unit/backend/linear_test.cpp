@@ -151,19 +151,16 @@ Reference solve(const Problem& p) {
         Sum& sum = sums[row * outputs + output];
         double largest = 0;
         for (double value : x[row]) largest = std::max(largest, std::abs(value));
-        for (std::size_t block = 0; block < columns; block += 32) {
-          double peak = 0, weights = 0;
-          for (std::size_t k = block; k < std::min(block + 32, columns); ++k) {
-            const double product = static_cast<double>(w[k]) * x[row][k];
-            sum.value += product;
-            sum.s += std::abs(product);
-            sum.a += part.largest * std::abs(x[row][k]);
-            peak = std::max(peak, std::abs(x[row][k]));
-            weights += std::abs(static_cast<double>(w[k]));
-          }
-          sum.quantized += weights * peak / 65024.0 * 1.001;
-          if (p.fusion.norm == RowNorm::Kind::kLayer) sum.rounding += 0x1p-20 * largest * weights;
+        double weights = 0;
+        for (std::size_t k = 0; k < columns; ++k) {
+          const double product = static_cast<double>(w[k]) * x[row][k];
+          sum.value += product;
+          sum.s += std::abs(product);
+          sum.a += part.largest * std::abs(x[row][k]);
+          weights += std::abs(static_cast<double>(w[k]));
         }
+        sum.quantized = weights * largest / 65024.0 * 1.001;
+        if (p.fusion.norm == RowNorm::Kind::kLayer) sum.rounding += 0x1p-20 * largest * weights;
         sum.rounding += 2.0 * static_cast<double>(columns) * kUnit * sum.a + (k_type ? 0x1p-11 * sum.a : 0.0);
         if (p.fusion.norm != RowNorm::Kind::kNone) sum.rounding += 0x1p-20 * sum.s;
       }
