@@ -15,6 +15,7 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 	@scripts/bootstrap.sh build test
 	@scripts/build.sh release
 	@scripts/venv.sh
+	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)
 
 lint: ## clang-format, clang-tidy on changed files, include arrows, cargo fmt and clippy, ruff

@@ -66,6 +66,7 @@ def main() -> int:
         stale.unlink(missing_ok=True)
 
     env = dict(os.environ)
+    env["PATH"] += os.pathsep + str(Path("build/promtool/usr/bin").resolve())  # scripts/promtool.sh
     env.setdefault("MLXS_TEST_MODEL", pulled_model(build / "mlx-serving"))
     env.setdefault("ASAN_OPTIONS", "detect_stack_use_after_return=1")
     env.setdefault("TSAN_OPTIONS", "halt_on_error=1")
