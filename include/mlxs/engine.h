@@ -198,8 +198,8 @@ class Engine {
   // Tokens that a prompt turns into (template applied), as create_generator would run them.
   std::vector<std::int32_t> encode_prompt(std::string_view model, const Prompt& prompt) const;
 
-  void warmup_model(
-      std::string_view model);  // one short generation, so that the first user finds everything mapped
+  // Runs the model once, so that the first user finds everything mapped. Counts nowhere.
+  void warmup_model(std::string_view model);
   std::vector<EngineSchedulerStats> scheduler_stats() const;
   EngineHealth health() const;
   std::string device_description() const;

@@ -326,14 +326,9 @@ std::vector<std::int32_t> Engine::encode_prompt(std::string_view model, const Pr
 }
 
 void Engine::warmup_model(std::string_view model) {
-  const std::shared_ptr<LoadedModel> loaded = impl_->find(model);
-  const TokenId start = std::max<TokenId>(loaded->tokenizer().bos(), 0);
-  generate({.model = std::string(model),
-            .prompt = TokenPrompt{{start}},
-            .max_tokens = 1,
-            .temperature = 0,
-            .user = "warmup",
-            .request_id = "warmup"});
+  // Not a request: nobody asked, so neither the metrics nor the prefix tree hear of it.
+  const TokenId start = std::max<TokenId>(impl_->find(model)->tokenizer().bos(), 0);
+  evaluate(model, std::span(&start, 1));
 }
 
 std::vector<EngineSchedulerStats> Engine::scheduler_stats() const {

@@ -4,6 +4,8 @@ import shutil
 import subprocess
 
 import pytest
+from conftest import Api
+from program import MODEL, ServeProcess, needs_model
 from prometheus_client.parser import text_string_to_metric_families
 
 EXPECTED = {
@@ -33,6 +35,18 @@ def value(families: dict, family: str, sample: str = "", **labels) -> float:
         if candidate.name == (sample or family) and labels.items() <= candidate.labels.items():
             return candidate.value
     raise AssertionError(f"no sample {sample} {labels} in {families[family].samples}")
+
+
+@needs_model
+def test_starting_counts_nothing(tmp_path):
+    process = ServeProcess(MODEL, cache=tmp_path)
+    try:
+        families = scrape(Api(process))
+    finally:
+        process.close()
+    counted = [s for f in families.values() if f.type == "counter" for s in f.samples if s.name.endswith("_total")]
+    assert len(counted) >= 8
+    assert [sample for sample in counted if sample.value != 0] == []
 
 
 def test_names_types_and_labels(api):
