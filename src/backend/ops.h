@@ -40,7 +40,12 @@ struct RawWeight {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::span<const std::byte> bytes;
+  GroupScales scales = {};  // of types that do not carry their own
 };
+
+// Rows [first, first + count) of a weight, with their scales: one expert of a stacked tensor. With scales that several
+// rows share, first must be a multiple of scales.group_rows.
+RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t count);
 
 // A weight in the backend's own layout. Opaque; immutable; safe to share between steps. Destroyed with the model.
 class Weight {

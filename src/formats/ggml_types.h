@@ -12,7 +12,7 @@ namespace mlxs {
 
 // nullopt: a type that mlx-serving has no kernels for.
 std::optional<DType> dtype_of_ggml(std::uint32_t ggml_type);
-// The number that a file stores for a DType; every DType has one.
+// The number that a file stores for a DType up to kMXFP4; the others are not GGUF's.
 std::uint32_t ggml_type_of(DType type);
 // "IQ2_XXS", also for types we cannot run; "type 99" for numbers that nobody defined.
 std::string ggml_type_name(std::uint32_t ggml_type);

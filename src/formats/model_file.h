@@ -28,6 +28,7 @@ struct TensorInfo {
   DType type;
   std::vector<std::int64_t> shape;   // outermost first: a matrix is [out, in]
   std::span<const std::byte> bytes;  // exactly the tensor's bytes
+  GroupScales scales = {};           // MLX and FP8: beside the codes; leading dimensions count as rows
 };
 
 class ModelFile {

@@ -31,7 +31,8 @@ RawWeight WeightLoader::take(std::string_view name, std::initializer_list<std::i
   }
   used_.insert(tensor->name);
   const bool flat = shape.size() == 1;
-  return RawWeight{tensor->name, tensor->type, flat ? 1 : *shape.begin(), *(shape.end() - 1), tensor->bytes};
+  return RawWeight{tensor->name,       tensor->type,  flat ? 1 : *shape.begin(),
+                   *(shape.end() - 1), tensor->bytes, tensor->scales};
 }
 
 WeightPtr WeightLoader::prepare(std::span<const RawWeight> parts, WeightUse use) {

@@ -8,6 +8,7 @@
 
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/regroup.h"
 #include "backend/weight_cache.h"
 #include "mlxs/error.h"
 
@@ -20,7 +21,7 @@ void check_part(const RawWeight& part, std::int64_t columns) {
     throw Error(ErrorCode::kModelLoad, fmt::format("tensor '{}' ({} [{}, {}]) {}", part.name, info.name,
                                                    part.rows, part.columns, what));
   };
-  if (!packing_of(part.type)) fail("has a type that the CPU backend has no kernel for");
+  if (!regrouped_type(part.type)) fail("has a type that the CPU backend has no kernel for");
   if (part.rows < 1 || part.columns < 1) fail("is empty");
   if (part.columns != columns) fail(fmt::format("is stacked with a tensor of {} columns", columns));
   if (part.columns % info.block_elements != 0)
@@ -29,6 +30,25 @@ void check_part(const RawWeight& part, std::int64_t columns) {
     fail(fmt::format("has {} bytes instead of {}", part.bytes.size(),
                      row_bytes(part.type, part.columns) * static_cast<std::size_t>(part.rows)));
   }
+  check_scales(part);
+}
+
+// Packs panel `index` of a part, by way of a block type if its scales lie beside it.
+void pack_part(const RawWeight& part, std::int64_t index, std::byte* out) {
+  const std::int64_t first = index * kLanes;
+  const int rows = static_cast<int>(std::min<std::int64_t>(kLanes, part.rows - first));
+  const DType type = *regrouped_type(part.type);
+  const std::size_t stride = row_bytes(type, part.columns);
+  if (!part.scales) {
+    pack_panel(type, part.bytes.data() + static_cast<std::size_t>(first) * stride, stride, rows, part.columns,
+               out);
+    return;
+  }
+  std::vector<std::byte> block(stride * static_cast<std::size_t>(rows));
+  for (int i = 0; i < rows; ++i) {
+    regroup_row(part, first + i, block.data() + static_cast<std::size_t>(i) * stride);
+  }
+  pack_panel(type, block.data(), stride, rows, part.columns, out);
 }
 
 // Where a part's panels go, and what to pack there.
@@ -65,10 +85,11 @@ CpuWeight::CpuWeight(ThreadPool& pool, std::span<const RawWeight> parts, WeightU
     floats_.resize(static_cast<std::size_t>(rows_ * columns_));
     float* out = floats_.data();
     for (const RawWeight& part : parts) {
+      const DType type = *regrouped_type(part.type);
+      std::vector<std::byte> row_of_blocks(row_bytes(type, columns_));
       for (std::int64_t row = 0; row < part.rows; ++row, out += columns_) {
-        dequantize_row(part.type,
-                       part.bytes.data() + static_cast<std::size_t>(row) * row_bytes(part.type, columns_),
-                       columns_, out);
+        regroup_row(part, row, row_of_blocks.data());
+        dequantize_row(type, row_of_blocks.data(), columns_, out);
       }
     }
     packed_bytes_ = floats_.size() * sizeof(float);
@@ -78,7 +99,7 @@ CpuWeight::CpuWeight(ThreadPool& pool, std::span<const RawWeight> parts, WeightU
   std::vector<Placement> placements;
   std::int64_t row = 0, panel = 0;
   for (const RawWeight& part : parts) {
-    const Packing packing = *packing_of(part.type);
+    const Packing packing = *packing_of(*regrouped_type(part.type));
     const bool joins =
         !segments_.empty() && segments_.back().packing == packing && segments_.back().rows % kLanes == 0;
     if (!joins) {
@@ -119,14 +140,9 @@ CpuWeight::CpuWeight(ThreadPool& pool, std::span<const RawWeight> parts, WeightU
     std::byte* out =
         fresh + (segment.data - segments_.front().data) +
         static_cast<std::size_t>(placement.first_panel - segment.first_panel) * segment.panel_bytes;
-    const std::size_t stride = row_bytes(part.type, columns_);
     pool.parallel_for(panels_of(part.rows), 4, [&](std::int64_t begin, std::int64_t end, int) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t first = i * kLanes;
-        pack_panel(part.type, part.bytes.data() + static_cast<std::size_t>(first) * stride, stride,
-                   static_cast<int>(std::min<std::int64_t>(kLanes, part.rows - first)), columns_,
-                   out + static_cast<std::size_t>(i) * segment.panel_bytes);
-      }
+      for (std::int64_t i = begin; i < end; ++i)
+        pack_part(part, i, out + static_cast<std::size_t>(i) * segment.panel_bytes);
     });
   }
 }

@@ -220,6 +220,15 @@ ReadBlock reader(DType type) {
     case DType::kI16:
     case DType::kI32:
     case DType::kI64:
+    case DType::kMlx2:  // with scales beside them: regroup.h
+    case DType::kMlx3:
+    case DType::kMlx4:
+    case DType::kMlx5:
+    case DType::kMlx6:
+    case DType::kMlx8:
+    case DType::kMlxFp4:
+    case DType::kF8E4M3:
+    case DType::kE8M0:
       break;
   }
   return nullptr;

@@ -1,0 +1,30 @@
+#include <fmt/format.h>
+
+#include "backend/ops.h"
+#include "mlxs/error.h"
+
+namespace mlxs {
+
+RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t count) {
+  if (first < 0 || count < 1 || count > weight.rows - first ||
+      (weight.scales && first % weight.scales.group_rows != 0)) {
+    throw Error(ErrorCode::kInternal, fmt::format("tensor '{}': rows {} … {} of {} cannot be taken alone",
+                                                  weight.name, first, first + count, weight.rows));
+  }
+  const std::size_t row = row_bytes(weight.type, weight.columns);
+  RawWeight part = weight;
+  part.rows = count;
+  part.bytes =
+      weight.bytes.subspan(static_cast<std::size_t>(first) * row, static_cast<std::size_t>(count) * row);
+  if (const GroupScales& whole = weight.scales) {
+    const auto groups = static_cast<std::size_t>((weight.columns + whole.group - 1) / whole.group);
+    const std::size_t line = groups * row_bytes(whole.type, 1);
+    const auto begin = static_cast<std::size_t>(first / whole.group_rows) * line;
+    const auto size = static_cast<std::size_t>((count + whole.group_rows - 1) / whole.group_rows) * line;
+    part.scales.scales = whole.scales.subspan(begin, size);
+    if (!whole.biases.empty()) part.scales.biases = whole.biases.subspan(begin, size);
+  }
+  return part;
+}
+
+}  // namespace mlxs

@@ -1,0 +1,180 @@
+// MLX and FP8 weights through the CPU's packing, against their definition written out bit by bit.
+#include "backend/cpu/regroup.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "backend/cpu/cpu_weight.h"
+#include "backend/cpu/float_bits.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cpu {
+namespace {
+
+using ::testing::HasSubstr;
+
+template <class T>
+std::vector<std::byte> bytes_of(const std::vector<T>& values) {
+  std::vector<std::byte> bytes(values.size() * sizeof(T));
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
+// w = scale · code + bias, with everything that a kernel may not see kept beside it.
+struct Grouped {
+  RawWeight raw;
+  std::vector<std::byte> codes, scales, biases;
+  std::vector<double> expected;  // [rows, columns]
+};
+
+Grouped affine(DType type, int bits, int group, DType scale_type, std::int64_t rows, std::int64_t columns) {
+  std::mt19937 random(static_cast<unsigned>(bits * 1000 + group));
+  std::uniform_real_distribution<float> size(0.005f, 0.1f);
+  std::vector<std::uint8_t> stream(static_cast<std::size_t>(rows * columns * bits / 8));
+  std::vector<float> scales, biases;
+  Grouped w;
+  for (std::int64_t i = 0; i < rows * columns; ++i) {
+    if (i % group == 0) {
+      // Three significant bits: exact in every float type.
+      scales.push_back(std::ldexp(std::round(size(random) * 512.0f), -9));
+      biases.push_back(-scales.back() * 2.0f);
+    }
+    const auto code = static_cast<std::uint32_t>(random() & ((1u << bits) - 1));
+    for (int b = 0; b < bits; ++b) {
+      const std::int64_t at = i * bits + b;
+      if ((code >> b) & 1u)
+        stream[static_cast<std::size_t>(at / 8)] |= static_cast<std::uint8_t>(1 << at % 8);
+    }
+    w.expected.push_back(static_cast<double>(scales.back()) * code + static_cast<double>(biases.back()));
+  }
+  const auto store = [&](const std::vector<float>& values) {
+    if (scale_type == DType::kF32) return bytes_of(values);
+    std::vector<std::uint16_t> halves;
+    for (const float v : values)
+      halves.push_back(scale_type == DType::kF16 ? float_to_f16(v) : float_to_bf16(v));
+    return bytes_of(halves);
+  };
+  w.codes = bytes_of(stream);
+  w.scales = store(scales);
+  w.biases = store(biases);
+  w.raw = {"w", type, rows, columns, w.codes, {scale_type, group, 1, w.scales, w.biases}};
+  return w;
+}
+
+std::vector<float> packed_row(const RawWeight& raw, WeightUse use, std::int64_t row) {
+  ThreadPool pool(1);
+  const CpuWeight weight(pool, std::span(&raw, 1), use, nullptr);
+  std::vector<float> out(static_cast<std::size_t>(raw.columns));
+  if (use == WeightUse::kVector) {
+    std::copy_n(weight.floats() + row * raw.columns, raw.columns, out.data());
+  } else {
+    weight.read_row(row, out.data());
+  }
+  return out;
+}
+
+TEST(Regroup, ReadsEveryWidthGroupAndScaleTypeOfMlx) {
+  const std::pair<DType, int> widths[] = {{DType::kMlx2, 2}, {DType::kMlx3, 3}, {DType::kMlx4, 4},
+                                          {DType::kMlx5, 5}, {DType::kMlx6, 6}, {DType::kMlx8, 8}};
+  for (const auto& [type, bits] : widths) {
+    for (const int group : {32, 64, 128}) {
+      for (const DType scale : {DType::kF32, DType::kF16, DType::kBF16}) {
+        constexpr std::int64_t kRows = 19, kColumns = 256;
+        const Grouped w = affine(type, bits, group, scale, kRows, kColumns);
+        for (const std::int64_t row : {0, 15, 16, 18}) {
+          for (const WeightUse use : {WeightUse::kMatrix, WeightUse::kVector}) {
+            const auto got = packed_row(w.raw, use, row);
+            for (std::int64_t k = 0; k < kColumns; ++k) {
+              const double want = w.expected[static_cast<std::size_t>(row * kColumns + k)];
+              // 2^-11: the value's own rounding, where no block type has the width.
+              ASSERT_NEAR(got[static_cast<std::size_t>(k)], want, std::abs(want) * 0x1p-11)
+                  << bits << " bits, group " << group << ", row " << row << ", column " << k;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Regroup, ReadsMxfp4) {
+  // E2M1 by its definition: sign, two exponent bits, one mantissa bit.
+  const auto e2m1 = [](int code) {
+    const int exponent = (code >> 1) & 3, mantissa = code & 1;
+    const double size = exponent == 0 ? mantissa * 0.5 : std::ldexp(1.0 + mantissa * 0.5, exponent - 1);
+    return (code & 8) != 0 ? -size : size;
+  };
+  std::vector<std::uint8_t> codes(64 / 2), scales{120, 130};
+  for (int i = 0; i < 64; ++i)
+    codes[static_cast<std::size_t>(i / 2)] |= static_cast<std::uint8_t>((i * 7 % 16) << i % 2 * 4);
+  const auto code_bytes = bytes_of(codes), scale_bytes = bytes_of(scales);
+  const RawWeight raw{"w", DType::kMlxFp4, 1, 64, code_bytes, {DType::kE8M0, 32, 1, scale_bytes, {}}};
+  const auto got = packed_row(raw, WeightUse::kMatrix, 0);
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_EQ(got[static_cast<std::size_t>(i)],
+              std::ldexp(e2m1(i * 7 % 16), scales[static_cast<std::size_t>(i / 32)] - 127))
+        << i;
+  }
+}
+
+TEST(Regroup, ReadsBlockScaledFp8) {
+  constexpr std::int64_t kRows = 5, kColumns = 48;  // blocks of 4 × 32: ragged on both sides
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scales{0.5f, 1.0f, 2.0f, 0.25f};
+  for (int i = 0; i < kRows * kColumns; ++i)
+    codes.push_back(static_cast<std::uint8_t>(i % 127 + i % 2 * 128));
+  const auto code_bytes = bytes_of(codes), scale_bytes = bytes_of(scales);
+  const RawWeight raw{"w",      DType::kF8E4M3, kRows,
+                      kColumns, code_bytes,     {DType::kF32, 32, 4, scale_bytes, {}}};
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    const auto got = packed_row(raw, WeightUse::kMatrix, row);
+    for (std::int64_t k = 0; k < kColumns; ++k) {
+      const int code = codes[static_cast<std::size_t>(row * kColumns + k)];
+      const int exponent = (code >> 3) & 15, mantissa = code & 7;
+      double value = exponent == 0 ? mantissa / 8.0 * 0x1p-6 : (1 + mantissa / 8.0) * std::exp2(exponent - 7);
+      if (code >= 128) value = -value;
+      EXPECT_EQ(got[static_cast<std::size_t>(k)],
+                value * scales[static_cast<std::size_t>(row / 4 * 2 + k / 32)]);
+    }
+  }
+}
+
+TEST(Regroup, SlicesTakeTheirScalesAlong) {
+  const Grouped w = affine(DType::kMlx4, 4, 64, DType::kBF16, 8, 128);
+  const RawWeight part = slice_rows(w.raw, 3, 2);
+  EXPECT_EQ(packed_row(part, WeightUse::kMatrix, 1), packed_row(w.raw, WeightUse::kMatrix, 4));
+  EXPECT_THROW((void)slice_rows(w.raw, 7, 2), Error);
+  RawWeight shared = w.raw;
+  shared.scales.group_rows = 4;
+  EXPECT_THROW((void)slice_rows(shared, 2, 2), Error);
+}
+
+TEST(Regroup, RefusesScalesThatDoNotFit) {
+  const Grouped w = affine(DType::kMlx4, 4, 64, DType::kBF16, 4, 128);
+  const auto refusal = [&](auto&& damage) -> std::string {
+    RawWeight raw = w.raw;
+    damage(raw);
+    try {
+      (void)packed_row(raw, WeightUse::kMatrix, 0);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kModelLoad);
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales = {}; }), HasSubstr("'w' (MLX4 [4, 128]) has no scales"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales.group = 48; }), HasSubstr("has groups of 48"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales.scales = r.scales.scales.first(14); }),
+              HasSubstr("has 14 bytes of scales instead of 16"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales.biases = r.scales.biases.first(14); }),
+              HasSubstr("has 14 bytes of biases"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales.type = DType::kI8; }), HasSubstr("has I8 scales"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.bytes = r.bytes.first(255); }), HasSubstr("255 bytes instead of"));
+}
+
+}  // namespace
+}  // namespace mlxs::cpu
