@@ -90,9 +90,7 @@ def our_logits(tokens, tmp_path, environment):
     for i, window in enumerate(tokens.reshape(-1, WINDOW)):
         given, result = tmp_path / f"{i}.tokens", tmp_path / f"{i}.logits"
         given.write_bytes(window.tobytes())
-        subprocess.run(
-            [BUILD / "tests" / "eval_logits", MODEL, given, result], check=True, env={**os.environ, **environment}
-        )
+        subprocess.run([BUILD / "tests" / "eval_logits", MODEL, given, result], check=True, env={**os.environ, **environment})
         rows.append(np.fromfile(result, dtype=np.float32).reshape(WINDOW, -1))
         result.unlink()
     return np.concatenate(rows)

@@ -14,9 +14,21 @@ COLUMNS = 768
 ROWS = 50
 # Where the f16 scales of a block stand: random bytes there could be NaN or overflow when multiplied out.
 SCALES = {
-    "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82], "Q3_K": [108],
-    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "MXFP4": [],
-    "F32": [], "F16": [], "BF16": [],
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q8_0": [0],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+    "IQ4_NL": [0],
+    "MXFP4": [],
+    "F32": [],
+    "F16": [],
+    "BF16": [],
 }
 
 
