@@ -59,9 +59,7 @@ class Peer:
         for start in range(0, len(prompt), 2048):
             part = prompt[start : start + 2048]
             last = start + len(part) == len(prompt)
-            self.decode(
-                [(t, start + i, sequence, last and i == len(part) - 1) for i, t in enumerate(part)]
-            )
+            self.decode([(t, start + i, sequence, last and i == len(part) - 1) for i, t in enumerate(part)])
         return self.sample(-1)
 
 

@@ -74,7 +74,8 @@ typedef struct {
   int32_t unknown;
 } mlxs_tokenizer_spec;
 
-int32_t mlxs_tokenizer_from_spec(const mlxs_tokenizer_spec* spec, mlxs_tokenizer** out, mlxs_text_error* error);
+int32_t mlxs_tokenizer_from_spec(const mlxs_tokenizer_spec* spec, mlxs_tokenizer** out,
+                                 mlxs_text_error* error);
 /* A Hugging Face tokenizer.json. */
 int32_t mlxs_tokenizer_from_json(mlxs_str json, int32_t bos, int32_t eos, mlxs_tokenizer** out,
                                  mlxs_text_error* error);
@@ -86,7 +87,8 @@ enum {
   MLXS_TOKEN_ADDED = 4    /* found in the text before anything else is split */
 };
 
-/* Views into the tokenizer, valid as long as it is. Token i stands for bytes[offsets[i] .. offsets[i + 1]). */
+/* Views into the tokenizer, valid as long as it is. Token i stands for bytes[offsets[i] .. offsets[i + 1]).
+ */
 typedef struct {
   const uint8_t* bytes;
   const uint32_t* offsets; /* num_tokens + 1 */
