@@ -188,7 +188,7 @@ inline void widen_quads(const std::byte* quads, const __m512* scales, std::byte*
 // K and V of one block of pages as tiles. bf16 K is used where it lies; V's pages are paired, int8 is
 // widened.
 struct TileBlock {
-  const std::byte* keys[kBlockPages];
+  const std::byte* keys[kBlockPages] = {};
   std::byte* key_buffer;    // [page][key_padded / 32] tiles, int8 only
   std::byte* value_buffer;  // [page pair][value_padded / 16] tiles of 32 tokens
 };

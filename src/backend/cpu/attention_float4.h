@@ -60,7 +60,7 @@ struct Float4 {
     p = p * f + set1(1.0f);
     const I exponent = reinterpret_cast<I>(shifted) << 23;
     const F power = reinterpret_cast<F>((reinterpret_cast<I>(p) + exponent) & ~tiny);
-    return x == x ? power : x;
+    return x == x ? power : x;  // NOLINT(misc-redundant-expression): NaN stays NaN
   }
   static F tanh(F x) { return 1.0f - 2.0f / (1.0f + exp2(x * 2.885390082f)); }
 
@@ -83,7 +83,7 @@ struct Float4 {
 
   // Masks: all bits of a lane, or none.
   static F at_least(F a, F b) { return reinterpret_cast<F>(a >= b); }
-  static F unordered(F x) { return reinterpret_cast<F>(x != x); }
+  static F unordered(F x) { return reinterpret_cast<F>(x != x); }  // NOLINT(misc-redundant-expression)
   static F either(F a, F b) { return reinterpret_cast<F>(reinterpret_cast<I>(a) | reinterpret_cast<I>(b)); }
   static F both(F a, F b) { return reinterpret_cast<F>(reinterpret_cast<I>(a) & reinterpret_cast<I>(b)); }
   static bool any(F mask) {

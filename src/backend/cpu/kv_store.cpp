@@ -85,8 +85,8 @@ CpuKvStore::CpuKvStore(const KvSpec& spec) : spec_(spec), layout_(make_kv_layout
                 "KV cache: the system refused " + mebibytes(mapping_bytes_) + ": " + std::strerror(errno),
                 "lower kv_cache_bytes, the context length or max_running");
   }
-  const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
-  base_ = reinterpret_cast<std::byte*>((address + kHugePage - 1) / kHugePage * kHugePage);
+  const std::size_t beyond = reinterpret_cast<std::uintptr_t>(mapping_) % kHugePage;
+  base_ = static_cast<std::byte*>(mapping_) + (beyond == 0 ? 0 : kHugePage - beyond);
 #ifdef MADV_HUGEPAGE
   madvise(base_, bytes(), MADV_HUGEPAGE);  // advice: 4 KiB pages work as well, with more TLB misses
 #endif
