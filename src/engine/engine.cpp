@@ -132,6 +132,14 @@ std::vector<TokenId> encode(const LoadedModel& model, const Prompt& prompt) {
     }
   };
   std::vector<TokenId> tokens = std::visit(Visitor{model}, prompt);
+  const auto unknown =
+      std::ranges::find_if(tokens, [&](TokenId id) { return id >= model.info().vocabulary; });
+  if (unknown != tokens.end()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the prompt holds '{}' (token {}), which '{}' has no embedding for",
+                            model.tokenizer().token_bytes(*unknown), *unknown, model.info().id),
+                "leave it out: it stands for something else than text", "prompt");
+  }
   if (tokens.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "the prompt is empty", "send at least one token of text",
                 "prompt");

@@ -52,10 +52,38 @@ TokenizerSpec tokenizer_spec(const ModelFile& file) {
   return spec;
 }
 
-std::string token_text(const std::vector<std::string_view>& tokens, TokenId id) {
-  return id >= 0 && static_cast<std::size_t>(id) < tokens.size()
-             ? std::string(tokens[static_cast<std::size_t>(id)])
-             : std::string();
+// GGUF files hold the vocabulary; Hugging Face folders the whole tokenizer.json.
+std::unique_ptr<Tokenizer> make_tokenizer(const ModelFile& file) {
+  if (file.format() == "gguf") return std::make_unique<Tokenizer>(tokenizer_spec(file));
+  const std::string_view json = file.get_string("tokenizer.huggingface.json", "");
+  if (json.empty()) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("{}: tokenizer.json is missing", file.path().string()),
+                "download the whole repository; a tokenizer.model or vocab.json alone cannot be read");
+  }
+  std::vector<TokenId> ends;
+  if (const auto* ids = file.find_ints("tokenizer.eos_token_ids")) {
+    for (const std::int64_t id : *ids) ends.push_back(static_cast<TokenId>(id));
+  }
+  return std::make_unique<Tokenizer>(
+      json, static_cast<TokenId>(file.get_int("tokenizer.ggml.bos_token_id", -1)),
+      static_cast<TokenId>(file.get_int("tokenizer.ggml.eos_token_id", -1)), ends);
+}
+
+// Converters to GGUF pad the vocabulary. Elsewhere the embedding often has spare rows, and tokenizers a few
+// placeholders (for images) that a text model has no row for: encode() refuses these.
+void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t rows) {
+  constexpr std::int32_t kPlaceholders = 64;
+  if (file.format() == "gguf" ? tokens == rows : tokens - kPlaceholders <= rows) return;
+  throw Error(ErrorCode::kModelLoad,
+              fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", file.path().string(),
+                          tokens, rows),
+              "metadata and tensors contradict each other: convert the model again");
+}
+
+// A token as chat templates name it: as the file spells it, else by its id.
+std::string token_text(const ModelFile& file, std::string_view key, const Tokenizer& tokenizer, TokenId id) {
+  const std::string_view text = file.get_string(key, "");
+  return std::string(text.empty() ? tokenizer.token_bytes(id) : text);
 }
 
 // The type that holds most of the weights' bytes, as users name a quantization.
@@ -94,12 +122,11 @@ LoadedModel::LoadedModel(const LoadOptions& options, const EngineOptions& engine
 
 void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, Backend& backend) {
   file_ = ModelFile::open(info_.path);
-  const TokenizerSpec spec = tokenizer_spec(*file_);
-  tokenizer_ = std::make_unique<Tokenizer>(spec);
+  tokenizer_ = make_tokenizer(*file_);
   if (const std::string_view source = file_->get_string("tokenizer.chat_template", ""); !source.empty()) {
-    const auto& tokens = *file_->find_strings("tokenizer.ggml.tokens");
-    template_ =
-        std::make_unique<ChatTemplate>(source, token_text(tokens, spec.bos), token_text(tokens, spec.eos));
+    template_ = std::make_unique<ChatTemplate>(
+        source, token_text(*file_, "tokenizer.bos_token", *tokenizer_, tokenizer_->bos()),
+        token_text(*file_, "tokenizer.eos_token", *tokenizer_, tokenizer_->eos()));
   }
 
   const std::filesystem::path cache_dir =
@@ -110,12 +137,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   file_->drop_pages();
 
   const ModelConfig& config = model_->config();
-  if (config.vocabulary != tokenizer_->vocabulary_size()) {
-    throw Error(ErrorCode::kModelLoad,
-                fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", info_.path,
-                            tokenizer_->vocabulary_size(), config.vocabulary),
-                "metadata and tensors contradict each other: convert the model again");
-  }
+  check_vocabulary(*file_, tokenizer_->vocabulary_size(), config.vocabulary);
   if (options.context_length > config.context) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for",

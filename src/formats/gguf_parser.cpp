@@ -184,7 +184,7 @@ MetaValue read_value(GgufReader& reader, GgufValueType type) {
   reader.fail("unreachable value type");
 }
 
-void read_metadata(GgufReader& reader, std::uint64_t count, GgufContent& content) {
+void read_metadata(GgufReader& reader, std::uint64_t count, ModelContent& content) {
   for (std::uint64_t i = 0; i < count; ++i) {
     reader.set_item("metadata");
     const std::string_view key = reader.read_string("key");
@@ -197,7 +197,7 @@ void read_metadata(GgufReader& reader, std::uint64_t count, GgufContent& content
   }
 }
 
-std::uint64_t alignment_of(const GgufContent& content, const GgufReader& reader) {
+std::uint64_t alignment_of(const ModelContent& content, const GgufReader& reader) {
   const auto entry = content.metadata.find("general.alignment");
   if (entry == content.metadata.end()) return 32;
   const auto* value = std::get_if<std::int64_t>(&entry->second);
@@ -214,7 +214,7 @@ struct Placement {
   std::uint64_t bytes;
 };
 
-Placement read_tensor(GgufReader& reader, GgufContent& content) {
+Placement read_tensor(GgufReader& reader, ModelContent& content) {
   reader.set_item("tensor table");
   TensorInfo tensor{};
   tensor.name = reader.read_string("tensor name");
@@ -258,7 +258,7 @@ Placement read_tensor(GgufReader& reader, GgufContent& content) {
   return {offset, bytes};
 }
 
-void check_overlaps(GgufReader& reader, const GgufContent& content, const std::vector<Placement>& places) {
+void check_overlaps(GgufReader& reader, const ModelContent& content, const std::vector<Placement>& places) {
   std::vector<std::size_t> order(places.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::ranges::sort(order, {}, [&](std::size_t i) { return places[i].offset; });
@@ -274,9 +274,9 @@ void check_overlaps(GgufReader& reader, const GgufContent& content, const std::v
 
 // Gives every tensor its bytes. The data section starts at the next multiple of the alignment after the
 // table.
-void place_tensors(std::span<const std::byte> file, GgufReader& reader, std::uint64_t alignment,
-                   const std::vector<Placement>& places, GgufContent& content) {
-  const std::uint64_t data = (content.header_bytes + alignment - 1) / alignment * alignment;
+void place_tensors(std::span<const std::byte> file, GgufReader& reader, std::uint64_t header_bytes,
+                   std::uint64_t alignment, const std::vector<Placement>& places, ModelContent& content) {
+  const std::uint64_t data = (header_bytes + alignment - 1) / alignment * alignment;
   const std::uint64_t available = file.size() > data ? file.size() - data : 0;
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto [offset, bytes] = places[i];
@@ -296,7 +296,7 @@ void place_tensors(std::span<const std::byte> file, GgufReader& reader, std::uin
 
 }  // namespace
 
-GgufContent parse_gguf(std::span<const std::byte> file, std::string_view name) {
+std::uint64_t parse_gguf(std::span<const std::byte> file, std::string_view name, ModelContent& content) {
   GgufReader reader(file, name);
   check_magic(file, reader, name);
   const std::uint64_t tensor_count = reader.read<std::uint64_t>("the tensor count");
@@ -304,7 +304,6 @@ GgufContent parse_gguf(std::span<const std::byte> file, std::string_view name) {
   if (tensor_count > reader.remaining() / kMinTensorBytes) {
     reader.fail(fmt::format("{} tensors cannot fit: the file has {} bytes", tensor_count, file.size()));
   }
-  GgufContent content;
   read_metadata(reader, entry_count, content);
   reader.set_item("metadata", "general.alignment");
   const std::uint64_t alignment = alignment_of(content, reader);
@@ -313,9 +312,9 @@ GgufContent parse_gguf(std::span<const std::byte> file, std::string_view name) {
   content.tensors.reserve(tensor_count);
   content.tensor_index.reserve(tensor_count);
   for (std::uint64_t i = 0; i < tensor_count; ++i) places.push_back(read_tensor(reader, content));
-  content.header_bytes = reader.offset();
-  place_tensors(file, reader, alignment, places, content);
-  return content;
+  const std::uint64_t header_bytes = reader.offset();
+  place_tensors(file, reader, header_bytes, alignment, places, content);
+  return header_bytes;
 }
 
 }  // namespace mlxs

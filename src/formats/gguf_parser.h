@@ -5,25 +5,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <span>
 #include <string_view>
-#include <unordered_map>
-#include <vector>
 
-#include "formats/model_file.h"
+#include "formats/model_content.h"
 
 namespace mlxs {
 
-struct GgufContent {
-  std::map<std::string_view, MetaValue, std::less<>> metadata;
-  std::vector<TensorInfo> tensors;  // as listed in the file
-  std::unordered_map<std::string_view, std::size_t> tensor_index;
-  std::uint64_t header_bytes = 0;  // up to the end of the tensor table
-};
-
-// file: the whole file; name: for messages.
-GgufContent parse_gguf(std::span<const std::byte> file, std::string_view name);
+// Fills metadata, tensors and tensor_index. file: the whole file; name: for messages. Returns the bytes up to
+// the end of the tensor table.
+std::uint64_t parse_gguf(std::span<const std::byte> file, std::string_view name, ModelContent& content);
 
 }  // namespace mlxs

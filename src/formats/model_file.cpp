@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "formats/gguf_parser.h"
+#include "formats/hf_folder.h"
 #include "formats/mapped_file.h"
+#include "formats/model_content.h"
 #include "formats/model_folder.h"
 #include "formats/quote.h"
 #include "formats/sha256.h"
@@ -40,10 +42,17 @@ void refuse_split_metadata(const ModelFile& file) {
 
 struct ModelFile::Impl {
   std::filesystem::path path;
-  std::optional<MappedFile> map;  // empty: opened from memory
-  std::span<const std::byte> bytes;
-  GgufContent content;
+  std::string_view format;
+  ModelContent content;
   std::string_view architecture;
+
+  // One GGUF file, mapped or in memory.
+  void read_gguf(std::span<const std::byte> bytes) {
+    format = "gguf";
+    const std::uint64_t header = parse_gguf(bytes, path.string(), content);
+    content.headers.push_back(bytes.first(header));
+    content.data.push_back(bytes.subspan(header));
+  }
 
   const MetaValue* find(std::string_view key) const {
     const auto entry = content.metadata.find(key);
@@ -87,9 +96,7 @@ struct ModelFile::Impl {
 };
 
 ModelFile::ModelFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
-  impl_->content = parse_gguf(impl_->bytes, impl_->path.string());
   impl_->architecture = get_string("general.architecture");
-  refuse_split_metadata(*this);
 }
 ModelFile::~ModelFile() = default;
 
@@ -97,30 +104,39 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::filesystem::path& path) {
   std::error_code ignored;
   auto impl = std::make_unique<Impl>();
   impl->path = std::filesystem::is_directory(path, ignored) ? single_model_in(path) : path;
+  if (std::filesystem::is_directory(impl->path, ignored)) {
+    impl->format = "safetensors";
+    impl->content = open_hf_folder(impl->path);
+    return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
+  }
   refuse_split_name(impl->path);
-  impl->map.emplace(impl->path);
-  impl->bytes = impl->map->bytes();
-  advise_will_need(impl->bytes.first(std::min(impl->bytes.size(), kPrefetchBytes)));
-  return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
+  const std::span<const std::byte> bytes = impl->content.map(impl->path).bytes();
+  advise_will_need(bytes.first(std::min(bytes.size(), kPrefetchBytes)));
+  impl->read_gguf(bytes);
+  std::unique_ptr<ModelFile> file(new ModelFile(std::move(impl)));
+  refuse_split_metadata(*file);
+  return file;
 }
 
 std::unique_ptr<ModelFile> ModelFile::open_bytes(std::span<const std::byte> bytes, std::string_view name) {
   auto impl = std::make_unique<Impl>();
   impl->path = name;
-  impl->bytes = bytes;
-  return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
+  impl->content.file_bytes = bytes.size();
+  impl->read_gguf(bytes);
+  std::unique_ptr<ModelFile> file(new ModelFile(std::move(impl)));
+  refuse_split_metadata(*file);
+  return file;
 }
 
 const std::filesystem::path& ModelFile::path() const { return impl_->path; }
-std::uint64_t ModelFile::file_bytes() const { return impl_->bytes.size(); }
-std::string_view ModelFile::format() const { return "gguf"; }
+std::uint64_t ModelFile::file_bytes() const { return impl_->content.file_bytes; }
+std::string_view ModelFile::format() const { return impl_->format; }
 std::string_view ModelFile::architecture() const { return impl_->architecture; }
 
 std::string ModelFile::fingerprint() const {
   Sha256 hash;
-  hash.update(impl_->bytes.first(impl_->content.header_bytes));
-  return fmt::format("{}-{}-{}", file_bytes(), impl_->map ? impl_->map->modified_ns() : 0,
-                     hash.finish_hex().substr(0, 32));
+  for (const auto header : impl_->content.headers) hash.update(header);
+  return fmt::format("{}-{}-{}", file_bytes(), impl_->content.modified_ns, hash.finish_hex().substr(0, 32));
 }
 
 const std::map<std::string_view, MetaValue, std::less<>>& ModelFile::metadata() const {
@@ -158,7 +174,8 @@ const TensorInfo* ModelFile::find_tensor(std::string_view name) const {
 }
 
 void ModelFile::drop_pages() const {
-  if (impl_->map) advise_drop(impl_->bytes.subspan(impl_->content.header_bytes));
+  if (impl_->content.maps.empty()) return;  // not ours
+  for (const auto data : impl_->content.data) advise_drop(data);
 }
 
 }  // namespace mlxs

@@ -1,7 +1,7 @@
-// An opened model: metadata and tensors, mapped read-only, nothing copied. Today GGUF v2/v3; safetensors
-// folders join here. Immutable after open(), safe to share between threads; views live as long as the
-// ModelFile. Every damage is refused in open() with kModelLoad naming file, item, value and remedy; reading
-// untrusted bytes never crashes.
+// An opened model: metadata and tensors, mapped read-only, nothing copied: GGUF v2/v3, or a Hugging Face or
+// MLX folder of safetensors, whose keys and names become those of GGUF. Immutable after open(), safe to share
+// between threads; views live as long as the ModelFile. Every damage is refused in open() with kModelLoad
+// naming file, item, value and remedy; reading untrusted bytes never crashes.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ struct TensorInfo {
 
 class ModelFile {
  public:
-  // path: a .gguf file, or a folder that holds exactly one model.
+  // path: a .gguf file, or a folder that holds exactly one, or safetensors with their config.json.
   static std::unique_ptr<ModelFile> open(const std::filesystem::path& path);
   // The same from memory that outlives the ModelFile; name stands for the path in messages.
   static std::unique_ptr<ModelFile> open_bytes(std::span<const std::byte> bytes, std::string_view name);
@@ -41,7 +41,7 @@ class ModelFile {
 
   const std::filesystem::path& path() const;
   std::uint64_t file_bytes() const;
-  std::string_view format() const;        // "gguf"
+  std::string_view format() const;        // "gguf", "safetensors"
   std::string_view architecture() const;  // "llama"
   // Identifies the content for caches, path-independent: "<size>-<mtime>-<hash of header and tensor table>",
   // safe in file names. Hashes the header at each call (milliseconds).

@@ -7,6 +7,7 @@
 #include <string>
 #include <system_error>
 
+#include "formats/hf_folder.h"
 #include "mlxs/error.h"
 
 namespace mlxs {
@@ -26,14 +27,6 @@ std::string_view split_base(std::string_view stem) {
   const bool matches = suffix[0] == '-' && all_digits(suffix.substr(1, 5)) && suffix.substr(6, 4) == "-of-" &&
                        all_digits(suffix.substr(10));
   return matches && suffix != "-00001-of-00001" ? stem.substr(0, stem.size() - kSuffix) : std::string_view{};
-}
-
-bool has_safetensors(const fs::path& folder) {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.path().extension() == ".safetensors") return true;
-  }
-  return false;
 }
 
 }  // namespace
@@ -58,12 +51,10 @@ fs::path single_model_in(const fs::path& folder) {
   const auto files = gguf_files_in(folder);
   if (files.size() == 1) return files.front();
   if (files.empty()) {
-    const bool safetensors = has_safetensors(folder);
+    if (is_hf_folder(folder)) return folder;
     throw Error(ErrorCode::kModelLoad,
-                fmt::format("{}: the folder holds no .gguf file{}", folder.string(),
-                            safetensors ? ", only safetensors" : ""),
-                safetensors ? "safetensors models cannot be read yet: use the model's GGUF form"
-                            : "give a .gguf file or a folder that holds one");
+                fmt::format("{}: the folder holds no model: no .gguf file, no config.json", folder.string()),
+                "give a .gguf file or a folder that holds a model");
   }
   for (const auto& file : files) refuse_split_name(file);
   std::string names;

@@ -112,7 +112,7 @@ std::string remedy_for_content(std::span<const std::byte> file) {
     case Content::kGzip:
       return "unpack it, and give the .gguf file inside if there is one";
     case Content::kSafetensors:
-      return "safetensors models cannot be read yet: use the model's GGUF form";
+      return "give the folder that holds it with its config.json";
     case Content::kOldGgml:
       return "convert the model again to GGUF";
     case Content::kJson:

@@ -86,6 +86,8 @@ class Llama final : public Model {
     const ModelConfig& c = config_;
     WeightLoader load(file, backend, cache);
     frequencies_ = inverse_frequencies(file, c, load);
+    // GGUF files keep rotated pairs side by side; the files that they were made of, half a head apart.
+    interleaved_ = file.get_bool(c.architecture + ".rope.interleaved", true);
     embedding_ = load.embedding("token_embd.weight", c.vocabulary, c.hidden);
     for (int i = 0; i < c.layers; ++i) {
       const auto name = [&](std::string_view part) { return fmt::format("blk.{}.{}.weight", i, part); };
@@ -113,7 +115,7 @@ class Llama final : public Model {
     AttentionSpec attention{
         .heads = c.heads, .kv_heads = c.kv_heads, .key_dim = c.key_dim, .value_dim = c.value_dim};
     attention.scale = 1.0f / std::sqrt(static_cast<float>(c.key_dim));
-    attention.rope = {.dims = c.rope_dims, .interleaved = true, .inverse_frequencies = frequencies_};
+    attention.rope = {.dims = c.rope_dims, .interleaved = interleaved_, .inverse_frequencies = frequencies_};
 
     Tensor x = backend.embed(*embedding_);  // [num_rows, hidden]
     for (const Layer& layer : layers_) {
@@ -140,7 +142,8 @@ class Llama final : public Model {
   }
 
   std::vector<float> frequencies_;  // [rope_dims / 2]
-  WeightPtr embedding_;             // [vocabulary, hidden]
+  bool interleaved_ = true;
+  WeightPtr embedding_;  // [vocabulary, hidden]
   std::vector<Layer> layers_;
   WeightPtr output_norm_;  // [hidden]
   WeightPtr head_;         // [vocabulary, hidden]; null: tied to embedding_

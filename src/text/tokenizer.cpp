@@ -1,5 +1,6 @@
 #include "text/tokenizer.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "text/rust_call.h"
@@ -69,12 +70,16 @@ Tokenizer::Tokenizer(const TokenizerSpec& spec) : impl_(std::make_unique<Impl>()
   impl_->read_table();
 }
 
-Tokenizer::Tokenizer(std::string_view tokenizer_json, TokenId bos, TokenId eos)
+Tokenizer::Tokenizer(std::string_view tokenizer_json, TokenId bos, TokenId eos,
+                     std::span<const TokenId> more_ends)
     : impl_(std::make_unique<Impl>()) {
   call_rust([&](mlxs_text_error* error) {
     return mlxs_tokenizer_from_json(to_rust(tokenizer_json), bos, eos, &impl_->handle, error);
   });
   impl_->read_table();
+  for (const TokenId id : more_ends) {
+    if (!is_end(id)) impl_->ends.push_back(id);
+  }
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -116,7 +121,9 @@ std::string_view Tokenizer::token_bytes(TokenId id) const {
 }
 
 bool Tokenizer::is_special(TokenId id) const { return impl_->flags(id) & MLXS_TOKEN_SPECIAL; }
-bool Tokenizer::is_end(TokenId id) const { return impl_->flags(id) & MLXS_TOKEN_END; }
+bool Tokenizer::is_end(TokenId id) const {
+  return std::ranges::find(impl_->ends, id) != impl_->ends.end();  // a handful
+}
 std::span<const TokenId> Tokenizer::end_tokens() const { return impl_->ends; }
 TokenId Tokenizer::bos() const { return impl_->table.bos; }
 TokenId Tokenizer::eos() const { return impl_->table.eos; }

@@ -33,8 +33,9 @@ struct TokenizerSpec {
 class Tokenizer {
  public:
   explicit Tokenizer(const TokenizerSpec& spec);
-  // A Hugging Face tokenizer.json.
-  explicit Tokenizer(std::string_view tokenizer_json, TokenId bos, TokenId eos);
+  // A Hugging Face tokenizer.json; bos, eos: -1 is none. more_ends: further tokens that end an answer.
+  Tokenizer(std::string_view tokenizer_json, TokenId bos, TokenId eos,
+            std::span<const TokenId> more_ends = {});
   ~Tokenizer();
 
   struct EncodeOptions {

@@ -1,0 +1,14 @@
+// A Hugging Face or MLX folder as a model: config.json, safetensors (one file, shards with an index, or
+// shards alone), tokenizer files. Everything is checked before anything is returned; throws kModelLoad.
+#pragma once
+
+#include <filesystem>
+
+#include "formats/model_content.h"
+
+namespace mlxs {
+
+bool is_hf_folder(const std::filesystem::path& folder);  // holds config.json or safetensors
+ModelContent open_hf_folder(const std::filesystem::path& folder);
+
+}  // namespace mlxs
