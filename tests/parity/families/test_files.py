@@ -1,6 +1,8 @@
-"""Model files as mlx-lm writes them: every storage form of one family gives the logits that mlx-lm computes from the same file."""
+"""Model files as mlx-lm writes them: every storage form of a llama gives the logits that mlx-lm computes from it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,3 +47,132 @@ def test_prefill_logits_match_mlx_lm(form, tmp_path):
     print(f"{form}: rms error {error:.2e} of the logits' spread")
     assert ours.shape == (len(TOKENS), tiny.VOCABULARY)
     assert error <= bound
+
+
+def test_layers_may_be_quantized_differently(tmp_path):
+    def mixed(path, module):
+        if path.endswith("down_proj"):
+            return {"bits": 8, "group_size": 32, "mode": "affine"}
+        return not path.endswith("o_proj")  # stays bf16
+
+    quantization = {"bits": 4, "group_size": 64}
+    folder = tiny.save(tmp_path / "model", LLAMA, quantization=quantization, predicate=mixed)
+    stored = json.loads((folder / "config.json").read_text())["quantization"]
+    assert stored["model.layers.1.mlp.down_proj"]["bits"] == 8
+    error = tiny.distance(tiny.our_logits(folder, TOKENS, tmp_path), tiny.oracle_logits(folder, TOKENS))
+    assert error <= 0.02
+
+
+def test_shards_with_an_index(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tiny.save(tmp_path / "model", {**LLAMA, "tie_word_embeddings": True}, dtype="float32")
+    expected = tiny.our_logits(folder, TOKENS, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = [f"model-0000{i + 1}-of-00003.safetensors" for i in range(3)]
+    where = {name: files[i % 3] for i, name in enumerate(sorted(tensors))}
+    for file in files:
+        save_file({name: tensors[name] for name in where if where[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+    assert np.array_equal(tiny.our_logits(folder, TOKENS, tmp_path), expected)
+    index.unlink()  # mlx-lm reads model*.safetensors without one
+    assert np.array_equal(tiny.our_logits(folder, TOKENS, tmp_path), expected)
+
+
+def test_block_scaled_fp8(tmp_path):
+    """As DeepSeek and Qwen publish it; the oracle multiplies the blocks out."""
+    import mlx.core as mx
+
+    folder = tiny.save(tmp_path / "model", {**LLAMA, "intermediate_size": 320}, dtype="float32")
+    tensors = mx.load(str(folder / "model.safetensors"))
+    plain, scaled = {}, {}
+    for name, weight in tensors.items():
+        if "_proj" not in name:
+            plain[name] = scaled[name] = weight
+            continue
+        rows, columns = weight.shape
+        padded = mx.pad(weight, ((0, -rows % 128), (0, -columns % 128)))
+        blocks = padded.reshape(padded.shape[0] // 128, 128, padded.shape[1] // 128, 128)
+        scale = mx.abs(blocks).max(axis=(1, 3)) / 448.0
+        codes = mx.to_fp8(blocks / scale[:, None, :, None])
+        back = (mx.from_fp8(codes, dtype=mx.float32) * scale[:, None, :, None]).reshape(padded.shape)
+        plain[name] = back[:rows, :columns]
+        scaled[name] = codes.reshape(padded.shape)[:rows, :columns]
+        scaled[name + "_scale_inv"] = scale
+    mx.save_safetensors(str(folder / "model.safetensors"), plain)
+    expected = tiny.oracle_logits(folder, TOKENS)
+    mx.save_safetensors(str(folder / "model.safetensors"), scaled)
+    rename_type(folder / "model.safetensors", "U8", "F8_E4M3")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors.index.json").unlink()
+    assert tiny.distance(tiny.our_logits(folder, TOKENS, tmp_path), expected) <= 0.02
+
+
+def rename_type(path, old, new):
+    """numpy and mlx have no FP8 arrays: what they saved as bytes is given its name in the header."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(f'"{old}"'.encode(), f'"{new}"'.encode())
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("saved") / "model", LLAMA, dtype="float32")
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_refuses_a_folder_without_tokenizer_json(folder, tmp_path):
+    (folder / "tokenizer.json").unlink()
+    assert f"{folder}: tokenizer.json is missing (download the whole repository" in tiny.refusal(folder, tmp_path)
+
+
+def test_refuses_a_damaged_tokenizer_json(folder, tmp_path):
+    (folder / "tokenizer.json").write_text('{"model": 5}')
+    assert "tokenizer.json" in tiny.refusal(folder, tmp_path)
+
+
+def test_names_missing_and_extra_tensors_and_wrong_shapes(folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    (folder / "model.safetensors.index.json").unlink()
+
+    def refusal(changed):
+        save_file(changed, weights)
+        return tiny.refusal(folder, tmp_path)
+
+    without = {name: value for name, value in tensors.items() if "layers.1.mlp.up_proj" not in name}
+    assert "tensor 'blk.1.ffn_up.weight' is missing" in refusal(without)
+    extra = {**tensors, "model.layers.0.self_attn.q_proj.bias": np.zeros(128, np.float32)}
+    assert "1 tensor(s) have no place in the architecture 'llama': blk.0.attn_q.bias" in refusal(extra)
+    wrong = {**tensors, "model.norm.weight": np.zeros(64, np.float32)}
+    assert "tensor 'output_norm.weight' has shape [64], the configuration asks for [128]" in refusal(wrong)
+
+
+def test_refuses_an_unknown_architecture(folder, tmp_path):
+    change(folder / "config.json", model_type="zebra")
+    message = tiny.refusal(folder, tmp_path)
+    assert "model_type 'zebra' is not supported (supported: llama, " in message
+
+
+def test_refuses_a_tokenizer_of_another_model(folder, tmp_path):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    last = max(token["id"] for token in tokenizer["added_tokens"])
+    tokenizer["added_tokens"] += [{**tokenizer["added_tokens"][0], "id": last + i, "content": f"<{i}>"} for i in range(1, 200)]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "tokens, the embedding 320 rows" in tiny.refusal(folder, tmp_path)

@@ -43,7 +43,7 @@ def save(folder, config, *, dtype="bfloat16", quantization=None, predicate=None,
 
     def random(path, weight):
         if weight.ndim == 1:  # gains near one, biases and sinks near zero
-            center = 1.0 if path.endswith("norm.weight") or path.endswith("layernorm.weight") else 0.0
+            center = 1.0 if path.endswith(("norm.weight", "layernorm.weight")) else 0.0
             return (center + 0.1 * mx.random.normal(weight.shape)).astype(mx.float32)
         gain = 8.0 if "embed_tokens" in path else 1.5
         return mx.random.normal(weight.shape) * (gain / weight.shape[-1] ** 0.5)
