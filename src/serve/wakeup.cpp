@@ -5,13 +5,13 @@
 namespace mlxs {
 
 Wakeup::Wakeup(const net::any_io_executor& executor)
-    : timer_(executor, net::steady_timer::time_point::max()) {}
+    : timer_(std::in_place, executor, net::steady_timer::time_point::max()) {}
 
 void Wakeup::notify() {
   const std::lock_guard lock(mutex_);
-  if (closed_ || posted_) return;
+  if (!timer_ || posted_) return;
   posted_ = true;
-  net::post(timer_.get_executor(), [self = shared_from_this()] {
+  net::post(timer_->get_executor(), [self = shared_from_this()] {
     {
       const std::lock_guard relock(self->mutex_);
       self->posted_ = false;
@@ -22,16 +22,16 @@ void Wakeup::notify() {
 
 void Wakeup::set() {
   set_ = true;
-  timer_.cancel();
+  if (timer_) timer_->cancel();
 }
 
 void Wakeup::close() {
   const std::lock_guard lock(mutex_);
-  closed_ = true;
+  timer_.reset();
 }
 
 net::awaitable<void> Wakeup::wait() {
-  if (!set_) co_await timer_.async_wait(kAsTuple);
+  if (!set_) co_await timer_->async_wait(kAsTuple);
   set_ = false;
 }
 

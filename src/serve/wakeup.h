@@ -1,12 +1,13 @@
 // One sleeping coroutine and any number of wakers on any threads. A wake that comes before the sleep is not
-// lost; several become one. Held by shared_ptr: wakers may outlive the sleeper, and do nothing once it has
-// closed.
+// lost; several become one. Held by shared_ptr: wakers may outlive the sleeper, and even its
+// io_context: once closed, nothing of asio is left here.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "serve/asio.h"
 
@@ -18,15 +19,14 @@ class Wakeup : public std::enable_shared_from_this<Wakeup> {
 
   void notify();  // any thread
   void set();     // the executor's thread
-  void close();   // the executor's thread; from here on notify() touches no executor
+  void close();   // the executor's thread, or after it
   net::awaitable<void> wait();
 
  private:
-  std::mutex mutex_;  // guards posted_ and closed_
+  std::mutex mutex_;  // guards posted_, and timer_ against close()
   bool posted_ = false;
-  bool closed_ = false;
-  bool set_ = false;         // executor's thread
-  net::steady_timer timer_;  // never expires: cancelling it is the wake
+  bool set_ = false;                        // executor's thread
+  std::optional<net::steady_timer> timer_;  // never expires: cancelling it is the wake; closed: none
 };
 
 }  // namespace mlxs
