@@ -81,8 +81,14 @@ std::uint64_t remove_counting(const fs::path& path) {
 // file; the model itself may be too damaged to open.
 std::uint64_t remove_packed(const fs::path& packed, const fs::path& model) {
   std::vector<fs::path> matches;
-  const MappedFile file(model);
-  const std::string prefix = fmt::format("{}-{}-", file.bytes().size(), file.modified_ns());
+  std::uint64_t size = 0;
+  std::int64_t modified_ns = 0;
+  for (const fs::path& path : weight_files_of(model)) {
+    const MappedFile file(path);
+    size += file.bytes().size();
+    modified_ns = std::max(modified_ns, file.modified_ns());
+  }
+  const std::string prefix = fmt::format("{}-{}-", size, modified_ns);
   std::error_code error;
   for (fs::directory_iterator it(packed, error), end; !error && it != end; it.increment(error)) {
     if (it->path().filename().string().starts_with(prefix)) matches.push_back(it->path());

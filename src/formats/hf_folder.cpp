@@ -26,16 +26,6 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-std::vector<fs::path> safetensors_in(const fs::path& folder) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().extension() == ".safetensors") files.push_back(it->path());
-  }
-  std::ranges::sort(files);
-  return files;
-}
-
 // The files that hold the weights, and what the index says of them.
 struct Shards {
   std::vector<fs::path> files;
@@ -98,6 +88,16 @@ std::vector<StoredTensor> read_shards(const Shards& shards, ModelContent& conten
 }
 
 }  // namespace
+
+std::vector<fs::path> safetensors_in(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == ".safetensors") files.push_back(it->path());
+  }
+  std::ranges::sort(files);
+  return files;
+}
 
 bool is_hf_folder(const fs::path& folder) {
   return is_there(folder / "config.json") || !safetensors_in(folder).empty();

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "formats/model_content.h"
 
 namespace mlxs {
 
 bool is_hf_folder(const std::filesystem::path& folder);  // holds config.json or safetensors
+std::vector<std::filesystem::path> safetensors_in(const std::filesystem::path& folder);  // by name
 ModelContent open_hf_folder(const std::filesystem::path& folder);
 
 }  // namespace mlxs

@@ -27,17 +27,6 @@ constexpr std::string_view kKindNames[] = {"a bool",           "an integer",    
 // Enough for the header of most models in one read from a cold disk.
 constexpr std::size_t kPrefetchBytes = std::size_t{4} << 20;
 
-void refuse_split_metadata(const ModelFile& file) {
-  const std::int64_t parts = file.get_int("split.count", 1);
-  if (parts <= 1) return;
-  throw Error(
-      ErrorCode::kModelLoad,
-      fmt::format("{}: metadata 'split.count': is one part of a model split into {} files, which cannot be "
-                  "read yet",
-                  file.path().string(), parts),
-      "join the parts first with `llama-gguf-split --merge`");
-}
-
 }  // namespace
 
 struct ModelFile::Impl {
@@ -46,12 +35,51 @@ struct ModelFile::Impl {
   ModelContent content;
   std::string_view architecture;
 
-  // One GGUF file, mapped or in memory.
-  void read_gguf(std::span<const std::byte> bytes) {
+  // A GGUF model: one file, or the parts that `llama-gguf-split` made of one. The first part has the
+  // metadata.
+  void read_gguf(std::span<const std::span<const std::byte>> parts, std::span<const std::string> names) {
     format = "gguf";
-    const std::uint64_t header = parse_gguf(bytes, path.string(), content);
-    content.headers.push_back(bytes.first(header));
-    content.data.push_back(bytes.subspan(header));
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      ModelContent part;
+      ModelContent& target = i == 0 ? content : part;
+      const std::uint64_t header = parse_gguf(parts[i], names[i], target);
+      content.headers.push_back(parts[i].first(header));
+      content.data.push_back(parts[i].subspan(header));
+      check_part(target, names[i], i, parts.size());
+      for (TensorInfo& tensor : part.tensors) {
+        if (!content.tensor_index.emplace(tensor.name, content.tensors.size()).second) {
+          fail_part(names[i], fmt::format("tensor {} is in an earlier part too", quote(tensor.name)));
+        }
+        content.tensors.push_back(std::move(tensor));
+      }
+    }
+    const std::int64_t tensors = split_value(content, "split.tensors.count", -1);
+    if (parts.size() > 1 && tensors >= 0 && tensors != static_cast<std::int64_t>(content.tensors.size())) {
+      fail_part(names.front(),
+                fmt::format("metadata 'split.tensors.count' is {}, the {} parts hold {} tensors", tensors,
+                            parts.size(), content.tensors.size()));
+    }
+  }
+
+  static std::int64_t split_value(const ModelContent& part, std::string_view key, std::int64_t fallback) {
+    const auto entry = part.metadata.find(key);
+    if (entry == part.metadata.end()) return fallback;
+    const auto* value = std::get_if<std::int64_t>(&entry->second);
+    return value == nullptr ? -1 : *value;
+  }
+  [[noreturn]] static void fail_part(std::string_view name, std::string_view what) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("{}: {}", name, what),
+                "the parts are of different models or renamed: fetch them again, with their own names");
+  }
+  static void check_part(const ModelContent& part, std::string_view name, std::size_t index,
+                         std::size_t parts) {
+    const std::int64_t count = split_value(part, "split.count", 1);
+    const std::int64_t number = split_value(part, "split.no", 0);
+    const bool whole = count <= 1 && parts == 1;
+    if (whole || (count == static_cast<std::int64_t>(parts) && number == static_cast<std::int64_t>(index)))
+      return;
+    fail_part(name, fmt::format("metadata 'split.no' says part {} of {}, the name part {} of {}", number + 1,
+                                count, index + 1, parts));
   }
 
   const MetaValue* find(std::string_view key) const {
@@ -109,23 +137,24 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::filesystem::path& path) {
     impl->content = open_hf_folder(impl->path);
     return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
   }
-  refuse_split_name(impl->path);
-  const std::span<const std::byte> bytes = impl->content.map(impl->path).bytes();
-  advise_will_need(bytes.first(std::min(bytes.size(), kPrefetchBytes)));
-  impl->read_gguf(bytes);
-  std::unique_ptr<ModelFile> file(new ModelFile(std::move(impl)));
-  refuse_split_metadata(*file);
-  return file;
+  std::vector<std::span<const std::byte>> parts;
+  std::vector<std::string> names;
+  for (const std::filesystem::path& part : gguf_parts(impl->path)) {
+    parts.push_back(impl->content.map(part).bytes());
+    names.push_back(part.string());
+    advise_will_need(parts.back().first(std::min(parts.back().size(), kPrefetchBytes)));
+  }
+  impl->read_gguf(parts, names);
+  return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
 }
 
 std::unique_ptr<ModelFile> ModelFile::open_bytes(std::span<const std::byte> bytes, std::string_view name) {
   auto impl = std::make_unique<Impl>();
   impl->path = name;
   impl->content.file_bytes = bytes.size();
-  impl->read_gguf(bytes);
-  std::unique_ptr<ModelFile> file(new ModelFile(std::move(impl)));
-  refuse_split_metadata(*file);
-  return file;
+  const std::string names[] = {std::string(name)};
+  impl->read_gguf({&bytes, 1}, names);
+  return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
 }
 
 const std::filesystem::path& ModelFile::path() const { return impl_->path; }

@@ -33,7 +33,8 @@ struct TensorInfo {
 
 class ModelFile {
  public:
-  // path: a .gguf file, or a folder that holds exactly one, or safetensors with their config.json.
+  // path: a .gguf file (of a split model: any part), or a folder that holds exactly one model, or safetensors
+  // with their config.json.
   static std::unique_ptr<ModelFile> open(const std::filesystem::path& path);
   // The same from memory that outlives the ModelFile; name stands for the path in messages.
   static std::unique_ptr<ModelFile> open_bytes(std::span<const std::byte> bytes, std::string_view name);

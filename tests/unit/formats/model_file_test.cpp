@@ -1,6 +1,7 @@
 // What ModelFile reads from a sound file, from a folder, and from the real default model.
 #include "formats/model_file.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -206,19 +207,54 @@ TEST(ModelFile, OpensAFolderThatHoldsOneModel) {
                                             HasSubstr("give one of them: a.gguf, b.gguf")));
 }
 
-TEST(ModelFile, RefusesPartsOfASplitModel) {
+GgufWriter part_of(std::uint16_t number, std::uint16_t count, const std::string& tensor) {
+  GgufWriter writer = number == 0 ? GgufWriter("llama") : GgufWriter("");
+  const std::vector<float> values(8, static_cast<float>(number));
+  writer.add_entry("split.no", 2, number).add_entry("split.count", 2, count).add_f32(tensor, {8}, values);
+  return writer;
+}
+
+TEST(ModelFile, OpensASplitModel) {
   const TempDir dir;
-  test::sample_model().write(dir / "big-00001-of-00003.gguf");
-  test::sample_model().write(dir / "big-00002-of-00003.gguf");
-  const auto part_of_three =
-      AllOf(HasSubstr("big-00001-of-00003.gguf: is one part of a model split into 3 files"),
-            HasSubstr("`llama-gguf-split --merge big-00001-of-00003.gguf big.gguf`"));
-  EXPECT_THAT(open_error(dir / "big-00001-of-00003.gguf"), part_of_three);
-  EXPECT_THAT(open_error(dir.path()), part_of_three);
-  EXPECT_THAT(test::refusal(test::sample_model().add_entry("split.count", 2, std::uint16_t{4})),
-              HasSubstr("metadata 'split.count': is one part of a model split into 4 files"));
+  for (std::uint16_t i = 0; i < 3; ++i) {
+    part_of(i, 3, "t" + std::to_string(i)).write(dir / fmt::format("big-{:05}-of-00003.gguf", i + 1));
+  }
+  const auto by_folder = ModelFile::open(dir.path());
+  EXPECT_EQ(by_folder->path(), dir / "big-00001-of-00003.gguf");
+  const auto by_part = ModelFile::open(dir / "big-00002-of-00003.gguf");
+  for (const auto* file : {by_folder.get(), by_part.get()}) {
+    EXPECT_EQ(file->architecture(), "llama");
+    EXPECT_EQ(file->tensors().size(), 3u);
+    ASSERT_NE(file->find_tensor("t2"), nullptr);
+    float value = 0;
+    std::memcpy(&value, file->find_tensor("t2")->bytes.data(), 4);
+    EXPECT_EQ(value, 2.0f);
+  }
+  EXPECT_EQ(by_folder->fingerprint(), by_part->fingerprint());
+  test::sample_model().write(dir / "other.gguf");
+  EXPECT_THAT(open_error(dir.path()), HasSubstr("holds 4 .gguf files, one was expected"));
   test::sample_model().write(dir / "whole-00001-of-00001.gguf");
   EXPECT_EQ(ModelFile::open(dir / "whole-00001-of-00001.gguf")->tensors().size(), 3u);
+}
+
+TEST(ModelFile, RefusesSplitModelsWithoutAllTheirParts) {
+  const TempDir dir;
+  const auto part = [&](int i) { return dir / fmt::format("big-{:05}-of-00002.gguf", i); };
+  part_of(0, 2, "a").write(part(1));
+  EXPECT_THAT(open_error(part(1)),
+              HasSubstr("big-00002-of-00002.gguf: part 2 of 2 is missing (the download did not"));
+  part_of(1, 2, "a").write(part(2));
+  EXPECT_THAT(open_error(part(1)),
+              HasSubstr("big-00002-of-00002.gguf: tensor 'a' is in an earlier part too"));
+  part_of(0, 2, "b").write(part(2));
+  EXPECT_THAT(open_error(part(1)), HasSubstr("metadata 'split.no' says part 1 of 2, the name part 2 of 2"));
+  part_of(1, 3, "b").write(part(2));
+  EXPECT_THAT(open_error(part(1)), HasSubstr("says part 2 of 3, the name part 2 of 2"));
+  part_of(1, 2, "b").write(part(2));
+  part_of(0, 2, "a").add_entry("split.tensors.count", 5, std::int32_t{9}).write(part(1));
+  EXPECT_THAT(open_error(dir.path()), HasSubstr("'split.tensors.count' is 9, the 2 parts hold 2 tensors"));
+  EXPECT_THAT(test::refusal(test::sample_model().add_entry("split.count", 2, std::uint16_t{4})),
+              HasSubstr("metadata 'split.no' says part 1 of 4, the name part 1 of 1"));
 }
 
 TEST(ModelFile, RefusesWhatCannotBeOpened) {
