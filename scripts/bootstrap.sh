@@ -30,7 +30,7 @@ apt_packages() {
 brew_packages() {
   case "$1" in
     build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
-      "highway libarchive libedit" ;;
+      "highway libarchive libedit mlx" ;;
     test) echo "googletest redis prometheus" ;;
     lint | fuzz) echo "llvm" ;;
     *) die "unknown step '$1'" "one of: build test lint fuzz" ;;

@@ -11,13 +11,19 @@ case "$preset" in
   *) folder=build-$preset ;;
 esac
 
+# The test build has every backend that can be built here: MLX comes with the tests' Python packages. Elsewhere its default.
+mlx=
+if [ $# -eq 0 ] && [ "$preset" = release ] && compgen -G '.venv-test/lib/python3*/site-packages/mlx/share/cmake/MLX' >/dev/null; then
+  mlx=-DMLXS_MLX=ON
+fi
+
 configured_with() { grep -qs "^$1\$" "$folder/CMakeCache.txt"; }
 if [ ! -f "$folder/build.ninja" ]; then
   tests=OFF
   if [ $# -eq 0 ] && [ "$preset" != fuzz ]; then tests=ON; fi
-  cmake --preset "$preset" -DMLXS_TESTS=$tests >&2
-elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && ! configured_with 'MLXS_TESTS:BOOL=ON'; then
-  cmake --preset "$preset" -DMLXS_TESTS=ON >&2
+  cmake --preset "$preset" -DMLXS_TESTS=$tests $mlx >&2
+elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && { ! configured_with 'MLXS_TESTS:BOOL=ON' || { [ -n "$mlx" ] && ! configured_with 'MLXS_MLX:BOOL=ON'; }; }; then
+  cmake --preset "$preset" -DMLXS_TESTS=ON $mlx >&2
 fi
 
 # Everything to stderr: stdout is for the program that runs next. One job a core: the heaviest files take over 1 GB each.

@@ -11,7 +11,7 @@
 namespace mlxs::cli {
 
 void add_engine_flags(CLI::App& command, EngineFlags& flags) {
-  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu")->capture_default_str();
+  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu, mlx (if built with it)")->capture_default_str();
   command.add_option("--threads", flags.threads, "Compute threads (default: one a physical core)")
       ->check(CLI::Range(1, 256, "1..256"));
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,

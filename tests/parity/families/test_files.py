@@ -38,11 +38,12 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize("backend", tiny.backends())
 @pytest.mark.parametrize("form", FORMS)
-def test_prefill_logits_match_mlx_lm(form, tmp_path):
+def test_prefill_logits_match_mlx_lm(form, backend, tmp_path):
     options, bound = FORMS[form]
     folder = tiny.save(tmp_path / "model", LLAMA, **options)
-    ours = tiny.our_logits(folder, TOKENS, tmp_path)
+    ours = tiny.our_logits(folder, TOKENS, tmp_path, {"MLXS_TEST_BACKEND": backend})
     error = tiny.distance(ours, tiny.oracle_logits(folder, TOKENS))
     print(f"{form}: rms error {error:.2e} of the logits' spread")
     assert ours.shape == (len(TOKENS), tiny.VOCABULARY)

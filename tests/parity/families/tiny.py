@@ -77,6 +77,17 @@ def oracle_logits(folder, tokens):
         return np.array(model(mx.array(np.asarray(tokens)[None]))[0].astype(mx.float32))
 
 
+def backends():
+    """Those of this build that run here."""
+    program = os.environ.get("MLXS_BIN", "")
+    others = [
+        name
+        for name in ("mlx", "cuda")
+        if program and not subprocess.run([program, "doctor", "--backend", name], capture_output=True, check=False).returncode
+    ]
+    return ["cpu", *others]
+
+
 def our_logits(folder, tokens, scratch, environment=None):
     given, result = Path(scratch) / "tokens", Path(scratch) / "logits"
     given.write_bytes(np.asarray(tokens, dtype=np.int32).tobytes())

@@ -1,7 +1,9 @@
 // Test helper: logits of every position of a token sequence, for comparison with an oracle.
 // usage: eval_logits MODEL TOKENS OUT   TOKENS: raw int32; OUT: raw float32 [tokens, vocabulary]
+// MLXS_TEST_BACKEND picks the backend.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <span>
@@ -17,12 +19,16 @@ int main(int argc, char** argv) {
   try {
     std::ifstream in(argv[2], std::ios::binary);
     const std::vector<char> raw{std::istreambuf_iterator<char>(in), {}};
-    const std::span tokens(reinterpret_cast<const std::int32_t*>(raw.data()), raw.size() / sizeof(std::int32_t));
-    const auto engine = mlxs::Engine::create();
+    const std::span tokens(reinterpret_cast<const std::int32_t*>(raw.data()),
+                           raw.size() / sizeof(std::int32_t));
+    mlxs::EngineOptions options;
+    if (const char* backend = std::getenv("MLXS_TEST_BACKEND")) options.backend = backend;
+    const auto engine = mlxs::Engine::create(options);
     const mlxs::ModelInfo model = engine->load_model({.model = argv[1]});
     const std::vector<float> logits = engine->evaluate(model.id, tokens);
     std::ofstream out(argv[3], std::ios::binary);
-    out.write(reinterpret_cast<const char*>(logits.data()), static_cast<std::streamsize>(logits.size() * sizeof(float)));
+    out.write(reinterpret_cast<const char*>(logits.data()),
+              static_cast<std::streamsize>(logits.size() * sizeof(float)));
     return out.good() ? 0 : 1;
   } catch (const mlxs::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.full().c_str());

@@ -1,0 +1,65 @@
+// The op set over MLX arrays: each op adds to the step's graph, end_step() evaluates it once. Metal where
+// there is a GPU, else MLX's CPU device. Sampling reads the logits on the host and uses the CPU backend's
+// sampler, so that seeds mean the same everywhere. Owned by the engine; its thread makes every call (MLX's
+// streams belong to a thread).
+#pragma once
+
+#include <mlx/mlx.h>
+
+#include <deque>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/cpu/isa.h"
+#include "backend/cpu/sample.h"
+#include "backend/mlx/mlx_attention.h"
+#include "backend/ops.h"
+#include "base/thread_pool.h"
+
+namespace mlxs::mlx_backend {
+
+class MlxBackend final : public Backend {
+ public:
+  // threads: of the sampler. cache_bytes: freed buffers that MLX may keep for the next step.
+  explicit MlxBackend(int threads, std::size_t cache_bytes = std::size_t{1} << 30);
+
+  DeviceInfo device() const override;
+  WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
+  std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
+  void copy_page(KvStore& kv, PageId from, PageId to) override;
+
+  void begin_step(const Batch& batch) override;
+  Tensor embed(const Weight& table, float scale) override;
+  Tensor norm(Tensor x, const NormSpec& spec) override;
+  Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor attention(Tensor qkv, const AttentionSpec& spec) override;
+  Tensor gather_sampled(Tensor x) override;
+  Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
+  void sample(Tensor logits, std::span<const SampleRow> rows) override;
+  std::span<const Sampled> end_step() override;
+  void release(Tensor tensor) override;
+  void read(Tensor tensor, std::span<float> out) override;
+
+ private:
+  Tensor keep(mx::array array);
+  mx::array& array_of(Tensor tensor) { return **static_cast<std::optional<mx::array>*>(tensor.handle); }
+  mx::array normalized(const mx::array& x, const NormSpec& spec);
+  // A norm's gain, with its unit offset added, in the compute type: made once a weight.
+  mx::array gain(const NormSpec& spec);
+
+  bool gpu_;
+  mx::Dtype compute_;  // of activations: f32 on MLX's CPU device (bf16 is emulated there), bf16 on Metal
+  ThreadPool pool_;
+  cpu::Isa isa_;
+  cpu::SampleScratch sample_scratch_;
+
+  Batch batch_;
+  std::optional<StepIndex> index_;
+  std::deque<std::optional<mx::array>> tensors_;  // of the step; a deque never moves what handles point to
+  std::optional<mx::array> results_;              // the logits, which end_step() evaluates
+  std::vector<SampleRow> sampling_;
+  std::vector<Sampled> sampled_;
+};
+
+}  // namespace mlxs::mlx_backend

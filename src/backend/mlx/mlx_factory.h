@@ -1,0 +1,12 @@
+// Makes the MLX backend for the registry, which so needs none of MLX's headers.
+#pragma once
+
+#include <memory>
+
+#include "backend/ops.h"
+
+namespace mlxs::mlx_backend {
+
+std::unique_ptr<Backend> make_mlx_backend(int threads);  // threads: of the sampler
+
+}  // namespace mlxs::mlx_backend

@@ -1,0 +1,44 @@
+// A weight as MLX holds it: MLX's own quantized layout wherever the file's codes fit it without loss, else
+// 16-bit floats. Made and used by the engine thread; immutable. The constructor throws kModelLoad on a type
+// that cannot be read.
+#pragma once
+
+#include <mlx/mlx.h>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace mlxs::mlx_backend {
+
+namespace mx = mlx::core;
+
+// Rows of one storage. Quantized: codes u32 [rows, columns·bits/32], scales and biases [rows, columns/group].
+// Dense: codes holds the weights themselves, [rows, columns].
+struct WeightPart {
+  mx::array codes;
+  std::optional<mx::array> scales, biases;
+  int group = 0, bits = 0;
+  std::string mode = "affine";  // or "mxfp4"
+
+  bool quantized() const { return scales.has_value(); }
+};
+
+class MlxWeight final : public Weight {
+ public:
+  // compute: dtype of activations; scales and dense weights are kept in it (dense f32 vectors stay f32).
+  MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype compute);
+
+  mx::array multiply(const mx::array& x) const;   // [n, columns] → [n, rows]
+  mx::array rows_at(const mx::array& ids) const;  // [n] of int32 → [n, columns], in the compute type
+  const mx::array& vector() const { return parts_.front().codes; }  // kVector: f32 [columns]
+
+ private:
+  mx::Dtype compute_;
+  std::vector<WeightPart> parts_;
+};
+
+}  // namespace mlxs::mlx_backend
