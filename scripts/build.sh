@@ -11,10 +11,10 @@ case "$preset" in
   *) folder=build-$preset ;;
 esac
 
-# The test build has every backend that can be built here: MLX comes with the tests' Python packages. Elsewhere its default.
+# Where MLX is not part of the program, tests that use it have it from their Python packages.
 mlx=
-if [ $# -eq 0 ] && [ "$preset" = release ] && compgen -G '.venv-test/lib/python3*/site-packages/mlx/share/cmake/MLX' >/dev/null; then
-  mlx=-DMLXS_MLX=ON
+if [ $# -eq 0 ] && [ "$preset" = release ] && [ "$(uname -s)" != Darwin ] && compgen -G '.venv-test/lib/python3*/site-packages/mlx/share/cmake/MLX' >/dev/null; then
+  mlx=-DMLXS_MLX=TESTS
 fi
 
 configured_with() { grep -qs "^$1\$" "$folder/CMakeCache.txt"; }
@@ -22,7 +22,7 @@ if [ ! -f "$folder/build.ninja" ]; then
   tests=OFF
   if [ $# -eq 0 ] && [ "$preset" != fuzz ]; then tests=ON; fi
   cmake --preset "$preset" -DMLXS_TESTS=$tests $mlx >&2
-elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && { ! configured_with 'MLXS_TESTS:BOOL=ON' || { [ -n "$mlx" ] && ! configured_with 'MLXS_MLX:BOOL=ON'; }; }; then
+elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && { ! configured_with 'MLXS_TESTS:BOOL=ON' || { [ -n "$mlx" ] && ! configured_with 'MLXS_MLX:STRING=TESTS'; }; }; then
   cmake --preset "$preset" -DMLXS_TESTS=ON $mlx >&2
 fi
 

@@ -1,5 +1,6 @@
 // Test helper: logits of every position of a token sequence, for comparison with an oracle.
 // usage: eval_logits MODEL TOKENS OUT   TOKENS: raw int32; OUT: raw float32 [tokens, vocabulary]
+//        eval_logits --backends           those of this build that run here
 // MLXS_TEST_BACKEND picks the backend.
 #include <cstdint>
 #include <cstdio>
@@ -7,11 +8,29 @@
 #include <fstream>
 #include <iterator>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "backend/registry.h"
 #include "mlxs/engine.h"
 
+namespace {
+
+int list_backends() {
+  for (const std::string_view name : mlxs::backend_names()) {
+    try {
+      mlxs::make_backend(name);
+      std::printf("%.*s\n", static_cast<int>(name.size()), name.data());
+    } catch (const mlxs::Error&) {  // built, but this machine has no such device
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--backends") return list_backends();
   if (argc != 4) {
     std::fprintf(stderr, "usage: eval_logits MODEL TOKENS OUT\n");
     return 2;
