@@ -201,8 +201,7 @@ int chat(const ChatFlags& flags) {
 void add_chat(CLI::App& app, Action& action) {
   auto flags = std::make_shared<ChatFlags>();
   CLI::App* command = app.add_subcommand("chat", "Talk to a model in the terminal");
-  command->add_option("MODEL", flags->model, "A .gguf file or its folder, an alias (smollm2) or org/repo")
-      ->required();
+  command->add_option("MODEL", flags->model, kModelHelp)->required();
   command->add_flag("--stats", flags->stats, "Token counts and speed after each answer, on stderr");
   add_sampling_flags(*command, flags->sampling);
   add_engine_flags(*command, flags->engine);

@@ -1,6 +1,5 @@
 #include "cli/engine_flags.h"
 
-#include <algorithm>
 #include <cstdio>
 
 #include "cli/format.h"
@@ -50,9 +49,7 @@ void fetch_if_absent(const std::string& model) {
     catalog.resolve(model);
     return;
   } catch (const Error& error) {
-    const auto aliases = catalog.aliases();
-    const bool can_pull = std::find(aliases.begin(), aliases.end(), model) != aliases.end();
-    if (error.code() != ErrorCode::kModelNotFound || !can_pull) throw;
+    if (error.code() != ErrorCode::kModelNotFound || !catalog.can_pull(model)) throw;
   }
   ProgressBar bar(model, stderr);
   catalog.pull(model, [&bar](const PullProgress& progress) { bar.update(progress); });

@@ -12,6 +12,9 @@
 
 namespace mlxs::cli {
 
+inline constexpr const char* kModelHelp =
+    "A .gguf file, a folder of safetensors, an alias (smollm2) or org/repo[:quantization]";
+
 struct EngineFlags {
   std::string backend = "auto";
   int threads = 0;
@@ -25,8 +28,8 @@ EngineOptions engine_options(const EngineFlags& flags);
 CLI::Option* add_bytes_option(CLI::App& command, const std::string& name, std::uint64_t& value,
                               const std::string& help);
 
-// Makes sure that the model is on this machine: an alias that is absent is pulled, with a progress bar on
-// stderr. Throws kModelNotFound with near names.
+// Makes sure that the model is on this machine: an alias or a hub's name that is absent is pulled, with a
+// progress bar on stderr. Throws kModelNotFound with near names.
 void fetch_if_absent(const std::string& model);
 
 // An engine for one conversation at a time with one model loaded: what run and chat need.

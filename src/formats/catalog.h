@@ -1,5 +1,6 @@
-// Names to files: aliases, paths, "org/repo"; what is in the model cache; fetching the embedded default
-// model. Stateless but for the cache directory; safe from any thread. Unknown names throw kModelNotFound.
+// Names to files: aliases, paths, names on a Hugging Face hub; what is in the model cache and in the hub's;
+// fetching what is absent. Stateless but for the folders; safe from any thread. Unknown names throw
+// kModelNotFound.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "formats/hub_cache.h"
 
 namespace mlxs {
 
@@ -31,21 +34,23 @@ struct PullProgress {
 
 class Catalog {
  public:
-  explicit Catalog(std::filesystem::path cache_dir = cache_directory());
+  explicit Catalog(std::filesystem::path cache_dir = cache_directory(), HubCache hub = HubCache());
 
-  std::vector<CatalogEntry> list() const;    // models in the cache, by name
-  std::vector<std::string> aliases() const;  // names that pull() can fetch
-  // An alias, a path that exists or a cached "org/repo" → the file or folder ("smollm2" is the alias,
-  // "./smollm2" a path). Throws kModelNotFound (near names, how to pull).
+  std::vector<CatalogEntry> list() const;    // models in both caches, by name
+  std::vector<std::string> aliases() const;  // short names that pull() can fetch
+  // Whether pull() would try to fetch it: an alias, or "org/repo[@revision][:quantization]" that is no path.
+  bool can_pull(std::string_view name) const;
+  // An alias, a path that exists or a cached name → the file or folder ("smollm2" is the alias, "./smollm2" a
+  // path). Throws kModelNotFound (near names, how to pull).
   std::filesystem::path resolve(std::string_view name) const;
   // The name a model is served under: the alias or repo, else the file's stem or the folder's name.
   std::string display_name(std::string_view name) const;
-  // Fetches an alias if absent; verifies pinned SHA-256; atomic rename; a re-run resumes at the first
-  // unfinished stage. Two pulls at once: the second waits for the first (file lock). Returns the file.
+  // Fetches what is absent: an alias with its pinned SHA-256 (pull.h), a hub's files with theirs
+  // (hub_pull.h). A re-run resumes; two pulls at once take turns. Returns the file or folder.
   std::filesystem::path pull(std::string_view name,
                              const std::function<void(const PullProgress&)>& progress) const;
-  // Removes a cached model, its packed weights (in packed/, named by fingerprint) and what a pull left half
-  // done; returns the bytes freed. Throws kModelNotFound.
+  // Removes a model from the cache it is in, its packed weights (in packed/, named by fingerprint) and what a
+  // pull left half done; returns the bytes freed. Throws kModelNotFound.
   std::uint64_t remove(std::string_view name) const;
 
  private:
@@ -53,6 +58,7 @@ class Catalog {
   [[noreturn]] void throw_unknown(std::string_view name) const;
 
   std::filesystem::path cache_dir_;
+  HubCache hub_;
 };
 
 }  // namespace mlxs

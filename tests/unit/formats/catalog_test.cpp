@@ -59,7 +59,7 @@ class CatalogTest : public ::testing::Test {
   }
 
   TempDir dir_;
-  Catalog catalog_{dir_ / "cache"};
+  Catalog catalog_{dir_ / "cache", HubCache(dir_ / "hub")};
 };
 
 TEST(CacheDirectory, FollowsTheEnvironment) {
@@ -131,7 +131,7 @@ TEST_F(CatalogTest, SuggestsNearNames) {
   EXPECT_THAT(unknown("smolm2"),
               AllOf(HasSubstr("there is no model 'smolm2'"), HasSubstr("did you mean smollm2?")));
   EXPECT_THAT(unknown("SMOLLM"), HasSubstr("did you mean smollm2?"));
-  EXPECT_THAT(unknown("org/repositroy"), AllOf(HasSubstr("downloads from a model hub are not available yet"),
+  EXPECT_THAT(unknown("org/repositroy"), AllOf(HasSubstr("model 'org/repositroy' is not downloaded yet"),
                                                HasSubstr("did you mean org/repository?")));
   EXPECT_THAT(unknown((dir_ / "Tiny.Q4_0.gguf").string()),
               AllOf(HasSubstr("there is no file or folder"),
@@ -140,7 +140,7 @@ TEST_F(CatalogTest, SuggestsNearNames) {
               HasSubstr("the folder '" + (dir_ / "absent").string() + "' does not exist"));
   EXPECT_THAT(unknown("something else entirely"), Not(HasSubstr("did you mean")));
   EXPECT_THAT(unknown(""), HasSubstr("the model's name is empty"));
-  EXPECT_THROW((void)catalog_.pull("org/unknown", {}), Error);
+  EXPECT_THROW((void)catalog_.pull("./unknown", {}), Error);
   EXPECT_THROW((void)catalog_.remove("org/unknown"), Error);
 }
 
