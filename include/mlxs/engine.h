@@ -36,6 +36,7 @@ struct LoadOptions {
   std::string model;        // a path, an alias or "org/repo"
   std::string served_name;  // empty: the alias, or the file's stem
   int context_length = 0;   // 0: the model's own; more than that is refused
+  bool force = false;       // load it even if it will not fit into the memory that is free
 };
 
 struct ModelInfo {

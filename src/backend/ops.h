@@ -210,6 +210,8 @@ class Backend {
   // the same columns; types may differ. With a cache, an entry `key` that fits is mapped instead of packed again.
   // Throws kModelLoad on a type without a kernel, naming it.
   virtual WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) = 0;
+  // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
+  virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
   virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
   virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
 

@@ -5,6 +5,10 @@
 
 namespace mlxs {
 
+std::size_t Backend::packed_size(const RawWeight& raw, WeightUse /*use*/) const {
+  return raw.bytes.size() + raw.scales.scales.size() + raw.scales.biases.size();
+}
+
 RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t count) {
   if (first < 0 || count < 1 || count > weight.rows - first ||
       (weight.scales && first % weight.scales.group_rows != 0)) {

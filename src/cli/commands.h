@@ -17,6 +17,7 @@ void add_chat(CLI::App& app, Action& action);
 void add_pull(CLI::App& app, Action& action);
 void add_ls(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
+void add_plan(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_ps(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);

@@ -29,7 +29,8 @@ int doctor(const std::string& backend) {
 void add_doctor(CLI::App& app, Action& action) {
   auto backend = std::make_shared<std::string>("auto");
   CLI::App* command = app.add_subcommand("doctor", "Say what this machine offers and what will be used");
-  command->add_option("--backend", *backend, "Where to compute: auto, cpu, mlx (if built with it)")->capture_default_str();
+  command->add_option("--backend", *backend, "Where to compute: auto, cpu, mlx (if built with it)")
+      ->capture_default_str();
   command->footer("Examples:\n  mlx-serving doctor\n  MLXS_CPU_ISA=avx2 mlx-serving doctor");
   command->callback([backend, &action] { action = [backend] { return doctor(*backend); }; });
 }

@@ -10,13 +10,15 @@
 namespace mlxs::cli {
 
 void add_engine_flags(CLI::App& command, EngineFlags& flags) {
-  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu, mlx (if built with it)")->capture_default_str();
+  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu, mlx (if built with it)")
+      ->capture_default_str();
   command.add_option("--threads", flags.threads, "Compute threads (default: one a physical core)")
       ->check(CLI::Range(1, 256, "1..256"));
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
                    "Memory for the KV cache, such as 2GiB (default: what the running requests may need)");
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
       ->check(CLI::Range(16, 1 << 24, ">= 16"));
+  command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }
 
 EngineOptions engine_options(const EngineFlags& flags) {
@@ -61,8 +63,8 @@ LoadedEngine load_single(const EngineFlags& flags, const std::string& model) {
   options.max_running = 1;  // one KV context is enough
   LoadedEngine loaded;
   loaded.engine = Engine::create(options);
-  loaded.model =
-      loaded.engine->load_model({.model = model, .served_name = {}, .context_length = flags.context});
+  loaded.model = loaded.engine->load_model(
+      {.model = model, .served_name = {}, .context_length = flags.context, .force = flags.force});
   return loaded;
 }
 

@@ -20,6 +20,7 @@ struct EngineFlags {
   int threads = 0;
   std::uint64_t kv_cache_bytes = 0;
   int context = 0;
+  bool force = false;
 };
 void add_engine_flags(CLI::App& command, EngineFlags& flags);
 EngineOptions engine_options(const EngineFlags& flags);

@@ -61,6 +61,7 @@ int main(int argc, char** argv) {
   mlxs::cli::add_pull(app, action);
   mlxs::cli::add_ls(app, action);
   mlxs::cli::add_show(app, action);
+  mlxs::cli::add_plan(app, action);
   mlxs::cli::add_rm(app, action);
   mlxs::cli::add_ps(app, action);
   mlxs::cli::add_bench(app, action);

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,6 +18,7 @@
 #include "formats/catalog.h"
 #include "formats/model_file.h"
 #include "formats/model_folder.h"
+#include "formats/model_summary.h"
 
 namespace mlxs::cli {
 namespace {
@@ -88,7 +88,8 @@ json brief(const MetaValue& value) {
       [](const auto& held) -> json {
         using Held = std::decay_t<decltype(held)>;
         if constexpr (std::is_same_v<Held, std::string_view>) {
-          return std::string(held);
+          constexpr std::size_t kShownBytes = 16 << 10;  // a chat template yes, a tokenizer.json no
+          return held.size() > kShownBytes ? fmt::format("[{} bytes]", held.size()) : std::string(held);
         } else if constexpr (std::is_same_v<Held, bool> || std::is_arithmetic_v<Held>) {
           return held;
         } else {
@@ -102,58 +103,56 @@ json brief(const MetaValue& value) {
       value);
 }
 
-struct Summary {
-  std::int64_t parameters = 0;
-  std::map<std::string_view, int> types;  // tensors of each storage type
-};
-
-Summary summarize(const ModelFile& file) {
-  Summary summary;
-  for (const TensorInfo& tensor : file.tensors()) {
-    std::int64_t elements = 1;
-    for (const std::int64_t extent : tensor.shape) elements *= extent;
-    summary.parameters += elements;
-    ++summary.types[dtype_info(tensor.type).name];
-  }
-  return summary;
-}
-
 int show(const ModelFlags& flags) {
   const Catalog catalog;
   const auto path = catalog.resolve(flags.model);
   const auto file = ModelFile::open(path);
-  const Summary summary = summarize(*file);
-  const std::string family(file->architecture());
-  const std::int64_t context = file->get_int(family + ".context_length", 0);
-  const bool has_template = file->has("tokenizer.chat_template");
+  const ModelSummary s = summarize(*file);
 
   if (flags.json) {
     json metadata = json::object();
     for (const auto& [key, value] : file->metadata()) metadata[std::string(key)] = brief(value);
     json types = json::object();
-    for (const auto& [type, count] : summary.types) types[std::string(type)] = count;
+    for (const auto& [type, count] : s.types) types[std::string(type)] = count;
     print_json({{"name", catalog.display_name(flags.model)},
                 {"path", file->path().string()},
                 {"format", file->format()},
-                {"architecture", family},
-                {"parameters", summary.parameters},
+                {"architecture", s.architecture},
+                {"parameters", s.parameters},
                 {"bytes", file->file_bytes()},
-                {"context_length", context},
-                {"has_chat_template", has_template},
+                {"quantization", s.quantization},
+                {"context_length", s.context},
+                {"layers", s.layers},
+                {"hidden_size", s.hidden},
+                {"heads", s.heads},
+                {"kv_heads", s.kv_heads},
+                {"experts", s.experts},
+                {"vocabulary", s.vocabulary},
+                {"kv_bytes_per_token", s.kv_bytes_per_token},
+                {"has_chat_template", s.has_chat_template},
+                {"licence", s.licence},
                 {"tensor_types", types},
                 {"metadata", metadata}});
     return 0;
   }
   std::vector<std::string> types;
-  for (const auto& [type, count] : summary.types) types.push_back(fmt::format("{} × {}", count, type));
+  for (const auto& [type, count] : s.types) types.push_back(fmt::format("{} × {}", count, type));
+  std::string layers =
+      fmt::format("{} of {} wide, {} heads, {} KV heads", s.layers, s.hidden, s.heads, s.kv_heads);
+  if (s.experts > 0) layers += fmt::format(", {} experts", s.experts);
   fmt::print("{}", format_table({{"name", catalog.display_name(flags.model)},
                                  {"path", file->path().string()},
                                  {"format", std::string(file->format())},
-                                 {"architecture", family},
-                                 {"parameters", format_count(summary.parameters)},
+                                 {"architecture", s.architecture},
+                                 {"parameters", format_count(s.parameters)},
                                  {"size", format_bytes(file->file_bytes())},
-                                 {"context", fmt::format("{} tokens", context)},
-                                 {"chat template", has_template ? "yes" : "no (run it with --raw)"},
+                                 {"quantization", s.quantization},
+                                 {"layers", layers},
+                                 {"vocabulary", fmt::format("{} tokens", s.vocabulary)},
+                                 {"context", fmt::format("{} tokens, {} of KV cache each", s.context,
+                                                         format_bytes(s.kv_bytes_per_token))},
+                                 {"chat template", s.has_chat_template ? "yes" : "no (run it with --raw)"},
+                                 {"licence", s.licence.empty() ? "not stated" : s.licence},
                                  {"tensors", fmt::format("{}", fmt::join(types, ", "))}}));
   return 0;
 }

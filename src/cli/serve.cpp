@@ -97,8 +97,10 @@ int serve(const ServeFlags& flags) {
 
   for (const std::string& model : flags.models) {
     fetch_if_absent(model);
-    const ModelInfo info =
-        engine->load_model({.model = model, .served_name = {}, .context_length = flags.engine.context});
+    const ModelInfo info = engine->load_model({.model = model,
+                                               .served_name = {},
+                                               .context_length = flags.engine.context,
+                                               .force = flags.engine.force});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
               info.context_length, info.load_seconds);
@@ -124,10 +126,7 @@ int serve(const ServeFlags& flags) {
 void add_serve(CLI::App& app, Action& action) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
-  command
-      ->add_option("MODEL", flags->models,
-                   std::string(kModelHelp) + "; one or more")
-      ->required();
+  command->add_option("MODEL", flags->models, std::string(kModelHelp) + "; one or more")->required();
   command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", flags->port, "Port; 0 takes a free one")
       ->check(CLI::Range(0, 65535, "0..65535"))

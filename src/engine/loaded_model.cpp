@@ -9,6 +9,7 @@
 
 #include "backend/weight_cache.h"
 #include "base/log.h"
+#include "engine/load_plan.h"
 #include "formats/catalog.h"
 
 namespace mlxs {
@@ -129,6 +130,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
         token_text(*file_, "tokenizer.eos_token", *tokenizer_, tokenizer_->eos()));
   }
 
+  if (!options.force) require_fit(plan_load(*file_, backend, engine, options.context_length), info_.id);
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
   WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
@@ -146,7 +148,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   }
   const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
   info_.context_length = context;
-  const std::int32_t num_pages = pages_for_kv(engine, backend);
+  const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
   runner_ = std::make_unique<Runner>(backend, *model_, num_pages);
   pool_ = std::make_unique<KvPool>(KvPoolConfig{.num_pages = num_pages, .prefix_cache = engine.prefix_cache});
   context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
@@ -165,15 +167,22 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
 }
 
 // As asked; else room for every running request's whole context, but at most a fifth of the free memory and
-// at least one context. Untouched pages cost nothing.
-std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend) const {
+// at least one context, or as much of it as memory holds. Untouched pages cost nothing.
+std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend,
+                                       bool context_was_asked) const {
   const std::uint64_t page = Runner::page_bytes(model_->config());
   const auto one_context = static_cast<std::uint64_t>(KvPool::pages_for(info_.context_length));
   std::uint64_t pages = engine.kv_cache_bytes / page;
   if (engine.kv_cache_bytes == 0) {
-    pages = std::min<std::uint64_t>(one_context * static_cast<std::uint64_t>(engine.max_running),
-                                    backend.device().free_bytes / 5 / page);
-    pages = std::max(pages, one_context);
+    const std::uint64_t free_pages = backend.device().free_bytes / page;
+    const std::uint64_t least = context_was_asked ? one_context : std::min(one_context, free_pages / 10 * 9);
+    pages =
+        std::min<std::uint64_t>(one_context * static_cast<std::uint64_t>(engine.max_running), free_pages / 5);
+    pages = std::max(pages, least);
+    if (pages < one_context) {
+      log::warn("the context of '{}' is limited to {} of its {} tokens: memory holds no more KV cache",
+                info_.id, pages * kPageTokens, info_.context_length);
+    }
   }
   if (pages < 2) {
     throw Error(ErrorCode::kInvalidArgument,

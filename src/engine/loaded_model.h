@@ -48,7 +48,8 @@ class LoadedModel {
 
  private:
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
-  std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend) const;
+  std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
+                            bool context_was_asked) const;
   void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
   bool accept(Request& request, const Sampled& sampled, TimePoint now);

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from program import MODEL, needs_model, needs_program, run
 
-COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "rm", "ps", "bench", "doctor", "version"]
+COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "bench", "doctor", "version"]
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +118,10 @@ class TestModels:
         assert shown["has_chat_template"] is True
         assert shown["tensor_types"]["Q4_1"] > 100
         assert shown["metadata"]["llama.block_count"] == 30
+        assert shown["quantization"] == "Q4_1, 5.7 bits a weight"
+        assert shown["licence"] == "apache-2.0"
+        assert (shown["layers"], shown["heads"], shown["kv_heads"], shown["vocabulary"]) == (30, 9, 3, 49152)
+        assert shown["context_length"] == 8192
         plain = run("show", MODEL, cache=cache).out
         assert "134.5M" in plain
         assert "llama" in plain
@@ -203,3 +207,39 @@ class TestRun:
         assert result.status == 1
         assert "abacus" in result.err
         assert "cpu" in result.err
+
+
+@needs_model
+class TestPlan:
+    def test_what_it_says_is_what_loading_takes(self, cache):
+        plan = run("plan", MODEL, "--json", cache=cache).json()
+        assert plan["fits"] is True
+        assert plan["needed_bytes"] == plan["weight_bytes"] + plan["batch_bytes"] + plan["kv_bytes"]
+        assert plan["kv_bytes_per_token"] == 30 * 3 * (64 + 64) * 2
+        assert plan["users"][0] == {"users": 1, "tokens_each": 8192}
+        table = run("plan", MODEL, "--users", "3", "--context", "4096", cache=cache)
+        assert table.status == 0
+        assert "3      4096 (all)" in table.out
+
+    def test_what_does_not_fit_is_refused_with_the_figures(self, cache):
+        huge = ["--kv-cache-bytes", "100TiB"]
+        plan = run("plan", MODEL, "--json", *huge, cache=cache)
+        assert plan.status == 1
+        assert plan.json()["fits"] is False
+        assert plan.json()["kv_bytes"] == 100 << 40
+        loaded = run("run", MODEL, "hello", *huge, cache=cache)
+        assert loaded.status == 1
+        assert "does not fit: 97 MB of weights + 109951163 MB of KV cache + " in loaded.err
+        assert "--force" in loaded.err
+
+    def test_force_loads_it_all_the_same(self, cache):
+        # All memory but a little: less than this is free in any case, and what is not touched costs nothing.
+        most = str(run("plan", MODEL, "--json", cache=cache).json()["memory_bytes"] - (64 << 20))
+        arguments = ["run", MODEL, "hello", "--max-tokens", "1", "--kv-cache-bytes", most]
+        assert "does not fit" in run(*arguments, cache=cache).err
+        assert run(*arguments, "--force", cache=cache).status == 0
+
+    def test_more_users_than_memory_has_tokens_for(self, cache):
+        result = run("plan", MODEL, "--users", "4096", "--context", "8192", cache=cache)
+        assert result.status == 1
+        assert "4096 users can have" in result.err

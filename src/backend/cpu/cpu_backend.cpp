@@ -7,6 +7,8 @@
 
 #include "backend/cpu/cpu_weight.h"
 #include "backend/cpu/machine.h"
+#include "backend/cpu/pack.h"
+#include "backend/cpu/regroup.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cpu {
@@ -55,6 +57,13 @@ DeviceInfo CpuBackend::device() const {
 
 WeightPtr CpuBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) {
   return std::make_unique<CpuWeight>(pool_, parts, use, cache);
+}
+
+std::size_t CpuBackend::packed_size(const RawWeight& raw, WeightUse use) const {
+  const auto type = regrouped_type(raw.type);
+  if (!type) return Backend::packed_size(raw, use);  // prepare() will refuse it
+  if (use == WeightUse::kVector) return static_cast<std::size_t>(raw.rows * raw.columns) * sizeof(float);
+  return panel_bytes(*packing_of(*type), raw.columns) * static_cast<std::size_t>(panels_of(raw.rows));
 }
 
 std::unique_ptr<KvStore> CpuBackend::make_kv(const KvSpec& spec) {

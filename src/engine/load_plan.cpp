@@ -1,0 +1,84 @@
+#include "engine/load_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kv/kv_pool.h"
+#include "mlxs/error.h"
+
+namespace mlxs {
+namespace {
+
+std::uint64_t packed_weights(const ModelFile& file, const Backend& backend) {
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : file.tensors()) {
+    RawWeight raw{tensor.name, tensor.type, 1, tensor.shape.back(), tensor.bytes, tensor.scales};
+    for (std::size_t i = 0; i + 1 < tensor.shape.size(); ++i) raw.rows *= tensor.shape[i];
+    bytes += backend.packed_size(raw, tensor.shape.size() == 1 ? WeightUse::kVector : WeightUse::kMatrix);
+  }
+  return bytes;
+}
+
+// Inputs, outputs and the widest intermediate of a layer for every row, and the logits of every running
+// request.
+std::uint64_t activations(const ModelSummary& s, const EngineOptions& engine) {
+  const auto per_row =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(0, 6 * s.hidden + 3 * s.feed_forward));
+  const auto logits =
+      static_cast<std::uint64_t>(s.vocabulary) * static_cast<std::uint64_t>(engine.max_running);
+  return 4 * (per_row * static_cast<std::uint64_t>(engine.token_budget) + 2 * logits);
+}
+
+std::string megabytes(std::uint64_t bytes) {
+  return fmt::format("{:.0f} MB", static_cast<double>(bytes) / 1e6);
+}
+
+}  // namespace
+
+std::int64_t LoadPlan::tokens() const {
+  const std::uint64_t taken = weight_bytes + batch_bytes;
+  if (kv_bytes_per_token == 0 || free_bytes <= taken) return 0;
+  const auto tokens = static_cast<std::int64_t>((free_bytes - taken) / kv_bytes_per_token);
+  return tokens / kPageTokens * kPageTokens;
+}
+
+std::int64_t LoadPlan::tokens_each(std::int64_t users) const {
+  return std::min(context, tokens() / std::max<std::int64_t>(users, 1) / kPageTokens * kPageTokens);
+}
+
+LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
+  const ModelSummary summary = summarize(file);
+  if (summary.context > 0 && context > summary.context) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for", context,
+                            summary.context, file.path().filename().string()),
+                "ask for less, or leave it out", "context_length");
+  }
+  const DeviceInfo device = backend.device();
+  LoadPlan plan;
+  plan.weight_bytes = packed_weights(file, backend);
+  plan.kv_bytes_per_token = summary.kv_bytes_per_token;
+  plan.batch_bytes = activations(summary, engine);
+  plan.memory_bytes = device.memory_bytes;
+  plan.free_bytes = device.free_bytes;
+  plan.context = context > 0 ? context : summary.context;
+  const std::int64_t tokens = context > 0 ? context : std::min(plan.context, kMinContext);
+  plan.kv_bytes = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes
+                                            : static_cast<std::uint64_t>(std::max<std::int64_t>(tokens, 0)) *
+                                                  plan.kv_bytes_per_token;
+  return plan;
+}
+
+void require_fit(const LoadPlan& plan, std::string_view name) {
+  if (plan.fits()) return;
+  throw Error(
+      ErrorCode::kOutOfMemory,
+      fmt::format("'{}' does not fit: {} of weights + {} of KV cache + {} for a step = {}, {} are free", name,
+                  megabytes(plan.weight_bytes), megabytes(plan.kv_bytes), megabytes(plan.batch_bytes),
+                  megabytes(plan.needed_bytes()), megabytes(plan.free_bytes)),
+      "close other programs, take a smaller quantization, ask for less with --context or --kv-cache-bytes; "
+      "--force tries it all the same");
+}
+
+}  // namespace mlxs

@@ -1,0 +1,39 @@
+// Whether a model fits this machine, before it is loaded: packed weights, KV cache and the activations of a
+// step against the memory that is free. Weights and KV are what loading will take; activations are an upper
+// estimate. Pure but for asking the backend how much memory it has.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/ops.h"
+#include "formats/model_summary.h"
+#include "mlxs/engine.h"
+
+namespace mlxs {
+
+struct LoadPlan {
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_bytes_per_token = 0;
+  std::uint64_t batch_bytes = 0;   // activations and logits of one step
+  std::uint64_t memory_bytes = 0;  // of the device
+  std::uint64_t free_bytes = 0;    // of these, available now
+  std::int64_t context = 0;        // tokens that one request may have; the model's own unless asked for less
+  std::uint64_t kv_bytes = 0;      // what a load with these options cannot do without
+
+  std::uint64_t needed_bytes() const { return weight_bytes + batch_bytes + kv_bytes; }
+  bool fits() const { return needed_bytes() <= free_bytes; }
+  // Tokens that the KV cache can hold beside weights and activations, in whole pages.
+  std::int64_t tokens() const;
+  // Context of each of so many users at once; at most the model's.
+  std::int64_t tokens_each(std::int64_t users) const;
+};
+
+// context: as LoadOptions::context_length; more than the model's throws kInvalidArgument. Needs room for it, if
+// given; else for kMinContext tokens.
+inline constexpr std::int64_t kMinContext = 2048;
+LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context);
+
+// Throws kOutOfMemory with the figures if it does not fit. name: of the model.
+void require_fit(const LoadPlan& plan, std::string_view name);
+
+}  // namespace mlxs
