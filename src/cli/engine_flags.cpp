@@ -16,6 +16,11 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
       ->check(CLI::Range(1, 256, "1..256"));
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
                    "Memory for the KV cache, such as 2GiB (default: what the running requests may need)");
+  command
+      .add_option("--kv-cache-dtype", flags.kv_cache_dtype,
+                  "Type of keys and values: auto (bf16), bf16, int8 (half the memory)")
+      ->check(CLI::IsMember({"auto", "bf16", "int8"}))
+      ->capture_default_str();
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
       ->check(CLI::Range(16, 1 << 24, ">= 16"));
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
@@ -26,6 +31,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.backend = flags.backend;
   options.threads = flags.threads;
   options.kv_cache_bytes = flags.kv_cache_bytes;
+  options.kv_cache_dtype = flags.kv_cache_dtype;
   return options;
 }
 

@@ -19,6 +19,7 @@ struct EngineFlags {
   std::string backend = "auto";
   int threads = 0;
   std::uint64_t kv_cache_bytes = 0;
+  std::string kv_cache_dtype = "auto";
   int context = 0;
   bool force = false;
 };

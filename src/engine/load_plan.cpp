@@ -47,6 +47,14 @@ std::int64_t LoadPlan::tokens_each(std::int64_t users) const {
   return std::min(context, tokens() / std::max<std::int64_t>(users, 1) / kPageTokens * kPageTokens);
 }
 
+DType kv_type(const EngineOptions& engine) {
+  if (engine.kv_cache_dtype == "auto" || engine.kv_cache_dtype == "bf16") return DType::kBF16;
+  if (engine.kv_cache_dtype == "int8") return DType::kI8;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("kv_cache_dtype = '{}' is not a type of the KV cache", engine.kv_cache_dtype),
+              "one of: auto, bf16, int8", "kv_cache_dtype");
+}
+
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
   const ModelSummary summary = summarize(file);
   if (summary.context > 0 && context > summary.context) {
@@ -59,6 +67,11 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   LoadPlan plan;
   plan.weight_bytes = packed_weights(file, backend);
   plan.kv_bytes_per_token = summary.kv_bytes_per_token;
+  if (kv_type(engine) == DType::kI8) {  // and a scale for each key and value
+    const auto pairs =
+        static_cast<std::uint64_t>(std::max<std::int64_t>(0, summary.layers * summary.kv_heads));
+    plan.kv_bytes_per_token = summary.kv_bytes_per_token / 2 + pairs * 2 * sizeof(float);
+  }
   plan.batch_bytes = activations(summary, engine);
   plan.memory_bytes = device.memory_bytes;
   plan.free_bytes = device.free_bytes;

@@ -11,6 +11,9 @@
 
 namespace mlxs {
 
+// What kv_cache_dtype names. Throws kInvalidArgument.
+DType kv_type(const EngineOptions& engine);
+
 struct LoadPlan {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_bytes_per_token = 0;
@@ -28,8 +31,8 @@ struct LoadPlan {
   std::int64_t tokens_each(std::int64_t users) const;
 };
 
-// context: as LoadOptions::context_length; more than the model's throws kInvalidArgument. Needs room for it, if
-// given; else for kMinContext tokens.
+// context: as LoadOptions::context_length; more than the model's throws kInvalidArgument. Needs room for it,
+// if given; else for kMinContext tokens.
 inline constexpr std::int64_t kMinContext = 2048;
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context);
 

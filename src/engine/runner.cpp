@@ -9,25 +9,28 @@
 namespace mlxs {
 namespace {
 
-KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages) {
+KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages, DType type) {
   return KvSpec{.layers = config.layers,
                 .kv_heads = config.kv_heads,
                 .key_dim = config.key_dim,
                 .value_dim = config.value_dim,
-                .num_pages = num_pages};
+                .num_pages = num_pages,
+                .type = type};
 }
 
 }  // namespace
 
-std::uint64_t Runner::page_bytes(const ModelConfig& config) {
-  const auto per_token = static_cast<std::uint64_t>(config.layers) *
-                         static_cast<std::uint64_t>(config.kv_heads) *
-                         static_cast<std::uint64_t>(config.key_dim + config.value_dim);
-  return per_token * kPageTokens * row_bytes(DType::kBF16, 1);
+std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
+  const auto heads = static_cast<std::uint64_t>(config.layers) * static_cast<std::uint64_t>(config.kv_heads);
+  const std::uint64_t scales = kv_type == DType::kI8 ? 2 * sizeof(float) : 0;  // of a token's key and value
+  return heads * kPageTokens * (row_bytes(kv_type, config.key_dim + config.value_dim) + scales);
 }
 
-Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages)
-    : backend_(backend), model_(model), kv_(backend.make_kv(kv_spec(model.config(), num_pages))) {}
+Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type)
+    : backend_(backend),
+      model_(model),
+      kv_type_(kv_type),
+      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
 
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
                                             const std::function<const Request&(RequestId)>& request_of) {
@@ -63,7 +66,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
 std::vector<float> Runner::evaluate(std::span<const TokenId> tokens) {
   constexpr std::size_t kChunk = 256;  // rows of logits at once
   const std::int32_t num_pages = KvPool::pages_for(static_cast<std::int32_t>(tokens.size()));
-  const auto kv = backend_.make_kv(kv_spec(model_.config(), num_pages));
+  const auto kv = backend_.make_kv(kv_spec(model_.config(), num_pages, kv_type_));
   std::vector<PageId> pages(static_cast<std::size_t>(num_pages));
   std::iota(pages.begin(), pages.end(), 0);
 

@@ -18,7 +18,7 @@ struct Request;
 class Runner {
  public:
   // backend and model outlive the runner.
-  Runner(Backend& backend, Model& model, std::int32_t num_pages);
+  Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type);
 
   // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
   // request_of answers every request id of the plan.
@@ -30,11 +30,12 @@ class Runner {
 
   std::size_t kv_bytes() const { return kv_->bytes(); }
   // Bytes of one page over all layers, for sizing the pool before there is one.
-  static std::uint64_t page_bytes(const ModelConfig& config);
+  static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 
  private:
   Backend& backend_;
   Model& model_;
+  DType kv_type_;
   std::unique_ptr<KvStore> kv_;
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_;

@@ -1,7 +1,7 @@
 // Test helper: logits of every position of a token sequence, for comparison with an oracle.
 // usage: eval_logits MODEL TOKENS OUT   TOKENS: raw int32; OUT: raw float32 [tokens, vocabulary]
 //        eval_logits --backends           those of this build that run here
-// MLXS_TEST_BACKEND picks the backend.
+// MLXS_TEST_BACKEND picks the backend, MLXS_TEST_KV the type of the KV cache.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
                            raw.size() / sizeof(std::int32_t));
     mlxs::EngineOptions options;
     if (const char* backend = std::getenv("MLXS_TEST_BACKEND")) options.backend = backend;
+    if (const char* type = std::getenv("MLXS_TEST_KV")) options.kv_cache_dtype = type;
     const auto engine = mlxs::Engine::create(options);
     const mlxs::ModelInfo model = engine->load_model({.model = argv[1]});
     const std::vector<float> logits = engine->evaluate(model.id, tokens);

@@ -115,10 +115,17 @@ def oracle(tokens):
     return oracle_logits(tokens)
 
 
-@pytest.mark.parametrize("isa", ["amx", "avx512", "avx2", "portable"])
-def test_logits_match_mlx_lm(isa, tokens, oracle, tmp_path):
+# int8 keys and values are an option for long contexts; what they cost in agreement is stated here and in docs/performance.md.
+LEAST_TOP1 = {"bf16": 0.99, "int8": 0.97}
+
+
+@pytest.mark.parametrize(
+    ("isa", "kv"),
+    [("amx", "bf16"), ("avx512", "bf16"), ("avx2", "bf16"), ("portable", "bf16"), ("amx", "int8"), ("avx512", "int8")],
+)
+def test_logits_match_mlx_lm(isa, kv, tokens, oracle, tmp_path):
     """A path the machine lacks falls back to the next best, which is compared again: still a real comparison."""
-    ours = our_logits(tokens, tmp_path, {"MLXS_CPU_ISA": isa})
+    ours = our_logits(tokens, tmp_path, {"MLXS_CPU_ISA": isa, "MLXS_TEST_KV": kv})
     agreement, divergence = [], []
     for begin in range(0, POSITIONS, WINDOW):
         ref = log_softmax(oracle[begin : begin + WINDOW])
@@ -126,6 +133,6 @@ def test_logits_match_mlx_lm(isa, tokens, oracle, tmp_path):
         agreement.append((ref.argmax(-1) == got.argmax(-1)).mean())
         divergence.append((np.exp(ref) * (ref - got)).sum(-1).mean())
     top1, kl = np.mean(agreement), np.mean(divergence)
-    print(f"{isa}: top-1 agreement {top1:.4%}, mean KL {kl:.2e} over {POSITIONS} positions")
-    assert top1 >= 0.99
+    print(f"{isa}, {kv} KV: top-1 agreement {top1:.4%}, mean KL {kl:.2e} over {POSITIONS} positions")
+    assert top1 >= LEAST_TOP1[kv]
     assert kl <= 2e-3

@@ -1,0 +1,24 @@
+// What a model file says of text: its tokenizer, checked against the embedding, and the tokens that templates
+// name. Throws kModelLoad. Pure functions, any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "formats/model_file.h"
+#include "text/tokenizer.h"
+
+namespace mlxs {
+
+// GGUF files hold the vocabulary; Hugging Face folders the whole tokenizer.json.
+std::unique_ptr<Tokenizer> make_tokenizer(const ModelFile& file);
+
+// tokens: of the tokenizer; rows: of the embedding.
+void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t rows);
+
+// A token as chat templates name it: as the file spells it under `key`, else by its id.
+std::string token_text(const ModelFile& file, std::string_view key, const Tokenizer& tokenizer, TokenId id);
+
+}  // namespace mlxs
