@@ -23,9 +23,11 @@ struct EngineOptions {
   std::string backend = "auto";      // "auto", "cpu"
   int threads = 0;                   // compute threads; 0: one a physical core
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
-  int max_running = 64;              // sequences that run at once, per model; 1 … 4096
-  int max_queue_depth = 1000;        // waiting requests per model
-  int token_budget = 512;            // tokens of one step; 16 … 65536
+  std::string kv_cache_dtype =
+      "auto";                  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+  int max_running = 64;        // sequences that run at once, per model; 1 … 4096
+  int max_queue_depth = 1000;  // waiting requests per model
+  int token_budget = 512;      // tokens of one step; 16 … 65536
   int max_loaded_models = 5;
   bool prefix_cache = true;
   std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory

@@ -115,7 +115,7 @@ def oracle(tokens):
     return oracle_logits(tokens)
 
 
-# int8 keys and values are an option for long contexts; what they cost in agreement is stated here and in docs/performance.md.
+# int8 keys and values are an option for long contexts; what they cost in agreement is stated here.
 LEAST_TOP1 = {"bf16": 0.99, "int8": 0.97}
 
 
