@@ -71,7 +71,7 @@ std::vector<std::int64_t> read_shape(const json& entry, std::string_view name, s
   for (const json& extent : *found) {
     const bool sound = extent.is_number_unsigned() &&
                        extent.get<std::uint64_t>() <= kMaxElements / std::max<std::uint64_t>(elements, 1);
-    if (!sound) fail(name, fmt::format("tensor {} has the shape {}", quote(tensor), found->dump()));
+    if (!sound) fail(name, fmt::format("tensor {} has the shape {}", quote(tensor), quote(found->dump())));
     elements *= extent.get<std::uint64_t>();
     shape.push_back(extent.get<std::int64_t>());
   }

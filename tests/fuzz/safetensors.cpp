@@ -1,0 +1,35 @@
+// Safetensors files of any bytes, and what a Hugging Face folder makes of their tensors under three
+// configurations: plain, quantized by MLX, block-scaled FP8.
+#include "formats/safetensors.h"
+
+#include "formats/hf_tensors.h"
+#include "fuzz/fuzz_model.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto bytes = std::as_bytes(std::span(data, size));
+  try {
+    const mlxs::SafetensorsContent file = mlxs::parse_safetensors(bytes, "fuzz.safetensors");
+    mlxs::HfConfig plain;
+    plain.family = mlxs::find_hf_family("llama");
+    mlxs::HfConfig quantized = plain, fp8 = plain;
+    quantized.quantization = mlxs::MlxQuantization{.bits = 4, .group = 32};
+    quantized.overrides["lm_head"] = mlxs::MlxQuantization{.bits = 3, .group = 64};
+    quantized.overrides["model.norm"] =
+        mlxs::MlxQuantization{.bits = 4, .group = 32, .mode = mlxs::QuantMode::kMxfp4};
+    fp8.fp8 = true;
+    fp8.fp8_rows = 2;
+    fp8.fp8_columns = 3;
+    for (const mlxs::HfConfig* config : {&plain, &quantized, &fp8}) {
+      mlxs::ModelContent content;
+      try {
+        mlxs::add_hf_tensors(file.tensors, *config, "fuzz", content);
+        mlxs::fuzz::sink = mlxs::fuzz::read_tensors(content, bytes);
+      } catch (const mlxs::Error& error) {
+        mlxs::fuzz::check_refusal(error);
+      }
+    }
+  } catch (const mlxs::Error& error) {
+    mlxs::fuzz::check_refusal(error);
+  }
+  return 0;
+}
