@@ -28,6 +28,7 @@ using nlohmann::json;
 struct ModelFlags {
   std::string model;
   bool json = false;
+  bool tensors = false;  // show
 };
 
 void print_json(const json& value) {
@@ -114,25 +115,33 @@ int show(const ModelFlags& flags) {
     for (const auto& [key, value] : file->metadata()) metadata[std::string(key)] = brief(value);
     json types = json::object();
     for (const auto& [type, count] : s.types) types[std::string(type)] = count;
-    print_json({{"name", catalog.display_name(flags.model)},
-                {"path", file->path().string()},
-                {"format", file->format()},
-                {"architecture", s.architecture},
-                {"parameters", s.parameters},
-                {"bytes", file->file_bytes()},
-                {"quantization", s.quantization},
-                {"context_length", s.context},
-                {"layers", s.layers},
-                {"hidden_size", s.hidden},
-                {"heads", s.heads},
-                {"kv_heads", s.kv_heads},
-                {"experts", s.experts},
-                {"vocabulary", s.vocabulary},
-                {"kv_bytes_per_token", s.kv_bytes_per_token},
-                {"has_chat_template", s.has_chat_template},
-                {"licence", s.licence},
-                {"tensor_types", types},
-                {"metadata", metadata}});
+    json result({{"name", catalog.display_name(flags.model)},
+                 {"path", file->path().string()},
+                 {"format", file->format()},
+                 {"architecture", s.architecture},
+                 {"parameters", s.parameters},
+                 {"bytes", file->file_bytes()},
+                 {"quantization", s.quantization},
+                 {"context_length", s.context},
+                 {"layers", s.layers},
+                 {"hidden_size", s.hidden},
+                 {"heads", s.heads},
+                 {"kv_heads", s.kv_heads},
+                 {"experts", s.experts},
+                 {"vocabulary", s.vocabulary},
+                 {"kv_bytes_per_token", s.kv_bytes_per_token},
+                 {"has_chat_template", s.has_chat_template},
+                 {"licence", s.licence},
+                 {"tensor_types", types},
+                 {"metadata", metadata}});
+    if (flags.tensors) {
+      json& list = result["tensors"] = json::array();
+      for (const TensorInfo& tensor : file->tensors()) {
+        list.push_back(
+            {{"name", tensor.name}, {"type", dtype_info(tensor.type).name}, {"shape", tensor.shape}});
+      }
+    }
+    print_json(result);
     return 0;
   }
   std::vector<std::string> types;
@@ -154,6 +163,14 @@ int show(const ModelFlags& flags) {
                                  {"chat template", s.has_chat_template ? "yes" : "no (run it with --raw)"},
                                  {"licence", s.licence.empty() ? "not stated" : s.licence},
                                  {"tensors", fmt::format("{}", fmt::join(types, ", "))}}));
+  if (flags.tensors) {
+    std::vector<std::vector<std::string>> rows{{"TENSOR", "TYPE", "SHAPE"}};
+    for (const TensorInfo& tensor : file->tensors()) {
+      rows.push_back({std::string(tensor.name), std::string(dtype_info(tensor.type).name),
+                      fmt::format("{}", fmt::join(tensor.shape, " × "))});
+    }
+    fmt::print("\n{}", format_table(rows));
+  }
   return 0;
 }
 
@@ -171,6 +188,8 @@ CLI::App* declare(CLI::App& app, Action& action, const char* name, const char* w
     command->add_option("MODEL", flags->model, kModelHelp)->required();
   }
   if (has_json) command->add_flag("--json", flags->json, "Print JSON");
+  if (function == show)
+    command->add_flag("--tensors", flags->tensors, "List every tensor with its type and shape");
   command->callback([flags, function, &action] { action = [flags, function] { return function(*flags); }; });
   return command;
 }

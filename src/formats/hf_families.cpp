@@ -13,6 +13,9 @@ constexpr Rename kSandwichNorms[] = {
     {"layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm"},
 };
 
+constexpr Rename kPostAttentionNorm[] = {
+    {"layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm"}};
+
 constexpr std::array kFamilies{
     HfFamily{.model_type = "llama", .architecture = "llama"},
     HfFamily{.model_type = "mistral", .architecture = "llama"},
@@ -31,7 +34,7 @@ constexpr std::array kFamilies{
     HfFamily{.model_type = "gemma2",
              .architecture = "gemma2",
              .activation = "gelu_pytorch_tanh",
-             .defaults = R"({"norm_unit_offset": true, "tie_word_embeddings": true, "head_dim": 256,
+             .defaults = R"({"norm_unit_offset": true, "head_dim": 256,
                              "max_position_embeddings": 8192, "sliding_window": 4096,
                              "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
                              "query_pre_attn_scalar": 256})",
@@ -39,7 +42,7 @@ constexpr std::array kFamilies{
     HfFamily{.model_type = "gemma3_text",
              .architecture = "gemma3",
              .activation = "gelu_pytorch_tanh",
-             .defaults = R"({"norm_unit_offset": true, "tie_word_embeddings": true, "hidden_size": 1152,
+             .defaults = R"({"norm_unit_offset": true, "hidden_size": 1152,
                              "num_hidden_layers": 26, "intermediate_size": 6912, "num_attention_heads": 4,
                              "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
                              "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
@@ -48,7 +51,8 @@ constexpr std::array kFamilies{
              .names = kSandwichNorms},
     HfFamily{.model_type = "gpt_oss",
              .architecture = "gpt-oss",
-             .defaults = R"({"sliding_window": 128, "rope_theta": 150000})"},
+             .defaults = R"({"sliding_window": 128, "rope_theta": 150000})",
+             .names = kPostAttentionNorm},
     HfFamily{.model_type = "deepseek_v3",
              .architecture = "deepseek2",
              .defaults = R"({"rope_interleave": true, "scoring_func": "sigmoid", "norm_topk_prob": true})"},
