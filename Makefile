@@ -2,8 +2,9 @@
 ARGS ?= serve smollm2
 FUZZ_SECONDS ?= 60
 CTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: run test format lint asan tsan fuzz docs clean help
+.PHONY: run test format lint asan tsan fuzz bench docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -45,6 +46,11 @@ fuzz: ## every parser of untrusted bytes under libFuzzer, FUZZ_SECONDS each
 	@scripts/bootstrap.sh build fuzz
 	@scripts/build.sh fuzz
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'); results in bench/results
+	@scripts/bootstrap.sh build bench
+	@scripts/build.sh release mlx-serving
+	@scripts/bench.sh $(BENCH_ARGS)
 
 docs: ## rewrite docs/cli.md from the program's own --help and check every link
 	@scripts/bootstrap.sh build

@@ -17,14 +17,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-# name, case, streams, prompt tokens, generated tokens
+# name, case, streams, prompt tokens, tokens that we and that the peer generate, our flags. Where prompts are long our streams
+# start one after the other, so that they need more tokens until all decode together; the peer decodes at its shortest contexts.
 CASES = [
-    ("prefill 512 tokens", "prefill", 1, 512, 1),
-    ("decode, 1 stream", "decode", 1, 16, 128),
-    ("decode, 4 streams", "decode", 4, 16, 96),
-    ("decode, 16 streams", "decode", 16, 16, 64),
-    ("decode, 32 streams", "decode", 32, 16, 48),
-    ("decode, 32 streams, 1k context each", "decode", 32, 1024, 32),
+    ("prefill 512 tokens", "prefill", 1, 512, 4, 1, []),
+    ("decode, 1 stream", "decode", 1, 16, 128, 128, []),
+    ("decode, 4 streams", "decode", 4, 16, 96, 96, []),
+    ("decode, 16 streams", "decode", 16, 16, 64, 64, []),
+    ("decode, 16 streams, 512 context each", "decode", 16, 512, 64, 32, []),
+    ("decode, 32 streams", "decode", 32, 16, 48, 48, []),
+    ("decode, 32 streams, 1k context each", "decode", 32, 1024, 120, 32, []),
+    ("the same, int8 KV", "decode", 32, 1024, 120, 32, ["--kv-cache-dtype", "int8"]),
 ]
 
 
@@ -36,14 +39,14 @@ def run_json(command, environment=None):
 
 
 def ours(args, case):
-    _, kind, streams, context, tokens = case
-    command = [args.binary, "bench", "throughput", "--json", "--model", args.model, "--case", kind]
-    command += ["--streams", str(streams), "--prompt-tokens", str(context), "--tokens", str(max(tokens, 4))]
+    _, kind, streams, context, tokens, _, flags = case
+    command = [args.binary, "bench", "throughput", "--json", "--model", args.model, "--case", kind, *flags]
+    command += ["--streams", str(streams), "--prompt-tokens", str(context), "--tokens", str(tokens)]
     return run_json(command + ["--threads", str(args.threads)])
 
 
 def theirs(args, case):
-    _, kind, streams, context, tokens = case
+    _, kind, streams, context, _, tokens, _ = case
     command = [sys.executable, HERE / "peer_llama.py", args.model, "--case", kind, "--streams", str(streams)]
     return run_json(command + ["--context", str(context), "--tokens", str(tokens), "--threads", str(args.threads)])
 
@@ -83,6 +86,7 @@ def measure(args, cases):
                 "ratio": spread([a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs]),
                 "overhead_share": statistics.median(a["overhead_share"] for a, _ in pairs),
                 "weight_bytes": pairs[0][0]["weight_bytes"],
+                "other_bytes": max(a["resident_bytes"] - a["weight_bytes"] - a["kv_bytes"] for a, _ in pairs),
             }
         )
     return rows
@@ -118,6 +122,13 @@ def markdown(rows, limits, header):
         ratio = f"{r['ratio']['median']:.2f}× ({r['ratio']['min']:.2f} … {r['ratio']['max']:.2f})"
         ours_text, peer_text = (f"{r[side]['median']:.0f} {r['unit']}" for side in ("ours", "peer"))
         lines.append(f"| {r['name']} | {ours_text} | {peer_text} | **{ratio}** | {limit_note(r, limits)} |")
+    alone = [r for r in rows if r["name"] in ("decode, 1 stream", "decode, 32 streams")]
+    for r in alone:
+        lines += [
+            "",
+            f"{r['name']}: resident memory beyond weights and KV pages {r['other_bytes'] / 1e6:.0f} MB; "
+            f"outside the kernels {r['overhead_share']:.1%} of a step.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -149,6 +160,13 @@ def svg(rows, title):
     return "".join(out)
 
 
+def merged(old, new):
+    """All rows in the order of CASES; a name measured again replaces its older row."""
+    by_name = {r["name"]: r for r in [*old, *new]}
+    order = [case[0] for case in CASES] + ["process start to first token"]
+    return [by_name[name] for name in order if name in by_name]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
@@ -156,6 +174,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--merge", action="store_true", help="keep the rows of the results that this run does not measure")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
 
@@ -171,6 +190,8 @@ def main():
         f"{limits['bf16_gflop_per_second']:.0f} GFLOP/s AMX bf16."
     )
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.merge and (args.out / "results.json").exists():
+        rows = merged(json.loads((args.out / "results.json").read_text())["rows"], rows)
     table = markdown(rows, limits, header)
     (args.out / "results.json").write_text(json.dumps({"limits": limits, "rows": rows}, indent=2) + "\n")
     (args.out / "results.md").write_text(table)

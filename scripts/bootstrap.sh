@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the packages that this project needs and that are missing: Debian 12, Ubuntu 24.04 (apt) or macOS (Homebrew).
-# usage: scripts/bootstrap.sh [build|test|lint|fuzz]...   (default: build)
+# usage: scripts/bootstrap.sh [build|test|lint|fuzz|bench]...   (default: build)
 # A machine that has everything is left alone: no root, no network, well under 0.2 s. Needs bash 3.2 only.
 set -euo pipefail
 
@@ -24,7 +24,8 @@ apt_packages() {
     test) echo "libgtest-dev libgmock-dev redis-tools curl git" ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
-    *) die "unknown step '$1'" "one of: build test lint fuzz" ;;
+    bench) echo "clang-16 git" ;;
+    *) die "unknown step '$1'" "one of: build test lint fuzz bench" ;;
   esac
 }
 brew_packages() {
@@ -33,7 +34,8 @@ brew_packages() {
       "highway libarchive libedit mlx" ;;
     test) echo "googletest redis prometheus" ;;
     lint | fuzz) echo "llvm" ;;
-    *) die "unknown step '$1'" "one of: build test lint fuzz" ;;
+    bench) echo "" ;;
+    *) die "unknown step '$1'" "one of: build test lint fuzz bench" ;;
   esac
 }
 

@@ -1,9 +1,13 @@
 // `bench`: what this build does on this machine. `make bench` runs it beside llama.cpp and prints ratios.
 #include <fmt/format.h>
+#include <stdlib.h>
 
+#include <cerrno>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "backend/limits.h"
@@ -38,7 +42,9 @@ int throughput(const BenchFlags& flags) {
                                       {"seconds", result.seconds},
                                       {"step_ms", result.step_ms},
                                       {"overhead_share", result.overhead_share},
-                                      {"weight_bytes", result.weight_bytes}}
+                                      {"weight_bytes", result.weight_bytes},
+                                      {"kv_bytes", result.kv_bytes},
+                                      {"resident_bytes", result.resident_bytes}}
                            .dump());
     return 0;
   }
@@ -49,6 +55,42 @@ int throughput(const BenchFlags& flags) {
                100 * result.overhead_share);
   }
   fmt::print("\n");
+  return 0;
+}
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() : path_((std::filesystem::temp_directory_path() / "mlx-serving-bench-XXXXXX").string()) {
+    if (mkdtemp(path_.data()) == nullptr) throw std::system_error(errno, std::generic_category(), path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// The first load packs the weights into an empty cache; the second maps what the first wrote.
+int load(const BenchFlags& flags) {
+  fetch_if_absent(flags.model);
+  EngineOptions options = engine_options(flags.engine);
+  // Names it by its path, as the empty cache knows no models, and brings the file into memory.
+  const std::string path = Engine::create(options)->load_model({.model = flags.model}).path;
+  const TemporaryFolder cache;
+  options.cache_dir = cache.path();
+  const auto seconds = [&] { return Engine::create(options)->load_model({.model = path}).load_seconds; };
+  const double first = seconds(), again = seconds();
+  if (flags.json) {
+    fmt::print("{}\n", nlohmann::json{{"first_seconds", first}, {"cached_seconds", again}}.dump());
+  } else {
+    fmt::print("first load {:.1f} ms, from packed weights {:.1f} ms: {:.0f} times as fast\n", 1e3 * first,
+               1e3 * again, first / again);
+  }
   return 0;
 }
 
@@ -82,7 +124,8 @@ void add_bench(CLI::App& app, Action& action) {
   bench->require_subcommand(1);
   bench->footer(
       "Beside llama.cpp, as ratios: make bench\n\n"
-      "Examples:\n  mlx-serving bench throughput --streams 16\n  mlx-serving bench limits");
+      "Examples:\n  mlx-serving bench throughput --streams 16\n  mlx-serving bench load\n  mlx-serving bench "
+      "limits");
 
   CLI::App* run = bench->add_subcommand("throughput", "Tokens a second of one case, through the engine");
   run->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
@@ -104,6 +147,14 @@ void add_bench(CLI::App& app, Action& action) {
       "Examples:\n  mlx-serving bench throughput --case prefill --prompt-tokens 512\n"
       "  mlx-serving bench throughput --streams 16");
   run->callback([flags, &action] { action = [flags] { return throughput(*flags); }; });
+
+  CLI::App* loading =
+      bench->add_subcommand("load", "Seconds to load a model: the first time, and from packed weights");
+  loading->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
+  loading->add_flag("--json", flags->json, "One JSON object");
+  add_engine_flags(*loading, flags->engine);
+  loading->footer("Examples:\n  mlx-serving bench load");
+  loading->callback([flags, &action] { action = [flags] { return load(*flags); }; });
 
   CLI::App* machine =
       bench->add_subcommand("limits", "What the machine can do at most: bandwidth and arithmetic");

@@ -1,6 +1,7 @@
 #include "cli/bench_throughput.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -74,6 +75,16 @@ void drain(std::vector<std::unique_ptr<Generator>>& generators) {
   }
 }
 
+std::uint64_t largest_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+  return static_cast<std::uint64_t>(usage.ru_maxrss);
+#else
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
 }  // namespace
 
 ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what) {
@@ -99,6 +110,13 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   ThroughputResult result{.weight_bytes = info.weight_bytes};
   run(1000, 2);  // warm: pages touched, arena grown
   recorder->take();
+  const auto memory = [&] {
+    const EngineSchedulerStats stats = engine->scheduler_stats().front();
+    const auto pages = static_cast<std::uint64_t>(stats.kv_pages_total);
+    const auto written = static_cast<std::uint64_t>(stats.kv_pages_held + stats.kv_pages_cached);
+    result.kv_bytes = pages > 0 ? info.kv_bytes / pages * written : 0;
+    result.resident_bytes = largest_resident_bytes();
+  };
   const bool prefill = what.kind == "prefill";
   const SteadyTime started = std::chrono::steady_clock::now();
   run(0, prefill ? 1 : what.tokens + 2);
@@ -106,6 +124,7 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   if (prefill) {
     result.seconds = seconds_between(started, steps.back().end);
     result.tokens_per_second = what.context * static_cast<double>(what.streams) / result.seconds;
+    memory();
     return result;
   }
   // The steady part: steps in which every stream decodes. The first gives the start of the clock.
@@ -126,6 +145,7 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   std::ranges::nth_element(durations, durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2));
   result.step_ms = durations[durations.size() / 2];
   result.overhead_share = 1.0 - inside / result.seconds;
+  memory();
   return result;
 }
 

@@ -24,6 +24,8 @@ struct ThroughputResult {
   double overhead_share =
       0;  // of the measured wall time, what was spent outside the backend (plan, commit, waiting)
   std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_bytes = 0;        // of the KV pages that the case wrote
+  std::uint64_t resident_bytes = 0;  // the process's largest, weights and those pages included
 };
 
 // Loads the model, runs the case once warm. Throws Error.
