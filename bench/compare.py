@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ CASES = [
     ("decode, 32 streams, 1k context each", "decode", 32, 1024, 120, 32, []),
     ("the same, int8 KV", "decode", 32, 1024, 120, 32, ["--kv-cache-dtype", "int8"]),
 ]
+START = "process start to first token"
 
 
 def run_json(command, environment=None):
@@ -96,7 +98,7 @@ def measure_start(args):
     first_token(args)  # warm: packed weights written, files in the page cache
     pairs = [first_token(args) for _ in range(args.rounds)]
     return {
-        "name": "process start to first token",
+        "name": START,
         "unit": "ms",
         "ours": spread([1e3 * a for a, _ in pairs]),
         "peer": spread([1e3 * b for _, b in pairs]),
@@ -163,7 +165,7 @@ def svg(rows, title):
 def merged(old, new):
     """All rows in the order of CASES; a name measured again replaces its older row."""
     by_name = {r["name"]: r for r in [*old, *new]}
-    order = [case[0] for case in CASES] + ["process start to first token"]
+    order = [*(case[0] for case in CASES), START]
     return [by_name[name] for name in order if name in by_name]
 
 
@@ -173,14 +175,14 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", default="", help="cases whose name has a match of this regular expression")
     parser.add_argument("--merge", action="store_true", help="keep the rows of the results that this run does not measure")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
 
     limits = run_json([args.binary, "bench", "limits", "--json", "--threads", str(args.threads)])
-    rows = measure(args, [c for c in CASES if args.only in c[0]])
-    if args.only in "process start to first token":
+    rows = measure(args, [c for c in CASES if re.search(args.only, c[0])])
+    if re.search(args.only, START):
         rows.append(measure_start(args))
     isa = os.environ.get("MLXS_CPU_ISA", "best")
     header = (

@@ -1,0 +1,53 @@
+"""`bench`: each measurement runs, and its figures fit together. What they are is for `make bench`, not for a test."""
+
+import pytest
+from program import MODEL, needs_model, run
+
+pytestmark = needs_model
+
+
+def bench(tmp_path, *arguments: str):
+    result = run("bench", *arguments, "--json", cache=tmp_path)
+    assert result.status == 0, result.err
+    return result.json()
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+def test_decode(tmp_path, kv):
+    flags = ["--streams", "2", "--prompt-tokens", "20", "--tokens", "8", "--kv-cache-dtype", kv]
+    figures = bench(tmp_path, "throughput", "--model", MODEL, *flags)
+    assert (figures["case"], figures["streams"], figures["context"]) == ("decode", 2, 20)
+    assert figures["tokens_per_second"] > 0
+    assert 0 <= figures["overhead_share"] < 1
+    pages = figures["kv_bytes"] // {"bf16": 368640, "int8": 30 * 3 * 16 * (128 + 8)}[kv]
+    assert 4 <= pages <= 8  # two streams of 30 tokens and the warm-up's two of 22, in pages of 16
+    assert figures["resident_bytes"] > figures["weight_bytes"] + figures["kv_bytes"]
+
+
+def test_prefill(tmp_path):
+    figures = bench(tmp_path, "throughput", "--model", MODEL, "--case", "prefill", "--prompt-tokens", "40")
+    assert figures["tokens_per_second"] == pytest.approx(40 / figures["seconds"])
+
+
+def test_load_leaves_nothing_behind(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    figures = bench(tmp_path, "load", "--model", MODEL)
+    assert figures["first_seconds"] > 0
+    assert figures["cached_seconds"] > 0
+    assert list(scratch.iterdir()) == []
+
+
+def test_limits(tmp_path):
+    figures = bench(tmp_path, "limits", "--threads", "1")
+    assert figures["threads"] == 1
+    assert figures["read_gb_per_second"] > 0
+
+
+def test_too_few_tokens_to_measure_is_an_error_that_says_so(tmp_path):
+    result = run(
+        "bench", "throughput", "--model", MODEL, "--streams", "16", "--prompt-tokens", "600", "--tokens", "4", cache=tmp_path
+    )
+    assert result.status == 1
+    assert "ask for more tokens" in result.err
