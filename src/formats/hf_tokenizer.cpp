@@ -47,7 +47,7 @@ std::string template_in(const json& object) {
   for (const json& item : *entry) {
     const bool sound = item.is_object() && item.contains("template") && item["template"].is_string();
     if (!sound) continue;
-    const std::string source = item["template"].get<std::string>();
+    std::string source = item["template"].get<std::string>();
     if (item.contains("name") && item["name"] == "default") return source;
     if (first.empty()) first = source;
   }

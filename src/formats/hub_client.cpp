@@ -124,7 +124,7 @@ HubSettings hub_settings() {
   return settings;
 }
 
-FetchAnswer HubClient::get(const std::string& url, std::stop_token stop) const {
+FetchAnswer HubClient::get(const std::string& url, const std::stop_token& stop) const {
   constexpr std::size_t kMaxAnswer = std::size_t{64} << 20;
   for (Retry retry;;) {
     std::string body;
@@ -251,7 +251,7 @@ HubRepo HubClient::describe(const std::string& repo, const std::string& revision
 }
 
 void HubClient::download(const std::string& repo, const std::string& commit, const HubFile& file,
-                         const fs::path& part, std::stop_token stop,
+                         const fs::path& part, const std::stop_token& stop,
                          const std::function<void(std::uint64_t)>& on_size) const {
   std::string path;
   for (const char c : file.path) path += c == '/' ? std::string("/") : url_escape(std::string(1, c));

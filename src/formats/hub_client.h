@@ -44,14 +44,13 @@ class HubClient {
   // Appends to `part`, which may hold a beginning, until it has file.size bytes. on_size gets its size as it
   // grows (and shrinks, if the server has to start over). Returns early if stopped.
   void download(const std::string& repo, const std::string& commit, const HubFile& file,
-                const std::filesystem::path& part, std::stop_token stop,
+                const std::filesystem::path& part, const std::stop_token& stop,
                 const std::function<void(std::uint64_t)>& on_size) const;
 
  private:
   // The answer, once it is one that stands; waits as a 429 says.
-  FetchAnswer get(const std::string& url, std::stop_token stop) const;
-  [[noreturn]] void refuse(const FetchAnswer& answer, const std::string& repo,
-                           const std::string& what) const;
+  FetchAnswer get(const std::string& url, const std::stop_token& stop) const;
+  [[noreturn]] void refuse(const FetchAnswer& answer, const std::string& repo, const std::string& what) const;
   std::vector<std::string> similar(const std::string& repo) const;
 
   HubSettings settings_;
