@@ -115,7 +115,8 @@ struct NormSpec {
   bool unit_offset = false;      // gain is stored as (gain - 1), as Gemma does
 };
 
-enum class Activation { kNone, kSilu, kGeluTanh, kGelu };
+// kSwigluClamped (gpt-oss), gated only: g = min(gate, 7), u = clamp(up, ±7) → g · sigmoid(1.702 g) · (u + 1).
+enum class Activation { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
 // y = epilogue(prologue(x) · Wᵀ + bias). Order: norm → matmul → bias → gate or activation → scale → + residual.
 struct LinearSpec {
@@ -148,6 +149,35 @@ struct AttentionSpec {
   std::int32_t window = 0;             // > 0: a token sees itself and window-1 tokens before it
   float soft_cap = 0.0f;               // > 0: scores become cap · tanh(s / cap)
   const Weight* sinks = nullptr;       // [heads]: an extra logit in the softmax denominator (gpt-oss)
+};
+
+// One expert's feed-forward: down · act(gate_up · x). All experts of a layer have the same shapes.
+struct Expert {
+  WeightPtr gate_up;       // [2·n, hidden], gate rows first
+  WeightPtr down;          // [hidden, n]
+  WeightPtr gate_up_bias;  // [2·n], or null
+  WeightPtr down_bias;     // [hidden], or null
+};
+
+// A mixture of experts over norm(x): the router's logits choose `used` experts a row, ties to the lower index.
+struct MoeSpec {
+  enum class Gate {
+    kSoftmax,          // weights: softmax over all experts
+    kSoftmaxOfChosen,  // softmax over the chosen ones' logits
+    kSigmoid,          // sigmoid of each logit
+  } gate = Gate::kSoftmax;
+  const NormSpec* norm = nullptr;          // applied to x first
+  const Weight* router = nullptr;          // [experts, hidden]
+  const Weight* router_bias = nullptr;     // [experts], added to the logits
+  const Weight* selection_bias = nullptr;  // [experts], added to the gate's values for choosing only (DeepSeek V3)
+  std::span<const Expert> experts;
+  std::int32_t used = 0;
+  std::int32_t groups = 1;       // experts in equal groups, of which only the best groups_used (by the sum of their two
+  std::int32_t groups_used = 1;  // highest values) may be chosen from
+  bool normalize = false;        // the chosen weights are divided by their sum
+  float scale = 1.0f;            // multiplies the weights last
+  Activation activation = Activation::kSilu;
+  Tensor residual{};             // [rows, hidden], added last; y may reuse its memory
 };
 
 // ---------------------------------------------------------------- sampling
@@ -219,7 +249,11 @@ class Backend {
   virtual void begin_step(const Batch& batch) = 0;
   virtual Tensor embed(const Weight& table, float scale = 1.0f) = 0;             // → [num_rows, hidden]
   virtual Tensor norm(Tensor x, const NormSpec& spec) = 0;                       // → like x
+  // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
+  virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
+  // Rows are grouped by expert: each used expert's weights are read once a step. → [rows, hidden]
+  virtual Tensor moe(Tensor x, const MoeSpec& spec) = 0;
   // qkv: [num_rows, heads·key_dim + kv_heads·(key_dim + value_dim)]. QK-norm, rope, append K and V to the pages, then
   // paged attention over everything the row may see. → [num_rows, heads·value_dim]
   virtual Tensor attention(Tensor qkv, const AttentionSpec& spec) = 0;

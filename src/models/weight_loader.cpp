@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <cstring>
+#include <utility>
 
 #include "mlxs/error.h"
 
@@ -52,6 +53,49 @@ WeightPtr WeightLoader::stacked(std::initializer_list<std::pair<std::string, std
   raw.reserve(parts.size());
   for (const auto& [name, rows] : parts) raw.push_back(take(name, {rows, columns}));
   return prepare(raw, WeightUse::kMatrix);
+}
+
+WeightPtr WeightLoader::stacked_vector(std::initializer_list<std::pair<std::string, std::int64_t>> parts) {
+  // As rows of one number, so that parts of different lengths stack.
+  std::vector<RawWeight> raw;
+  for (const auto& [name, size] : parts) {
+    raw.push_back(take(name, {size}));
+    raw.back().rows = std::exchange(raw.back().columns, 1);
+  }
+  return prepare(raw, WeightUse::kVector);
+}
+
+RawWeight WeightLoader::take_expert(const std::string& block, std::string_view part, std::int64_t index,
+                                    std::int64_t count, std::int64_t rows, std::int64_t columns) {
+  const std::string own = fmt::format("{}{}.{}.weight", block, part, index);
+  if (has(own)) return take(own, {rows, columns});
+  RawWeight all = take(fmt::format("{}{}_exps.weight", block, part), {count, rows, columns});
+  all.rows = count * rows;
+  RawWeight expert = slice_rows(all, index * rows, rows);
+  expert.name = names_.emplace_back(own);
+  return expert;
+}
+
+std::vector<Expert> WeightLoader::experts(const std::string& block, std::int64_t count, std::int64_t inner,
+                                          std::int64_t hidden, bool biases) {
+  std::vector<Expert> result(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    Expert& expert = result[static_cast<std::size_t>(i)];
+    const RawWeight gate_up[] = {take_expert(block, "ffn_gate", i, count, inner, hidden),
+                                 take_expert(block, "ffn_up", i, count, inner, hidden)};
+    expert.gate_up = prepare(gate_up, WeightUse::kMatrix);
+    const RawWeight down = take_expert(block, "ffn_down", i, count, hidden, inner);
+    expert.down = prepare({&down, 1}, WeightUse::kMatrix);
+    if (!biases) continue;
+    const auto bias = [&](std::string_view part, std::int64_t size) {
+      return slice_rows(take(fmt::format("{}{}_exps.bias", block, part), {count, size}), i, 1);
+    };
+    const RawWeight both[] = {bias("ffn_gate", inner), bias("ffn_up", inner)};
+    expert.gate_up_bias = prepare(both, WeightUse::kVector);
+    const RawWeight down_bias = bias("ffn_down", hidden);
+    expert.down_bias = prepare({&down_bias, 1}, WeightUse::kVector);
+  }
+  return result;
 }
 
 WeightPtr WeightLoader::vector(std::string_view name, std::int64_t size) {

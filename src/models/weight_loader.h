@@ -2,6 +2,7 @@
 // Lives during load_model() only. Throws kModelLoad naming the tensor, both shapes, or what is left over.
 #pragma once
 
+#include <deque>
 #include <initializer_list>
 #include <set>
 #include <string>
@@ -24,6 +25,11 @@ class WeightLoader {
   // One weight from several matrices with the same inputs, outputs stacked in this order: {name, rows}.
   WeightPtr stacked(std::initializer_list<std::pair<std::string, std::int64_t>> parts, std::int64_t columns);
   WeightPtr vector(std::string_view name, std::int64_t size);
+  WeightPtr stacked_vector(std::initializer_list<std::pair<std::string, std::int64_t>> parts);
+  // The experts of one block ("blk.3."), from stacked tensors (ffn_gate_exps …) or from one tensor an expert
+  // (ffn_gate.0 …). biases: of all three projections, stacked.
+  std::vector<Expert> experts(const std::string& block, std::int64_t count, std::int64_t inner,
+                              std::int64_t hidden, bool biases);
   WeightPtr embedding(std::string_view name, std::int64_t rows, std::int64_t columns);
   // An optional small tensor as it is in the file (F32), e.g. rope_freqs.weight; empty if absent.
   std::vector<float> optional_floats(std::string_view name, std::int64_t size);
@@ -36,12 +42,17 @@ class WeightLoader {
 
  private:
   RawWeight take(std::string_view name, std::initializer_list<std::int64_t> shape);
+  // Expert `index` of a stacked tensor [count, rows, columns], or the tensor of its own, under a name of its
+  // own: the packed form is cached by name.
+  RawWeight take_expert(const std::string& block, std::string_view part, std::int64_t index,
+                        std::int64_t count, std::int64_t rows, std::int64_t columns);
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use);
 
   const ModelFile& file_;
   Backend& backend_;
   WeightCache* cache_;
   std::set<std::string_view> used_;
+  std::deque<std::string> names_;  // of experts in stacked tensors
   std::size_t packed_bytes_ = 0;
 };
 

@@ -7,6 +7,7 @@
 
 #include "backend/cpu/cpu_weight.h"
 #include "backend/cpu/machine.h"
+#include "backend/cpu/moe.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/regroup.h"
 #include "mlxs/error.h"
@@ -105,6 +106,27 @@ Tensor CpuBackend::norm(Tensor x, const NormSpec& spec) {
   const Tensor y = allocate(x.rows, x.columns);
   normalize(pool_, path_, input_of(x, &spec), x.columns, static_cast<float*>(y.handle),
             static_cast<std::size_t>(y.columns));
+  return y;
+}
+
+Tensor CpuBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
+  const auto columns = static_cast<std::size_t>(x.columns);
+  auto* y = static_cast<float*>(residual.handle);
+  const ScratchBlock scratch(arena_, static_cast<std::size_t>(x.rows) * columns * sizeof(float));
+  auto* normed = static_cast<float*>(scratch.data());
+  normalize(pool_, path_, input_of(x, &spec), x.columns, normed, columns);
+  pool_.parallel_for(x.rows, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::size_t i = static_cast<std::size_t>(begin) * columns;
+         i < static_cast<std::size_t>(end) * columns; ++i) {
+      y[i] += normed[i];
+    }
+  });
+  return residual;
+}
+
+Tensor CpuBackend::moe(Tensor x, const MoeSpec& spec) {
+  const Tensor y = spec.residual ? spec.residual : allocate(x.rows, x.columns);
+  cpu::moe(pool_, path_, arena_, spec, input_of(x, spec.norm), static_cast<float*>(y.handle), routing_);
   return y;
 }
 

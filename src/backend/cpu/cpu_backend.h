@@ -10,6 +10,7 @@
 #include "backend/cpu/linear.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/step_arena.h"
+#include "backend/moe_routing.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -30,7 +31,9 @@ class CpuBackend final : public Backend {
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
+  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor moe(Tensor x, const MoeSpec& spec) override;
   Tensor attention(Tensor qkv, const AttentionSpec& spec) override;
   Tensor gather_sampled(Tensor x) override;
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
@@ -48,6 +51,7 @@ class CpuBackend final : public Backend {
   StepArena arena_;
   AttentionScratch attention_scratch_;
   SampleScratch sample_scratch_;
+  MoeRouting routing_;
   Batch batch_;
   std::vector<Sampled> sampled_;
   std::size_t num_sampled_ = 0;  // of sampled_, which keeps its buffers from step to step

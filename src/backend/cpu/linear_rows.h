@@ -226,7 +226,24 @@ MLXS_INLINE void activate(Activation activation, Floats& v) {
       erf_lanes(t);
       v = 0.5f * v * (1.0f + t);
       return;
+    case Activation::kSwigluClamped:  // needs both factors: gate()
+      return;
   }
+}
+
+// v = act(v) · up.
+MLXS_INLINE void gate(Activation activation, Floats& v, Floats up) {
+  if (activation != Activation::kSwigluClamped) {
+    activate(activation, v);
+    v *= up;
+    return;
+  }
+  v = v > 7.0f ? Floats{} + 7.0f : v;  // NaN stays
+  up = up > 7.0f ? Floats{} + 7.0f : up;
+  up = up < -7.0f ? Floats{} - 7.0f : up;
+  Floats t = -1.702f * v;
+  exp_lanes(t);
+  v = v / (1.0f + t) * (up + 1.0f);
 }
 
 inline void finish_panel(const Epilogue& e, const PanelSums& p) {
@@ -238,10 +255,11 @@ inline void finish_panel(const Epilogue& e, const PanelSums& p) {
     const auto y_row = static_cast<std::size_t>(p.first_row + row);
     load_lanes(p.sums + at, kFloats, v);
     v += bias;
-    activate(e.activation, v);
     if (p.up != nullptr) {
       load_lanes(p.up + at, kFloats, other);
-      v *= other + up_bias;
+      gate(e.activation, v, other + up_bias);
+    } else {
+      activate(e.activation, v);
     }
     if (e.soft_cap > 0.0f) {
       v /= e.soft_cap;

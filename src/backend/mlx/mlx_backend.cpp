@@ -28,9 +28,25 @@ mx::array activate(const mx::array& x, Activation activation) {
       return x * mx::array(0.5f, x.dtype()) * (mx::array(1.0f, x.dtype()) + mx::tanh(inner));
     }
     case Activation::kNone:
+    case Activation::kSwigluClamped:  // needs both factors: gate()
       return x;
   }
   return x;
+}
+
+// act(g) · up.
+mx::array gate(const mx::array& g, const mx::array& up, Activation activation) {
+  if (activation != Activation::kSwigluClamped) return activate(g, activation) * up;
+  const auto number = [&](float value) { return mx::array(value, g.dtype()); };
+  const mx::array low = mx::minimum(g, number(7.0f));
+  const mx::array clamped = mx::clip(up, number(-7.0f), number(7.0f));
+  return low * mx::sigmoid(low * number(1.702f)) * (clamped + number(1.0f));
+}
+
+std::span<const float> floats_of(const Weight* weight) {
+  if (weight == nullptr) return {};
+  const mx::array& values = mlx_weight(*weight).vector();
+  return {values.data<float>(), values.size()};
 }
 
 }  // namespace
@@ -101,13 +117,57 @@ Tensor MlxBackend::embed(const Weight& table, float scale) {
 
 Tensor MlxBackend::norm(Tensor x, const NormSpec& spec) { return keep(normalized(array_of(x), spec)); }
 
+Tensor MlxBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
+  mx::array y = array_of(residual) + normalized(array_of(x), spec);
+  release(residual);
+  return keep(std::move(y));
+}
+
+// The choice of experts is read back, so a mixture ends the graph that leads to it: the host then names only
+// the experts that are used.
+Tensor MlxBackend::moe(Tensor x, const MoeSpec& spec) {
+  const mx::array input = spec.norm != nullptr ? normalized(array_of(x), *spec.norm) : array_of(x);
+  mx::array logits = mx::contiguous(mx::astype(mlx_weight(*spec.router).multiply(input), mx::float32));
+  mx::eval(logits);
+  route({logits.data<float>(), logits.size()}, floats_of(spec.router_bias), floats_of(spec.selection_bias),
+        spec, routing_);
+  const auto int_array = [](const std::vector<std::int32_t>& v, mx::Shape shape) {
+    return mx::array(v.begin(), std::move(shape), mx::int32);
+  };
+  const int places = static_cast<int>(routing_.rows.size());
+  const mx::array grouped = mx::take(input, int_array(routing_.rows, {places}), 0);
+  std::vector<mx::array> outputs;
+  for (std::size_t e = 0; e < spec.experts.size(); ++e) {
+    const int first = routing_.first_row[e], end = routing_.first_row[e + 1];
+    if (first == end) continue;
+    const Expert& expert = spec.experts[e];
+    const auto biased = [&](mx::array y, const WeightPtr& bias) {
+      return bias ? y + mx::astype(mlx_weight(*bias).vector(), compute_) : y;
+    };
+    const mx::array own = mx::slice(grouped, {first, 0}, {end, x.columns});
+    const std::vector<mx::array> halves =
+        mx::split(biased(mlx_weight(*expert.gate_up).multiply(own), expert.gate_up_bias), 2, 1);
+    const mx::array inner = gate(halves[0], halves[1], spec.activation);
+    outputs.push_back(biased(mlx_weight(*expert.down).multiply(inner), expert.down_bias));
+  }
+  const mx::array mixed =
+      mx::take(mx::concatenate(outputs, 0), int_array(routing_.places, {x.rows, spec.used}), 0);
+  const mx::array weights(routing_.weights.begin(), {x.rows, spec.used, 1});
+  mx::array y = mx::sum(mixed * mx::astype(weights, compute_), 1);
+  if (spec.residual) {
+    y = y + array_of(spec.residual);
+    release(spec.residual);
+  }
+  return keep(std::move(y));
+}
+
 Tensor MlxBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {
   const mx::array input = spec.norm != nullptr ? normalized(array_of(x), *spec.norm) : array_of(x);
   mx::array y = mlx_weight(weight).multiply(input);
   if (spec.bias != nullptr) y = y + mx::astype(mlx_weight(*spec.bias).vector(), compute_);
   if (spec.gated) {
     const std::vector<mx::array> halves = mx::split(y, 2, 1);
-    y = activate(halves[0], spec.activation) * halves[1];
+    y = gate(halves[0], halves[1], spec.activation);
   } else {
     y = activate(y, spec.activation);
   }

@@ -14,6 +14,7 @@
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
 #include "backend/mlx/mlx_attention.h"
+#include "backend/moe_routing.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -32,7 +33,9 @@ class MlxBackend final : public Backend {
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
+  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor moe(Tensor x, const MoeSpec& spec) override;
   Tensor attention(Tensor qkv, const AttentionSpec& spec) override;
   Tensor gather_sampled(Tensor x) override;
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
@@ -53,6 +56,7 @@ class MlxBackend final : public Backend {
   ThreadPool pool_;
   cpu::Isa isa_;
   cpu::SampleScratch sample_scratch_;
+  MoeRouting routing_;
 
   Batch batch_;
   std::optional<StepIndex> index_;

@@ -1,0 +1,16 @@
+// Gemma 3 (text): Gemma 2 without caps, with head norms; five sliding layers to one global, each kind with a
+// rope of its own.
+#include "models/decoder.h"
+#include "models/families.h"
+
+namespace mlxs {
+
+std::unique_ptr<Model> load_gemma3(const ModelFile& file, Backend& backend, WeightCache* cache) {
+  const ModelConfig config = read_config(file);
+  DecoderSpec spec = gemma_spec(file, config, 6, 62);
+  spec.head_norms = true;
+  spec.local_rope_base = positive(file, config.architecture + ".rope.freq_base_swa", 10000.0);
+  return make_decoder(file, backend, cache, config, spec);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,26 @@
+// gpt-oss: a mixture of experts with biases everywhere, a clamped SwiGLU, sinks in the softmax, every other
+// layer sliding, YaRN.
+#include "models/decoder.h"
+#include "models/families.h"
+
+namespace mlxs {
+
+std::unique_ptr<Model> load_gpt_oss(const ModelFile& file, Backend& backend, WeightCache* cache) {
+  const ModelConfig config = read_config(file);
+  DecoderSpec spec;
+  spec.qkv_bias = spec.output_bias = spec.sinks = true;
+  spec.ffn_norm = "post_attention_norm";
+  spec.activation = Activation::kSwigluClamped;
+  spec.window = window_of(file, config);
+  spec.sliding = sliding_layers(file, config, 2);
+  ExpertsSpec experts = read_experts(file, config);
+  experts.gate = MoeSpec::Gate::kSoftmaxOfChosen;
+  experts.router_bias = experts.biases = true;
+  spec.experts = experts;
+  const std::string limit = config.architecture + ".swiglu_limit";
+  require(file, !file.has(limit) || file.get_float(limit) == 7.0,
+          limit + " is not 7, the only one supported");
+  return make_decoder(file, backend, cache, config, spec);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,136 @@
+"""Every family on every CPU path and backend against mlx-lm: a tiny random model of its configuration, as mlx-lm saves it."""
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+
+BASE = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": tiny.VOCABULARY,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True}
+FAMILIES = {
+    "llama": {"model_type": "llama"},
+    "llama-tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "llama-linear": {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "llama-dynamic": {"model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+    "llama-llama3": {"model_type": "llama", "rope_scaling": LLAMA3},
+    "llama-yarn": {"model_type": "llama", "rope_scaling": YARN},
+    "mistral": {"model_type": "mistral"},
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 1, 1, 0], "no_rope_layer_interval": 4},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 64},
+    "qwen3-head-96": {"model_type": "qwen3", "head_dim": 96},
+    "qwen3-head-80": {"model_type": "qwen3", "head_dim": 80},
+    "gemma2": {
+        "model_type": "gemma2",
+        "hidden_size": 256,
+        "head_dim": 64,
+        "query_pre_attn_scalar": 144,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+        "sliding_window": 512,
+        "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "hidden_size": 256,
+        "head_dim": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 24,
+        "sliding_window_pattern": 3,
+        "rope_theta": 1000000.0,  # untied: mlx-lm saves a random head of its own
+    },
+    "phi3": {"model_type": "phi3", "partial_rotary_factor": 0.5},
+    "phi3-longrope": {
+        "model_type": "phi3",
+        "original_max_position_embeddings": 64,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0] * 16,
+            "long_factor": [1.0 + i / 4 for i in range(16)],
+        },
+    },
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [1],
+        **EXPERTS,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "head_dim": 64,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "sliding_window": 24,
+        "rope_scaling": YARN,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}
+# With every expert chosen nothing can flip, so what they compute is held to the tight bound.
+FAMILIES |= {f"{name}-all": {**FAMILIES[name], "num_experts_per_tok": 8} for name in ("mixtral", "qwen3_moe", "gpt_oss")}
+FORMATS = {
+    "bf16": None,
+    "4bit-g64": {"bits": 4, "group_size": 64},
+    "8bit-g32": {"bits": 8, "group_size": 32},
+}
+# Root mean square error in units of the logits' spread: bf16 KV, and on AMX bf16 activations too, against the oracle's fp32.
+BOUND = {"amx": 0.03, "avx512": 0.015, "avx2": 0.015, "portable": 0.015}
+# Close router scores flip between experts under rounding, which changes that row and what later rows see of it altogether:
+# mixtures that choose are held to a looser bound at the median row.
+MIXTURES = {"mixtral", "qwen3_moe", "gpt_oss"}
+TOKENS = np.random.default_rng(1).integers(0, tiny.VOCABULARY, 96)
+PATHS = [("cpu", isa) for isa in ("amx", "avx512", "avx2", "portable")]
+PATHS += [(name, "amx") for name in tiny.backends() if name != "cpu"]
+
+
+def row_errors(ours, reference):
+    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
+    return np.sqrt(((ours - reference) ** 2).mean(-1)) / reference.std(axis=-1)
+
+
+@pytest.fixture(scope="module", params=[(f, q) for f in FAMILIES for q in FORMATS], ids=lambda p: "-".join(p))
+def model(request, tmp_path_factory):
+    family, form = request.param
+    config = {**BASE, **FAMILIES[family]}
+    folder = tiny.save(tmp_path_factory.mktemp(family) / "model", config, quantization=FORMATS[form])
+    return family, form, folder, tiny.oracle_logits(folder, TOKENS)
+
+
+def test_prefill_logits(model, tmp_path, record_property):
+    family, form, folder, reference = model
+    worst = {}
+    for backend, isa in PATHS:
+        environment = {"MLXS_TEST_BACKEND": backend, "MLXS_CPU_ISA": isa}
+        errors = row_errors(tiny.our_logits(folder, TOKENS, tmp_path, environment), reference)
+        total = np.median(errors) if family in MIXTURES else np.sqrt((errors**2).mean())
+        worst[f"{backend}/{isa}"] = float(total)
+    print(family, form, {k: f"{v:.1e}" for k, v in worst.items()})
+    record_property("errors", json.dumps(worst))
+    room = 3 if family in MIXTURES else 1
+    assert all(error <= room * BOUND[path.split("/")[1]] for path, error in worst.items()), worst
