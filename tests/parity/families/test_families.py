@@ -1,8 +1,6 @@
 """Every family on every CPU path and backend against mlx-lm: a tiny random model of its configuration, as mlx-lm saves it."""
 
 import json
-import os
-import subprocess
 
 import numpy as np
 import pytest
@@ -100,7 +98,7 @@ FORMATS = {
     "8bit-g32": {"bits": 8, "group_size": 32},
 }
 # Root mean square error in units of the logits' spread: bf16 KV, and on AMX bf16 activations too, against the oracle's fp32.
-BOUND = {"amx": 0.03, "avx512": 0.015, "avx2": 0.015, "portable": 0.015}
+BOUND = {"amx": 0.04, "avx512": 0.015, "avx2": 0.015, "portable": 0.015}
 # Close router scores flip between experts under rounding, which changes that row and what later rows see of it altogether:
 # mixtures that choose are held to a looser bound at the median row.
 MIXTURES = {"mixtral", "qwen3_moe", "gpt_oss"}
