@@ -208,8 +208,9 @@ class Engine {
   std::string device_description() const;
 
   // Logits of every position of one sequence, row-major [tokens, vocabulary], fp32: for oracles and
-  // perplexity. Runs alone.
-  std::vector<float> evaluate(std::string_view model, std::span<const std::int32_t> tokens);
+  // perplexity. Runs alone, `chunk` tokens a step (1: each decoded from the cache).
+  std::vector<float> evaluate(std::string_view model, std::span<const std::int32_t> tokens,
+                              std::int32_t chunk = 256);
 
   void dispose();  // idempotent; running requests end with kCancelled
 

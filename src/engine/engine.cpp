@@ -379,10 +379,13 @@ std::string Engine::device_description() const {
   });
 }
 
-std::vector<float> Engine::evaluate(std::string_view model, std::span<const std::int32_t> tokens) {
+std::vector<float> Engine::evaluate(std::string_view model, std::span<const std::int32_t> tokens,
+                                    std::int32_t chunk) {
+  if (chunk < 1)
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("chunk = {} is below 1", chunk), {}, "chunk");
   const std::shared_ptr<LoadedModel> loaded = impl_->find(model);
   answer_limit(*loaded, static_cast<int>(tokens.size()) - 1, {});
-  return impl_->loop.call([&](Backend&) { return loaded->evaluate(tokens); });
+  return impl_->loop.call([&](Backend&) { return loaded->evaluate(tokens, chunk); });
 }
 
 void Engine::dispose() {

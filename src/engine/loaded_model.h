@@ -42,7 +42,9 @@ class LoadedModel {
   void resume(RequestId id) { scheduler_->resume(id); }
   bool step();  // runs one step; false: nothing could run
   void end_all(const Error& error);
-  std::vector<float> evaluate(std::span<const TokenId> tokens) { return runner_->evaluate(tokens); }
+  std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) {
+    return runner_->evaluate(tokens, chunk);
+  }
   void publish_stats();  // makes stats() current
   bool idle() const { return requests_.empty(); }
 

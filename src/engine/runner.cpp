@@ -63,8 +63,8 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   return results_;
 }
 
-std::vector<float> Runner::evaluate(std::span<const TokenId> tokens) {
-  constexpr std::size_t kChunk = 256;  // rows of logits at once
+std::vector<float> Runner::evaluate(std::span<const TokenId> tokens, std::int32_t chunk_rows) {
+  const auto rows_at_once = static_cast<std::size_t>(chunk_rows);
   const std::int32_t num_pages = KvPool::pages_for(static_cast<std::int32_t>(tokens.size()));
   const auto kv = backend_.make_kv(kv_spec(model_.config(), num_pages, kv_type_));
   std::vector<PageId> pages(static_cast<std::size_t>(num_pages));
@@ -72,8 +72,8 @@ std::vector<float> Runner::evaluate(std::span<const TokenId> tokens) {
 
   const auto vocabulary = static_cast<std::size_t>(model_.config().vocabulary);
   std::vector<float> logits(tokens.size() * vocabulary);
-  for (std::size_t start = 0; start < tokens.size(); start += kChunk) {
-    const std::size_t count = std::min(kChunk, tokens.size() - start);
+  for (std::size_t start = 0; start < tokens.size(); start += rows_at_once) {
+    const std::size_t count = std::min(rows_at_once, tokens.size() - start);
     std::vector<std::int32_t> positions(count), rows(count);
     std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(start));
     std::iota(rows.begin(), rows.end(), 0);

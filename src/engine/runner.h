@@ -25,8 +25,9 @@ class Runner {
   std::span<const Sampled* const> run(const StepPlan& plan,
                                       const std::function<const Request&(RequestId)>& request_of);
 
-  // Logits of every position of one sequence: [tokens, vocabulary]. Uses KV tensors of its own.
-  std::vector<float> evaluate(std::span<const TokenId> tokens);
+  // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows. Uses KV
+  // tensors of its own.
+  std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk = 256);
 
   std::size_t kv_bytes() const { return kv_->bytes(); }
   // Bytes of one page over all layers, for sizing the pool before there is one.

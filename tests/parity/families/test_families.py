@@ -132,3 +132,17 @@ def test_prefill_logits(model, tmp_path, record_property):
     record_property("errors", json.dumps(worst))
     room = 3 if family in MIXTURES else 1
     assert all(error <= room * BOUND[path.split("/")[1]] for path, error in worst.items()), worst
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_decoding_and_chunks_reach_the_same_logits(model, chunk, tmp_path):
+    """One token a step from the cache, and a prompt in pieces that end inside pages, against the oracle's single pass."""
+    family, form, folder, reference = model
+    if form != "bf16":
+        pytest.skip("the cache does not see how weights are stored; one form covers it")
+    tokens = TOKENS[:64]
+    for isa in ("amx", "avx512", "avx2", "portable"):
+        environment = {"MLXS_CPU_ISA": isa, "MLXS_TEST_CHUNK": str(chunk)}
+        errors = row_errors(tiny.our_logits(folder, tokens, tmp_path, environment), reference[: len(tokens)])
+        total = np.median(errors) if family in MIXTURES else np.sqrt((errors**2).mean())
+        assert total <= (3 if family in MIXTURES else 1) * BOUND[isa], isa

@@ -1,7 +1,8 @@
 // Test helper: logits of every position of a token sequence, for comparison with an oracle.
 // usage: eval_logits MODEL TOKENS OUT   TOKENS: raw int32; OUT: raw float32 [tokens, vocabulary]
 //        eval_logits --backends           those of this build that run here
-// MLXS_TEST_BACKEND picks the backend, MLXS_TEST_KV the type of the KV cache.
+// MLXS_TEST_BACKEND picks the backend, MLXS_TEST_KV the type of the KV cache, MLXS_TEST_CHUNK the tokens a
+// step.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -43,9 +44,11 @@ int main(int argc, char** argv) {
     mlxs::EngineOptions options;
     if (const char* backend = std::getenv("MLXS_TEST_BACKEND")) options.backend = backend;
     if (const char* type = std::getenv("MLXS_TEST_KV")) options.kv_cache_dtype = type;
+    const char* rows = std::getenv("MLXS_TEST_CHUNK");
+    const int chunk = rows != nullptr ? std::atoi(rows) : 256;
     const auto engine = mlxs::Engine::create(options);
     const mlxs::ModelInfo model = engine->load_model({.model = argv[1]});
-    const std::vector<float> logits = engine->evaluate(model.id, tokens);
+    const std::vector<float> logits = engine->evaluate(model.id, tokens, chunk);
     std::ofstream out(argv[3], std::ios::binary);
     out.write(reinterpret_cast<const char*>(logits.data()),
               static_cast<std::streamsize>(logits.size() * sizeof(float)));
