@@ -1,10 +1,12 @@
 // The op set: everything a transformer step needs, coarse enough that a backend can fuse and batch.
 // A model's forward pass is written with these ops only; cpu/, cuda/ and mlx/ implement them.
-// One thread (the engine thread of the device) makes every call. See docs/journey.md for an op's place in a step.
+// One thread (the engine thread of the device) makes every call. See docs/journey.md for an op's place in a
+// step.
 //
-// Conventions: activations are 2-D, row-major, [num_rows, columns]; one row a token. Weights are [out, in] as in files.
-// Ops are eager within a step (begin_step … end_step); a backend may record, fuse or reorder as long as the values
-// that come out are the same. Failures (memory) throw Error at begin_step or at load, never in the middle of a step.
+// Conventions: activations are 2-D, row-major, [num_rows, columns]; one row a token. Weights are [out, in] as
+// in files. Ops are eager within a step (begin_step … end_step); a backend may record, fuse or reorder as
+// long as the values that come out are the same. Failures (memory) throw Error at begin_step or at load,
+// never in the middle of a step.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +35,8 @@ struct Tensor {
   explicit operator bool() const { return handle != nullptr; }
 };
 
-// A tensor as it lies in a file: row-major [rows, columns], `bytes` = rows × row_bytes(type, columns). 1-D: rows = 1.
+// A tensor as it lies in a file: row-major [rows, columns], `bytes` = rows × row_bytes(type, columns). 1-D:
+// rows = 1.
 struct RawWeight {
   std::string_view name;
   DType type = DType::kF32;
@@ -43,11 +46,12 @@ struct RawWeight {
   GroupScales scales = {};  // of types that do not carry their own
 };
 
-// Rows [first, first + count) of a weight, with their scales: one expert of a stacked tensor. With scales that several
-// rows share, first must be a multiple of scales.group_rows.
+// Rows [first, first + count) of a weight, with their scales: one expert of a stacked tensor. With scales
+// that several rows share, first must be a multiple of scales.group_rows.
 RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t count);
 
-// A weight in the backend's own layout. Opaque; immutable; safe to share between steps. Destroyed with the model.
+// A weight in the backend's own layout. Opaque; immutable; safe to share between steps. Destroyed with the
+// model.
 class Weight {
  public:
   virtual ~Weight() = default;
@@ -76,7 +80,7 @@ struct KvSpec {
   std::int32_t key_dim = 0;    // per head
   std::int32_t value_dim = 0;  // per head
   std::int32_t num_pages = 0;
-  DType type = DType::kBF16;   // kBF16, or kI8 with per-token scales where the backend offers it
+  DType type = DType::kBF16;  // kBF16, or kI8 with per-token scales where the backend offers it
 };
 
 class KvStore {
@@ -87,8 +91,9 @@ class KvStore {
 
 // ---------------------------------------------------------------- the ragged batch of a step
 
-// One sequence's rows in this step: `num_rows` consecutive tokens that start at row `first_row`, whose first token has
-// position `start`. After the step its KV holds start + num_rows tokens, in `pages` (ceil of that / 16 entries at least).
+// One sequence's rows in this step: `num_rows` consecutive tokens that start at row `first_row`, whose first
+// token has position `start`. After the step its KV holds start + num_rows tokens, in `pages` (ceil of that /
+// 16 entries at least).
 struct SequenceSpan {
   std::int32_t first_row = 0;
   std::int32_t num_rows = 0;
@@ -112,43 +117,45 @@ struct NormSpec {
   const Weight* gain = nullptr;  // [columns]
   const Weight* bias = nullptr;  // layer norm only
   float epsilon = 1e-5f;
-  bool unit_offset = false;      // gain is stored as (gain - 1), as Gemma does
+  bool unit_offset = false;  // gain is stored as (gain - 1), as Gemma does
 };
 
 // kSwigluClamped (gpt-oss), gated only: g = min(gate, 7), u = clamp(up, ±7) → g · sigmoid(1.702 g) · (u + 1).
 enum class Activation { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
-// y = epilogue(prologue(x) · Wᵀ + bias). Order: norm → matmul → bias → gate or activation → scale → + residual.
+// y = epilogue(prologue(x) · Wᵀ + bias). Order: norm → matmul → bias → gate or activation → scale → +
+// residual.
 struct LinearSpec {
-  const NormSpec* norm = nullptr;      // applied to x first
-  const Weight* bias = nullptr;        // [out]
+  const NormSpec* norm = nullptr;  // applied to x first
+  const Weight* bias = nullptr;    // [out]
   Activation activation = Activation::kNone;
   // W is [2·n, in], gate rows first, then up rows; y[:, i] = activation(gate_i) · up_i, so y has n columns.
   bool gated = false;
-  Tensor residual{};                   // [rows, out], added last; y may reuse its memory
+  Tensor residual{};  // [rows, out], added last; y may reuse its memory
 };
 
 struct RopeSpec {
-  std::int32_t dims = 0;               // rotated dims of each head; 0: no rotation
-  bool interleaved = false;            // pairs (2i, 2i+1) as GGUF llama stores; false: (i, i + dims/2), "NeoX"
-  std::span<const float> inverse_frequencies;  // [dims/2]; the scalings (llama3, yarn, …) are folded in by the model
-  float magnitude = 1.0f;              // multiplies cos and sin (yarn, longrope)
+  std::int32_t dims = 0;     // rotated dims of each head; 0: no rotation
+  bool interleaved = false;  // pairs (2i, 2i+1) as GGUF llama stores; false: (i, i + dims/2), "NeoX"
+  std::span<const float>
+      inverse_frequencies;  // [dims/2]; the scalings (llama3, yarn, …) are folded in by the model
+  float magnitude = 1.0f;   // multiplies cos and sin (yarn, longrope)
 };
 
 struct AttentionSpec {
   std::int32_t layer = 0;
   std::int32_t heads = 0;
-  std::int32_t kv_heads = 0;           // heads % kv_heads == 0
-  std::int32_t key_dim = 0;            // per head
-  std::int32_t value_dim = 0;          // per head
-  float scale = 0.0f;                  // multiplies q·k
+  std::int32_t kv_heads = 0;   // heads % kv_heads == 0
+  std::int32_t key_dim = 0;    // per head
+  std::int32_t value_dim = 0;  // per head
+  float scale = 0.0f;          // multiplies q·k
   RopeSpec rope{};
   const NormSpec* query_norm = nullptr;  // per head, before rope (Qwen3, Gemma3)
   const NormSpec* key_norm = nullptr;
-  bool causal = true;                  // false: every row of a sequence sees all rows (encoders)
-  std::int32_t window = 0;             // > 0: a token sees itself and window-1 tokens before it
-  float soft_cap = 0.0f;               // > 0: scores become cap · tanh(s / cap)
-  const Weight* sinks = nullptr;       // [heads]: an extra logit in the softmax denominator (gpt-oss)
+  bool causal = true;             // false: every row of a sequence sees all rows (encoders)
+  std::int32_t window = 0;        // > 0: a token sees itself and window-1 tokens before it
+  float soft_cap = 0.0f;          // > 0: scores become cap · tanh(s / cap)
+  const Weight* sinks = nullptr;  // [heads]: an extra logit in the softmax denominator (gpt-oss)
 };
 
 // One expert's feed-forward: down · act(gate_up · x). All experts of a layer have the same shapes.
@@ -159,25 +166,28 @@ struct Expert {
   WeightPtr down_bias;     // [hidden], or null
 };
 
-// A mixture of experts over norm(x): the router's logits choose `used` experts a row, ties to the lower index.
+// A mixture of experts over norm(x): the router's logits choose `used` experts a row, ties to the lower
+// index.
 struct MoeSpec {
   enum class Gate {
     kSoftmax,          // weights: softmax over all experts
     kSoftmaxOfChosen,  // softmax over the chosen ones' logits
     kSigmoid,          // sigmoid of each logit
   } gate = Gate::kSoftmax;
-  const NormSpec* norm = nullptr;          // applied to x first
-  const Weight* router = nullptr;          // [experts, hidden]
-  const Weight* router_bias = nullptr;     // [experts], added to the logits
-  const Weight* selection_bias = nullptr;  // [experts], added to the gate's values for choosing only (DeepSeek V3)
+  const NormSpec* norm = nullptr;       // applied to x first
+  const Weight* router = nullptr;       // [experts, hidden]
+  const Weight* router_bias = nullptr;  // [experts], added to the logits
+  const Weight* selection_bias =
+      nullptr;  // [experts], added to the gate's values for choosing only (DeepSeek V3)
   std::span<const Expert> experts;
   std::int32_t used = 0;
-  std::int32_t groups = 1;       // experts in equal groups, of which only the best groups_used (by the sum of their two
+  std::int32_t groups =
+      1;  // experts in equal groups, of which only the best groups_used (by the sum of their two
   std::int32_t groups_used = 1;  // highest values) may be chosen from
   bool normalize = false;        // the chosen weights are divided by their sum
   float scale = 1.0f;            // multiplies the weights last
   Activation activation = Activation::kSilu;
-  Tensor residual{};             // [rows, hidden], added last; y may reuse its memory
+  Tensor residual{};  // [rows, hidden], added last; y may reuse its memory
 };
 
 // ---------------------------------------------------------------- sampling
@@ -193,19 +203,19 @@ struct TokenCount {
 
 // One row's sampling. Order: bias and mask → penalties → temperature → top_k → top_p → min_p → draw.
 struct SampleRow {
-  float temperature = 0.0f;   // 0: greedy, ties to the lowest id
-  std::int32_t top_k = 0;     // 0: off
-  float top_p = 1.0f;         // 1: off
-  float min_p = 0.0f;         // 0: off
+  float temperature = 0.0f;         // 0: greedy, ties to the lowest id
+  std::int32_t top_k = 0;           // 0: off
+  float top_p = 1.0f;               // 1: off
+  float min_p = 0.0f;               // 0: off
   float repetition_penalty = 1.0f;  // over prompt and generated tokens (CTRL, Keskar et al. 2019)
   float presence_penalty = 0.0f;    // over generated tokens, OpenAI's definition
   float frequency_penalty = 0.0f;
-  std::uint64_t seed = 0;     // with `draw` it determines the draw on every run and batch composition
-  std::uint64_t draw = 0;     // index of the generated token
-  std::int32_t top_logprobs = -1;   // -1: none; 0: the chosen token's only; n: the n best too
+  std::uint64_t seed = 0;          // with `draw` it determines the draw on every run and batch composition
+  std::uint64_t draw = 0;          // index of the generated token
+  std::int32_t top_logprobs = -1;  // -1: none; 0: the chosen token's only; n: the n best too
   std::span<const TokenBias> bias;
-  std::span<const TokenCount> counts;        // needed if a penalty is on
-  std::span<const std::uint32_t> allowed;    // bit per token, 1 = allowed; empty: all
+  std::span<const TokenCount> counts;      // needed if a penalty is on
+  std::span<const std::uint32_t> allowed;  // bit per token, 1 = allowed; empty: all
 };
 
 struct TokenLogprob {
@@ -215,19 +225,20 @@ struct TokenLogprob {
 
 struct Sampled {
   TokenId token = -1;
-  float logprob = 0.0f;                // of the raw distribution (log-softmax of the logits before the spec above)
-  std::vector<TokenLogprob> top;       // best first, of the raw distribution
-  bool invalid = false;                // the row's logits held NaN, or nothing was allowed: the request must end
+  float logprob = 0.0f;           // of the raw distribution (log-softmax of the logits before the spec above)
+  std::vector<TokenLogprob> top;  // best first, of the raw distribution
+  bool invalid = false;           // the row's logits held NaN, or nothing was allowed: the request must end
 };
 
 // ---------------------------------------------------------------- the backend
 
 struct DeviceInfo {
-  std::string name;           // "cpu"
-  std::string description;    // "2 threads, amx+avx512"
-  std::size_t memory_bytes;   // total memory of the device
-  std::size_t free_bytes;     // available now
-  std::string packed_layout = {};  // name and version of the packed weights' layout: the key of the weight cache
+  std::string name;          // "cpu"
+  std::string description;   // "2 threads, amx+avx512"
+  std::size_t memory_bytes;  // total memory of the device
+  std::size_t free_bytes;    // available now
+  std::string packed_layout =
+      {};  // name and version of the packed weights' layout: the key of the weight cache
 };
 
 class Backend {
@@ -235,29 +246,31 @@ class Backend {
   virtual ~Backend() = default;
   virtual DeviceInfo device() const = 0;
 
-  // Load time ------------------------------------------------------------------------------------------------
-  // Packs one weight, or several whose outputs are stacked (qkv; gate and up), into this backend's layout. All parts have
-  // the same columns; types may differ. With a cache, an entry `key` that fits is mapped instead of packed again.
-  // Throws kModelLoad on a type without a kernel, naming it.
+  // Load time
+  // ------------------------------------------------------------------------------------------------ Packs
+  // one weight, or several whose outputs are stacked (qkv; gate and up), into this backend's layout. All
+  // parts have the same columns; types may differ. With a cache, an entry `key` that fits is mapped instead
+  // of packed again. Throws kModelLoad on a type without a kernel, naming it.
   virtual WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) = 0;
   // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
   virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
   virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
   virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
 
-  // One step -------------------------------------------------------------------------------------------------
+  // One step
+  // -------------------------------------------------------------------------------------------------
   virtual void begin_step(const Batch& batch) = 0;
-  virtual Tensor embed(const Weight& table, float scale = 1.0f) = 0;             // → [num_rows, hidden]
-  virtual Tensor norm(Tensor x, const NormSpec& spec) = 0;                       // → like x
+  virtual Tensor embed(const Weight& table, float scale = 1.0f) = 0;  // → [num_rows, hidden]
+  virtual Tensor norm(Tensor x, const NormSpec& spec) = 0;            // → like x
   // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
   virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
   // Rows are grouped by expert: each used expert's weights are read once a step. → [rows, hidden]
   virtual Tensor moe(Tensor x, const MoeSpec& spec) = 0;
-  // qkv: [num_rows, heads·key_dim + kv_heads·(key_dim + value_dim)]. QK-norm, rope, append K and V to the pages, then
-  // paged attention over everything the row may see. → [num_rows, heads·value_dim]
+  // qkv: [num_rows, heads·key_dim + kv_heads·(key_dim + value_dim)]. QK-norm, rope, append K and V to the
+  // pages, then paged attention over everything the row may see. → [num_rows, heads·value_dim]
   virtual Tensor attention(Tensor qkv, const AttentionSpec& spec) = 0;
-  virtual Tensor gather_sampled(Tensor x) = 0;                                   // → [num_sampled, columns]
+  virtual Tensor gather_sampled(Tensor x) = 0;  // → [num_sampled, columns]
   // Final projection in f32, soft-capped if cap > 0: → [num_sampled, vocabulary]
   virtual Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap = 0.0f) = 0;
   // rows.size() == logits.rows. Results are valid after end_step.
@@ -265,10 +278,12 @@ class Backend {
   // Ends the step, waits for it, and returns what sample() drew (empty if it was not called).
   virtual std::span<const Sampled> end_step() = 0;
 
-  // Nothing reads `tensor` any more in this step: its memory may serve the next op, which keeps activations in the cache.
+  // Nothing reads `tensor` any more in this step: its memory may serve the next op, which keeps activations
+  // in the cache.
   virtual void release(Tensor tensor) { static_cast<void>(tensor); }
 
-  // Copies a tensor of the current step to the host (tests, embeddings, logits for oracles); out: rows·columns floats.
+  // Copies a tensor of the current step to the host (tests, embeddings, logits for oracles); out:
+  // rows·columns floats.
   virtual void read(Tensor tensor, std::span<float> out) = 0;
 };
 

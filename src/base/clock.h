@@ -1,5 +1,5 @@
-// Time, injected: everything that decides by time takes a TimePoint or a Clock, so tests and the simulator own it.
-// Steady (monotonic) unless a name says wall time.
+// Time, injected: everything that decides by time takes a TimePoint or a Clock, so tests and the simulator
+// own it. Steady (monotonic) unless a name says wall time.
 #pragma once
 
 #include <chrono>

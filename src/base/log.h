@@ -1,5 +1,5 @@
-// Logging: the one global of the project, a thin face on spdlog. Everything goes to stderr; stdout is for answers.
-// Level from MLXS_LOG_LEVEL (or the older KR_MLX_LOG_LEVEL), default "info". Thread-safe.
+// Logging: the one global of the project, a thin face on spdlog. Everything goes to stderr; stdout is for
+// answers. Level from MLXS_LOG_LEVEL (or the older KR_MLX_LOG_LEVEL), default "info". Thread-safe.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -8,7 +8,8 @@
 
 namespace mlxs {
 
-// Sets the sink (stderr) and the level; call once at the start of main(). Unknown names fall back to info with a warning.
+// Sets the sink (stderr) and the level; call once at the start of main(). Unknown names fall back to info
+// with a warning.
 void init_logging(std::string_view level_override = {});
 
 namespace log {

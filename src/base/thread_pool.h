@@ -1,6 +1,6 @@
-// The compute pool: `threads` participants (the caller is one) that run a function over an index range together.
-// Workers spin for some microseconds between parallel regions of a step, then park on a futex: an idle server uses no CPU.
-// One caller at a time (the engine thread). Tasks must not throw.
+// The compute pool: `threads` participants (the caller is one) that run a function over an index range
+// together. Workers spin for some microseconds between parallel regions of a step, then park on a futex: an
+// idle server uses no CPU. One caller at a time (the engine thread). Tasks must not throw.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +18,14 @@ class ThreadPool {
 
   int threads() const;
 
-  // Runs task(worker) once on every participant, worker = 0 … threads-1 (0 is the caller); returns when all are done.
+  // Runs task(worker) once on every participant, worker = 0 … threads-1 (0 is the caller); returns when all
+  // are done.
   template <class Task>
   void run(Task&& task) {
     using Plain = std::remove_reference_t<Task>;
-    run_erased(+[](void* context, int worker) { (*static_cast<Plain*>(context))(worker); },
-               const_cast<void*>(static_cast<const void*>(&task)));
+    run_erased(
+        +[](void* context, int worker) { (*static_cast<Plain*>(context))(worker); },
+        const_cast<void*>(static_cast<const void*>(&task)));
   }
 
   // Splits [0, count) into items of `grain` that participants take dynamically: task(begin, end, worker).
