@@ -216,6 +216,9 @@ constexpr Field<Draft> kChatFields[] = {
        if (v != "none" && v != "auto") refuse_unsupported("tool_choice");
      }},
     {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
+    // Text without the constraint that was asked for would be a wrong answer, not a lesser one.
+    {{"structured_outputs", FieldType::kObject},
+     [](Draft&, const Json&) { refuse_unsupported("structured_outputs"); }},
 };
 
 // ---------------------------------------------------------------- completions
