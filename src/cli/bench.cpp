@@ -11,6 +11,8 @@
 #include <thread>
 
 #include "backend/limits.h"
+#include "backend/registry.h"
+#include "cli/bench_kernels.h"
 #include "cli/bench_throughput.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -22,6 +24,7 @@ namespace {
 struct BenchFlags {
   EngineFlags engine;
   ThroughputCase what;
+  KernelBench kernels;
   std::string model = "smollm2";
   bool json = false;
 };
@@ -116,6 +119,42 @@ int limits(const BenchFlags& flags) {
   return 0;
 }
 
+int kernels(const BenchFlags& flags) {
+  const auto backend = make_backend(flags.engine.backend, {.threads = flags.engine.threads});
+  const std::vector<KernelFigure> figures = run_kernels(*backend, flags.kernels);
+  const MachineLimits limits = measure_limits(compute_threads(flags.engine));
+  if (flags.json) {
+    nlohmann::json all = nlohmann::json::array();
+    for (const KernelFigure& f : figures) {
+      all.push_back({{"name", f.name},
+                     {"outputs", f.outputs},
+                     {"inputs", f.inputs},
+                     {"rows", f.rows},
+                     {"microseconds", f.microseconds},
+                     {"gb_per_second", f.gb_per_second},
+                     {"gflop_per_second", f.gflop_per_second}});
+    }
+    fmt::print("{}\n", nlohmann::json{{"device", backend->device().description},
+                                      {"format", flags.kernels.format},
+                                      {"read_gb_per_second", limits.read_gb_per_second},
+                                      {"kernels", all}}
+                           .dump());
+    return 0;
+  }
+  fmt::print("{}, {} weights; reads {:.1f} GB/s at most\n\n", backend->device().description,
+             flags.kernels.format, limits.read_gb_per_second);
+  std::vector<std::vector<std::string>> table{
+      {"MATRIX", "SHAPE", "ROWS", "TIME", "GB/S", "OF LIMIT", "GFLOP/S"}};
+  for (const KernelFigure& f : figures) {
+    table.push_back({f.name, fmt::format("{} x {}", f.outputs, f.inputs), std::to_string(f.rows),
+                     fmt::format("{:.1f} us", f.microseconds), fmt::format("{:.1f}", f.gb_per_second),
+                     fmt::format("{:.0f} %", 100 * f.gb_per_second / limits.read_gb_per_second),
+                     fmt::format("{:.0f}", f.gflop_per_second)});
+  }
+  fmt::print("{}", format_table(table));
+  return 0;
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Action& action) {
@@ -147,6 +186,24 @@ void add_bench(CLI::App& app, Action& action) {
       "Examples:\n  mlx-serving bench throughput --case prefill --prompt-tokens 512\n"
       "  mlx-serving bench throughput --streams 16");
   run->callback([flags, &action] { action = [flags] { return throughput(*flags); }; });
+
+  CLI::App* products = bench->add_subcommand("kernels", "Matrix products alone: time, bandwidth, arithmetic");
+  products->add_option("--format", flags->kernels.format, "Weight format of the layers")
+      ->check(CLI::IsMember(kernel_formats()))
+      ->capture_default_str();
+  products->add_option("--rows", flags->kernels.rows, "Rows of a step")
+      ->check(CLI::Range(1, 4096))
+      ->delimiter(',')
+      ->capture_default_str();
+  products->add_option("--seconds", flags->kernels.seconds, "Seconds of each measurement")
+      ->check(CLI::Range(0.001, 60.0))
+      ->capture_default_str();
+  products->add_flag("--json", flags->json, "One JSON object");
+  add_engine_flags(*products, flags->engine);
+  products->footer(
+      "Examples:\n  mlx-serving bench kernels --rows 1,16\n"
+      "  MLXS_CPU_ISA=avx2 mlx-serving bench kernels --format Q4_K");
+  products->callback([flags, &action] { action = [flags] { return kernels(*flags); }; });
 
   CLI::App* loading =
       bench->add_subcommand("load", "Seconds to load a model: the first time, and from packed weights");

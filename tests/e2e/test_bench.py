@@ -51,3 +51,18 @@ def test_too_few_tokens_to_measure_is_an_error_that_says_so(tmp_path):
     )
     assert result.status == 1
     assert "ask for more tokens" in result.err
+
+
+def test_kernels(tmp_path):
+    figures = bench(tmp_path, "kernels", "--format", "Q4_0", "--rows", "1,5,40", "--seconds", "0.001")
+    assert figures["format"] == "Q4_0"
+    assert [k["rows"] for k in figures["kernels"]] == [1, 5, 40] * 5
+    for kernel in figures["kernels"]:
+        flop = 2 * kernel["outputs"] * kernel["inputs"] * kernel["rows"]
+        assert kernel["gflop_per_second"] == pytest.approx(flop / kernel["microseconds"] / 1e3)
+
+
+def test_kernels_of_an_unknown_format_lists_the_known_ones(tmp_path):
+    result = run("bench", "kernels", "--format", "Q9_9", cache=tmp_path)
+    assert result.status != 0
+    assert "IQ4_NL" in result.err
