@@ -151,11 +151,61 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
 // Input tiles of a chunk of k that stay in the L2 cache while weights pass by, and the work that shares one
 // unpacking.
 constexpr std::size_t kInputChunkBytes = std::size_t{1} << 20;
-constexpr int kGroupPairs = 4;  // pairs of panels that share a chunk of inputs, if k does not fit one chunk
+constexpr int kStreamTiles = 4;  // row tiles up to which weights are unpacked again for every two (measured)
+constexpr int kGroupPairs = 4;   // pairs of panels that share a chunk of inputs, if k does not fit one chunk
 
 bool has_tiles(const TileKernels& tiles, const CpuWeight& weight) {
   return std::ranges::all_of(weight.segments(), [&](const Segment& segment) {
     return tiles.weights[static_cast<std::size_t>(segment.packing)] != nullptr;
+  });
+}
+
+// The rows as A tiles.
+struct TileInputs {
+  const std::uint16_t* a = nullptr;
+  std::size_t stride = 0;  // elements from row tile to row tile
+};
+
+// Few row tiles: each pair of panels is unpacked and multiplied in one pass for every two of them.
+void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& weight, const TileInputs& x,
+                  int rows, const Epilogue& epilogue, bool gated) {
+  const TileKernels& tiles = *path.tiles;
+  const OutputPanels panels(weight, gated);
+  const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
+  // Long runs of neighbours: what a thread prefetches is what it reads next.
+  const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 2), 1, 16);
+  pool.parallel_for(pairs, grain, [&](std::int64_t begin, std::int64_t end, int) {
+    constexpr int kRows = 2 * kTileRows;
+    alignas(64) float sums[kRows * 2 * kLanes];
+    tiles.begin();
+    for (std::int64_t pair = begin; pair < end; ++pair) {
+      const OutputPanel left = panels.at(gated ? pair : 2 * pair);
+      const bool two = gated || 2 * pair + 1 < panels.size();
+      const OutputPanel next = !gated && two ? panels.at(2 * pair + 1) : OutputPanel{};
+      const PanelView& right = gated ? left.up : next.view;
+      const Packing packing = left.segment->packing;
+      const Packing right_packing = !two ? packing : gated ? left.up_segment->packing : next.segment->packing;
+      const auto stream = tiles.stream[static_cast<std::size_t>(packing)];
+      const auto stream_right = tiles.stream[static_cast<std::size_t>(right_packing)];
+      const std::size_t ahead = panel_bytes(packing, weight.columns()) * (gated ? 1 : 2);
+      for (int first = 0; first < rows; first += kRows) {
+        const int count = std::min(kRows, rows - first);
+        const int row_tiles = (count + kTileRows - 1) / kTileRows;
+        const std::uint16_t* a = x.a + static_cast<std::size_t>(first / kTileRows) * x.stride;
+        if (packing == right_packing) {
+          stream(left.view, two ? &right : nullptr, a, x.stride, row_tiles, ahead, sums);
+        } else {
+          stream(left.view, nullptr, a, x.stride, row_tiles, ahead, sums);
+          stream_right(right, nullptr, a, x.stride, row_tiles, ahead, sums + kLanes);
+        }
+        const auto finish = [&](const OutputPanel& panel, const float* of, const float* up) {
+          path.dots->finish(epilogue, {of, up, 2 * kLanes, first, count, panel.column, panel.count});
+        };
+        finish(left, sums, gated ? sums + kLanes : nullptr);
+        if (!gated && two) finish(next, sums + kLanes, nullptr);
+      }
+    }
+    tiles.end();
   });
 }
 
@@ -167,13 +217,16 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
   const auto a_stride = static_cast<std::size_t>(blocks) * kTileElements;  // of a row tile
   const ScratchBlock input(arena, static_cast<std::size_t>(row_tiles) * a_stride * sizeof(std::uint16_t));
   auto* a = static_cast<std::uint16_t*>(input.data());
-  for_rows(pool, row_tiles, kTileRows * weight.columns(), 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t tile = begin; tile < end; ++tile) {
-      const auto first = static_cast<std::size_t>(tile * kTileRows);
-      tiles.input(in.x + first * in.stride, in.stride, std::min(kTileRows, in.rows - static_cast<int>(first)),
-                  weight.columns(), in.norm, a + static_cast<std::size_t>(tile) * a_stride);
+  for_rows(pool, row_tiles * kTileRows, weight.columns(), 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+      const float* x = row < static_cast<std::size_t>(in.rows) ? in.x + row * in.stride : nullptr;
+      tiles.input_row(x, weight.columns(), in.norm,
+                      a + row / kTileRows * a_stride + row % kTileRows * kBlock);
     }
   });
+  if (row_tiles <= kStreamTiles) {
+    return stream_tiles(pool, path, weight, {a, a_stride}, in.rows, epilogue, gated);
+  }
 
   // A pair is two columns of tiles: two neighbouring panels, or a gate panel and its up panel.
   const OutputPanels panels(weight, gated);

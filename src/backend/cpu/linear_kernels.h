@@ -96,9 +96,9 @@ struct LinearKernels {
 
 // bf16 tiles (AMX): from tile_rows rows up they are cheaper than dot products.
 struct TileKernels {
-  // Up to 16 rows → their A tiles [blocks][16 rows][32 k], norm applied; missing rows become zeros.
-  void (*input)(const float* x, std::size_t stride, int rows, std::int64_t columns, const RowNorm& norm,
-                std::uint16_t* tiles);
+  // One row, norm applied → its 32 k of each A tile [blocks][16 rows][32 k]; `out` is its place in the first.
+  // x null: zeros, for the rows that fill up the last tile.
+  void (*input_row)(const float* x, std::int64_t columns, const RowNorm& norm, std::uint16_t* out);
   // Blocks [first, first + count) of a panel → B tiles [count][16 pairs of k][16 lanes][2]. Null: no tiles
   // (f32).
   std::array<void (*)(const PanelView&, int first, int count, std::uint16_t* tiles), kPackings> weights;
@@ -106,6 +106,13 @@ struct TileKernels {
   // tiles. b1 null: only the first 16 columns. Between begin and end of the calling thread's tile use.
   void (*multiply)(const std::uint16_t* a, std::size_t a_stride, int row_tiles, int k_tiles,
                    const std::uint16_t* b0, const std::uint16_t* b1, float* c, bool accumulate);
+  // Both at once for one or two row tiles: c = A · [left | right] over all of k, each weight unpacked and
+  // used where it is. right: of the same packing, or null. ahead: bytes from a panel to the one
+  // that its side streams next. Null: no tiles (f32).
+  std::array<void (*)(const PanelView& left, const PanelView* right, const std::uint16_t* a,
+                      std::size_t a_stride, int row_tiles, std::size_t ahead, float* c),
+             kPackings>
+      stream;
   void (*begin)();
   void (*end)();
 };
