@@ -188,6 +188,7 @@ bool LoadedModel::step() {
     }
     SpanResult outcome{.request = span.request};
     if (!failure.empty()) {
+      broken_ = true;
       fail(request, ErrorCode::kInternal, "the step failed: " + failure, ran);
       outcome.finished = true;
     } else if (sampled[i] != nullptr) {
@@ -201,6 +202,8 @@ bool LoadedModel::step() {
   for (const SpanResult& outcome : result_.spans) {
     if (outcome.finished) requests_.erase(outcome.request);
   }
+  // What a broken request left in the cache may hold its NaNs, also in front of the token that made them.
+  if (std::exchange(broken_, false)) pool_->drop_cache();
   publish_stats();
   if (observer_) {
     observer_->on_step({.model = info_.id,
@@ -215,6 +218,7 @@ bool LoadedModel::step() {
 
 bool LoadedModel::accept(Request& request, const Sampled& sampled, TimePoint now) {
   if (sampled.invalid) {
+    broken_ = true;
     fail(request, ErrorCode::kInternal,
          "the model produced no usable probabilities (NaN, or every token was excluded)", now);
     return true;

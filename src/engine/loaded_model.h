@@ -74,6 +74,7 @@ class LoadedModel {
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
   std::vector<RequestId> to_pause_;  // channels that filled up in this step
+  bool broken_ = false;              // a request of this step failed in the model
 
   mutable std::mutex stats_mutex_;  // held for a copy only
   EngineSchedulerStats stats_;

@@ -3,6 +3,7 @@
 // in milliseconds.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -17,6 +18,7 @@ namespace mlxs::test {
 struct TinyModel {
   int layers = 2, hidden = 64, heads = 4, kv_heads = 2, head_dim = 16, feed_forward = 96, context = 512;
   std::uint32_t seed = 1;
+  int broken_token = -1;  // its embedding is NaN
 
   // Ids: 0 <|endoftext|>, 1 <|im_start|>, 2 <|im_end|>, 3 … 258 the bytes, then "he", "ll", "hell".
   static std::vector<std::string> tokens() {
@@ -57,6 +59,9 @@ struct TinyModel {
       std::normal_distribution<float> normal(0.0f, gain / std::sqrt(static_cast<float>(columns)));
       std::vector<float> values(static_cast<std::size_t>(rows * columns));
       for (float& value : values) value = normal(random);
+      if (broken_token >= 0 && name == "token_embd.weight") {
+        std::fill_n(values.begin() + broken_token * columns, columns, std::nanf(""));
+      }
       w.add_f32(name, {rows, columns}, values);
     };
     const auto ones = [&](const std::string& name, std::int64_t size) {

@@ -220,6 +220,23 @@ TEST_F(EngineTest, APrefixHitChangesNothingButTheWork) {
   EXPECT_EQ(cold.tokens, warm.tokens);
 }
 
+// A token that breaks a request may reach KV of the tokens before it, of the same chunk: none of it may be
+// cached.
+TEST_F(EngineTest, ABrokenRequestLeavesNothingInThePrefixCache) {
+  path_ = test::TinyModel{.kv_heads = 4, .broken_token = 3 + '~'}.write(folder_, "tiny");
+  start({});
+  const std::string prefix = "a prefix of two pages, and a bit.";
+  const std::vector<std::int32_t> expected = engine_->generate(greedy(prefix)).tokens;
+  start({.token_budget = 32});  // an empty cache, and a prompt that takes two steps
+  const Error error = error_of(
+      [&] { engine_->generate(greedy(prefix.substr(0, 20) + "~ and more text than one step takes")); });
+  EXPECT_THAT(error.what(), HasSubstr("NaN"));
+  const GenerateResult after = engine_->generate(greedy(prefix));
+  EXPECT_EQ(after.tokens, expected);
+  EXPECT_EQ(after.stats.cached_prompt_tokens, 0);
+  expect_all_free();
+}
+
 TEST_F(EngineTest, RefusesWhatDoesNotFitWithBothNumbers) {
   const Error error = error_of([&] { engine_->create_generator(greedy(std::string(600, 'z'))); });
   EXPECT_EQ(error.code(), ErrorCode::kContextOverflow);
