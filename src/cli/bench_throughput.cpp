@@ -45,17 +45,6 @@ double seconds_between(SteadyTime from, SteadyTime to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
-// Ordinary tokens, different for each stream, so that no prefix is shared.
-std::vector<std::int32_t> prompt_of(int length, int stream, int vocabulary) {
-  const int low = std::min(1000, vocabulary / 4);
-  const std::int64_t range = vocabulary * 4 / 5 - low;
-  std::vector<std::int32_t> tokens;
-  for (std::int64_t i = 0; i < length; ++i) {
-    tokens.push_back(low + static_cast<std::int32_t>((i * 7919 + stream * 104729LL) % range));
-  }
-  return tokens;
-}
-
 void drain(std::vector<std::unique_ptr<Generator>>& generators) {
   std::size_t open = generators.size();
   std::vector<bool> ended(open, false);
@@ -87,6 +76,16 @@ std::uint64_t largest_resident_bytes() {
 
 }  // namespace
 
+std::vector<std::int32_t> bench_prompt(int length, int stream, int vocabulary) {
+  const int low = std::min(1000, vocabulary / 4);
+  const std::int64_t range = vocabulary * 4 / 5 - low;
+  std::vector<std::int32_t> tokens;
+  for (std::int64_t i = 0; i < length; ++i) {
+    tokens.push_back(low + static_cast<std::int32_t>((i * 7919 + stream * 104729LL) % range));
+  }
+  return tokens;
+}
+
 ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what) {
   const auto recorder = std::make_shared<StepRecorder>();
   options.observer = recorder;
@@ -99,7 +98,7 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
     for (int s = 0; s < what.streams; ++s) {
       generators.push_back(engine->create_generator(
           {.model = info.id,
-           .prompt = TokenPrompt{prompt_of(what.context, first_stream + s, info.vocabulary)},
+           .prompt = TokenPrompt{bench_prompt(what.context, first_stream + s, info.vocabulary)},
            .max_tokens = tokens,
            .temperature = 0,
            .ignore_eos = true}));

@@ -28,6 +28,9 @@ struct ThroughputResult {
   std::uint64_t resident_bytes = 0;  // the process's largest, weights and those pages included
 };
 
+// Ordinary tokens, different for each stream, so that no prefix is shared.
+std::vector<std::int32_t> bench_prompt(int length, int stream, int vocabulary);
+
 // Loads the model, runs the case once warm. Throws Error.
 ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what);
 

@@ -66,3 +66,37 @@ def test_kernels_of_an_unknown_format_lists_the_known_ones(tmp_path):
     result = run("bench", "kernels", "--format", "Q9_9", cache=tmp_path)
     assert result.status != 0
     assert "IQ4_NL" in result.err
+
+
+def test_latency(tmp_path):
+    figures = bench(tmp_path, "latency", "--model", MODEL, "--prompt-tokens", "8,40", "--repeats", "2", "--tokens", "4")
+    assert [f["prompt_tokens"] for f in figures] == [8, 40]
+    for f in figures:
+        assert 0 < f["ttft_ms"]["p50"] <= f["ttft_ms"]["p95"]
+        assert 0 < f["itl_ms"]["p50"] <= f["itl_ms"]["p95"] <= f["itl_ms"]["p99"]
+
+
+@pytest.mark.parametrize("pace", [["--clients", "3"], ["--rate", "200"]])
+def test_load_on_a_server(tmp_path, api, pace):
+    before = api.stats()
+    flags = ["--url", api.url, "--requests", "7", "--prefix-words", "40", "--max-tokens", "5", *pace]
+    figures = bench(tmp_path, "serve", *flags)
+    after = api.stats()
+    assert (figures["requests"], figures["failed"]) == (7, 0)
+    assert figures["generated_tokens"] == after["generated_tokens"] - before["generated_tokens"]
+    assert figures["prompt_tokens"] > 7 * 100
+    assert 0 < figures["ttft_ms"]["p50"] <= figures["e2e_ms"]["p99"]
+
+
+def test_load_on_a_server_counts_refusals_by_their_reason(tmp_path, api):
+    result = run("bench", "serve", "--url", api.url, "--model", "nope", "--requests", "2", "--json", cache=tmp_path)
+    assert result.status == 1
+    failures = result.json()["failures"]
+    assert list(failures.values()) == [2]
+    assert "nope" in next(iter(failures))
+
+
+def test_load_on_nobody_says_what_to_do(tmp_path):
+    result = run("bench", "serve", "--url", "http://127.0.0.1:1", cache=tmp_path)
+    assert result.status == 1
+    assert "start a server" in result.err

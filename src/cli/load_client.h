@@ -1,0 +1,43 @@
+// A load of chat requests against any OpenAI-compatible server, streaming, from one thread over libcurl:
+// what `mlx-serving bench serve` sends and measures. Deterministic in what it asks for; a failed request is
+// counted with its reason, never retried.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace mlxs::cli {
+
+struct ServeLoad {
+  std::string url = "http://127.0.0.1:8000";  // before /v1/…
+  std::string model;                          // empty: the first that /v1/models lists
+  std::string key;                            // bearer token; empty: none
+  int clients = 16;                           // requests at once (closed loop)
+  int requests = 128;
+  double rate = 0;         // > 0: open loop, Poisson arrivals a second, whatever is still running
+  int prompt_words = 100;  // about a token each
+  int prefix_words = 0;    // of a system prompt that all requests share
+  double long_share = 0;   // of the requests have long_words instead
+  int long_words = 1000;
+  int max_tokens = 64;
+  std::uint64_t seed = 1;
+};
+
+struct ServeFigures {
+  int requests = 0, failed = 0;
+  std::map<std::string, int> failures;  // by reason
+  double seconds = 0;                   // first request sent → last answer ended
+  std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;  // as the server counted them
+  std::vector<double> ttft_ms, itl_ms, e2e_ms;  // itl: between two pieces of text of one answer
+
+  double tokens_per_second() const {
+    return seconds > 0 ? static_cast<double>(generated_tokens) / seconds : 0.0;
+  }
+};
+
+// Throws kUnavailable if the server does not answer at all, kInvalidArgument on a bad URL.
+ServeFigures run_serve_load(const ServeLoad& load);
+
+}  // namespace mlxs::cli
