@@ -86,7 +86,7 @@ impl<T> OwnedArray<T> {
 
 /// # Safety
 /// `data` points to `size` values that outlive the use of the slice, or `size` is 0.
-unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
+pub(crate) unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
     match size {
         0 => &[],
         _ => unsafe { slice::from_raw_parts(data, size) },
@@ -96,7 +96,7 @@ unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
 impl mlxs_str {
     /// # Safety
     /// As `as_slice`.
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
+    pub(crate) unsafe fn bytes<'a>(self) -> &'a [u8] {
         unsafe { as_slice(self.data, self.size) }
     }
 }
@@ -120,7 +120,11 @@ unsafe fn texts<'a>(data: *const mlxs_str, size: usize, name: &str) -> Result<Ve
 ///
 /// # Safety
 /// `out` and `error` can be written to.
-unsafe fn guard<T>(out: *mut T, error: *mut mlxs_text_error, call: impl FnOnce() -> Result<T>) -> i32 {
+pub(crate) unsafe fn guard<T>(
+    out: *mut T,
+    error: *mut mlxs_text_error,
+    call: impl FnOnce() -> Result<T>,
+) -> i32 {
     let (code, failure) = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => {
             unsafe { out.write(value) };
