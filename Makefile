@@ -4,7 +4,7 @@ FUZZ_SECONDS ?= 60
 CTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: run test format lint asan tsan fuzz bench docs clean help
+.PHONY: run test test-arm format lint asan tsan fuzz bench docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -18,6 +18,10 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 	@scripts/build.sh release
 	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)
+
+test-arm: ## the kernel tests built for 64-bit Arm, run by qemu-user (Linux)
+	@scripts/bootstrap.sh build arm
+	@scripts/test_arm.sh
 
 lint: ## clang-format, clang-tidy on changed files, include arrows, cargo fmt and clippy, ruff
 	@scripts/bootstrap.sh build test lint
@@ -61,4 +65,4 @@ clean: ## remove every build folder and the tests' virtual environment (pulled m
 	rm -rf build build-* .venv-test rust/target
 
 help:
-	@sed -n 's/^\([a-z]*\): ## /  make \1 — /p' Makefile
+	@sed -n 's/^\([a-z-]*\): ## /  make \1 — /p' Makefile

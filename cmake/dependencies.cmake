@@ -40,8 +40,6 @@ if(MLXS_SANITIZE STREQUAL "thread")  # TSan knows no fences; the queues' mutexes
 endif()
 add_library(mlxs::boost ALIAS mlxs_boost)
 
-pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
-add_library(mlxs::highway ALIAS PkgConfig::HWY)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 add_library(mlxs::libarchive ALIAS PkgConfig::ARCHIVE)
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)

@@ -19,19 +19,20 @@ apt_packages() {
   case "$1" in
     build) echo "g++ make cmake ninja-build ccache pkg-config ca-certificates python3 python3-venv python3-pip" \
       "$boost libssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
-      "prometheus-cpp-dev libhiredis-dev libhwy-dev libarchive-dev libedit-dev libcurl4-openssl-dev" ;;
+      "prometheus-cpp-dev libhiredis-dev libarchive-dev libedit-dev libcurl4-openssl-dev" ;;
     # redis-tools carries the server's program without starting a service on the machine.
     test) echo "libgtest-dev libgmock-dev redis-tools curl git" ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
     bench) echo "clang-16 git" ;;
-    *) die "unknown step '$1'" "one of: build test lint fuzz bench" ;;
+    arm) echo "g++-aarch64-linux-gnu qemu-user googletest" ;;
+    *) die "unknown step '$1'" "one of: build test lint fuzz bench arm" ;;
   esac
 }
 brew_packages() {
   case "$1" in
     build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
-      "highway libarchive libedit mlx" ;;
+      "libarchive libedit mlx" ;;
     test) echo "googletest redis prometheus" ;;
     lint | fuzz) echo "llvm" ;;
     bench) echo "" ;;

@@ -22,7 +22,6 @@ PACKAGES = {
     "editline/": "edit",
     "histedit.h": "edit",
     "hiredis/": "hiredis",
-    "hwy/": "highway",
     "mlxs_text.h": "rust",
     "nlohmann/": "json",
     "openssl/": "crypto",

@@ -73,6 +73,18 @@ using Prompt = std::variant<std::string, ChatPrompt, TokenPrompt>;
 
 enum class RequestPriority { kCritical, kHigh, kNormal, kLow };
 
+// What the whole answer must be. Every answer that is not cut short by max_tokens or a stop string obeys.
+struct StructuredOutput {
+  enum class Kind {
+    kJsonObject,  // any JSON object; text is not used
+    kJsonSchema,  // text: a JSON schema
+    kRegex,       // text: a regular expression
+    kChoice,      // text: a JSON array of strings
+    kGrammar,     // text: a Lark grammar, in llguidance's variant
+  } kind = Kind::kJsonObject;
+  std::string text;
+};
+
 struct GenerateParams {
   std::string model;  // a loaded model's id
   Prompt prompt;
@@ -90,6 +102,7 @@ struct GenerateParams {
   std::vector<std::pair<std::int32_t, float>> logit_bias;  // -100 … 100
   int top_logprobs = -1;  // -1: none; 0 … 20: the chosen token's and this many of the best
   bool ignore_eos = false;
+  std::optional<StructuredOutput> structured;
   RequestPriority priority = RequestPriority::kNormal;
   std::string user;        // tenant label
   std::string request_id;  // for logs; empty: made up

@@ -13,6 +13,7 @@
 #include "engine/loaded_model.h"
 #include "engine/params.h"
 #include "engine/step_loop.h"
+#include "engine/structured.h"
 #include "formats/catalog.h"
 
 namespace mlxs {
@@ -272,6 +273,10 @@ std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params
                      .arrival = now};
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, now);
+  if (params.structured) {
+    request->grammar = matcher_for(*model, *params.structured);
+    request->allowed.resize((static_cast<std::size_t>(model->info().vocabulary) + 31) / 32);
+  }
   // std::function wants copies, so the request travels in a shared holder.
   auto parcel = std::make_shared<std::pair<std::unique_ptr<Request>, SchedRequest>>(std::move(request),
                                                                                     std::move(entry));

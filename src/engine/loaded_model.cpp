@@ -165,7 +165,7 @@ bool LoadedModel::step() {
   std::span<const Sampled* const> sampled;
   std::string failure;
   try {
-    sampled = runner_->run(plan, [&](RequestId id) -> const Request& { return *requests_.at(id); });
+    sampled = runner_->run(plan, [&](RequestId id) -> Request& { return *requests_.at(id); });
   } catch (const std::exception& error) {
     failure = error.what();
     log::error("step {} of '{}' failed and ends its {} request(s): {}", plan.step, info_.id,
@@ -257,6 +257,17 @@ bool LoadedModel::accept(Request& request, const Sampled& sampled, TimePoint now
     finish(request, FinishReason::kStop, now);
     return true;
   }
+  if (request.grammar) {
+    try {
+      if (request.grammar->commit(token)) {
+        finish(request, FinishReason::kStop, now);
+        return true;
+      }
+    } catch (const Error& error) {
+      fail(request, error.code(), error.full(), now);
+      return true;
+    }
+  }
   if (request.generated() < request.max_new_tokens) return false;
   finish(request, FinishReason::kLength, now);
   return true;
@@ -307,6 +318,11 @@ void LoadedModel::end_all(const Error& error) {
     }
   }
   requests_.clear();
+}
+
+const GrammarEngine& LoadedModel::grammars() const {
+  std::call_once(grammars_made_, [this] { grammars_ = std::make_unique<GrammarEngine>(*tokenizer_); });
+  return *grammars_;
 }
 
 EngineSchedulerStats LoadedModel::stats() const {

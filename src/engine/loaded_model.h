@@ -17,6 +17,7 @@
 #include "models/model.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 namespace mlxs {
@@ -35,6 +36,7 @@ class LoadedModel {
   // Tokens that prompt and answer of one request may have together.
   int context_limit() const { return context_limit_; }
   EngineSchedulerStats stats() const;
+  const GrammarEngine& grammars() const;  // made by the first caller
 
   // Engine thread.
   void submit(std::unique_ptr<Request> request, SchedRequest entry);
@@ -66,6 +68,8 @@ class LoadedModel {
   std::unique_ptr<ModelFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> template_;
+  mutable std::once_flag grammars_made_;
+  mutable std::unique_ptr<GrammarEngine> grammars_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<KvPool> pool_;

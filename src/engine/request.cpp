@@ -1,6 +1,10 @@
 #include "engine/request.h"
 
+#include <algorithm>
+
 #include <random>
+
+#include "base/log.h"
 
 namespace mlxs {
 namespace {
@@ -53,11 +57,20 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
   if (penalized) counts.add_prompt(tokens);
 }
 
-SampleRow Request::sample_row() const {
+SampleRow Request::sample_row() {
   SampleRow row = sampling;
   row.draw = static_cast<std::uint64_t>(generated());
   row.bias = bias;
   row.counts = counts.view();
+  if (grammar) {
+    try {
+      grammar->mask(allowed);
+    } catch (const Error& error) {  // ends this request, not its step: a row that may draw nothing is invalid
+      log::warn("request {}: {}", label, error.full());
+      std::ranges::fill(allowed, 0u);
+    }
+    row.allowed = allowed;
+  }
   return row;
 }
 

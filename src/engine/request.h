@@ -12,6 +12,7 @@
 #include "engine/token_channel.h"
 #include "mlxs/engine.h"
 #include "text/detokenizer.h"
+#include "text/grammar.h"
 
 namespace mlxs {
 
@@ -32,8 +33,8 @@ struct Request {
   Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt, int token_limit,
           const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimePoint now);
 
-  // The sampling of its next token; the spans point into this request.
-  SampleRow sample_row() const;
+  // The sampling of its next token; the spans point into this request. With a grammar: computes its mask.
+  SampleRow sample_row();
 
   RequestId id;
   std::string label;  // the client's request id
@@ -47,6 +48,8 @@ struct Request {
 
   SampleRow sampling;  // without the spans
   std::vector<TokenBias> bias;
+  std::unique_ptr<GrammarMatcher> grammar;  // null: anything goes
+  std::vector<std::uint32_t> allowed;       // the grammar's mask, a bit a token
   std::vector<TokenId> stop_tokens;
   bool ignore_eos;
   bool penalized;

@@ -33,14 +33,14 @@ Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_
       kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
 
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
-                                            const std::function<const Request&(RequestId)>& request_of) {
+                                            const std::function<Request&(RequestId)>& request_of) {
   tokens_.clear();
   positions_.clear();
   sequences_.clear();
   sampled_rows_.clear();
   sampling_.clear();
   for (const PlannedSpan& span : plan.spans) {
-    const Request& request = request_of(span.request);
+    Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
     sequences_.push_back({first_row, span.count, span.start, span.pages});
     const auto begin = request.tokens.begin() + span.start;

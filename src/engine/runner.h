@@ -23,7 +23,7 @@ class Runner {
   // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
   // request_of answers every request id of the plan.
   std::span<const Sampled* const> run(const StepPlan& plan,
-                                      const std::function<const Request&(RequestId)>& request_of);
+                                      const std::function<Request&(RequestId)>& request_of);
 
   // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows. Uses KV
   // tensors of its own.

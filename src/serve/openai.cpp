@@ -47,6 +47,7 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
   generation.stream = request.stream;
   if (api == OpenAiApi::kChat) generation.field_names.emplace("prompt", "messages");
   generation.field_names.emplace("max_tokens", request.max_tokens_field);
+  generation.field_names.emplace("structured", request.structured_field);
   generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
   for (const std::string& name : request.ignored)
     generation.warnings.push_back(name + " is not known and was ignored");

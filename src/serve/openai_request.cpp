@@ -7,6 +7,7 @@
 
 #include "serve/fields.h"
 #include "serve/json_text.h"
+#include "serve/structured_fields.h"
 
 namespace mlxs {
 namespace {
@@ -95,6 +96,29 @@ void set_stream_options(Draft& draft, const Json& value) {
   }
 }
 
+void set_structured(Draft& draft, std::string_view field, std::optional<StructuredOutput> structured) {
+  if (!structured) return;
+  OpenAiRequest& request = draft.request;
+  if (request.params.structured) {
+    refuse_field(field, fmt::format("{} and {} are both given", request.structured_field, field),
+                 "send one of them");
+  }
+  request.params.structured = std::move(structured);
+  request.structured_field = field;
+}
+
+// vLLM's names before structured_outputs.
+template <std::size_t kSize>
+struct Literal {
+  constexpr Literal(const char (&literal)[kSize]) { std::copy_n(literal, kSize, text); }
+  char text[kSize];
+};
+template <Literal kName>
+void guided(Draft& draft, const Json& value) {
+  const std::string field = fmt::format("guided_{}", kName.text);
+  set_structured(draft, field, read_constraint(kName.text, field, value));
+}
+
 constexpr Field<Draft> kCommonFields[] = {
     {{"model", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
@@ -128,6 +152,14 @@ constexpr Field<Draft> kCommonFields[] = {
     {{"logit_bias", FieldType::kObject}, set_logit_bias},
     {{"ignore_eos", FieldType::kBoolean},
      [](Draft& d, const Json& v) { d.request.params.ignore_eos = v.get<bool>(); }},
+    {{"response_format", FieldType::kObject},
+     [](Draft& d, const Json& v) { set_structured(d, "response_format", read_response_format(v)); }},
+    {{"structured_outputs", FieldType::kObject},
+     [](Draft& d, const Json& v) { set_structured(d, "structured_outputs", read_structured_outputs(v)); }},
+    {{"guided_json", FieldType::kAny}, guided<"json">},
+    {{"guided_regex", FieldType::kString}, guided<"regex">},
+    {{"guided_choice", FieldType::kArray}, guided<"choice">},
+    {{"guided_grammar", FieldType::kString}, guided<"grammar">},
     {{"user", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
 };
@@ -197,13 +229,6 @@ constexpr Field<Draft> kChatFields[] = {
     {{"logprobs", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.logprobs = v.get<bool>(); }},
     {{"top_logprobs", FieldType::kInteger, 0, kMaxTop},
      [](Draft& d, const Json& v) { d.top_logprobs = to_int(v); }},
-    {{"response_format", FieldType::kObject},
-     [](Draft&, const Json& v) {
-       if (v.value("type", Json()) != "text") {
-         refuse_field("response_format", "response_format is not supported but for {\"type\": \"text\"}",
-                      "ask for JSON in the prompt");
-       }
-     }},
     {{"modalities", FieldType::kArray},
      [](Draft&, const Json& v) {
        if (v != Json::array({"text"}))
@@ -216,9 +241,6 @@ constexpr Field<Draft> kChatFields[] = {
        if (v != "none" && v != "auto") refuse_unsupported("tool_choice");
      }},
     {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
-    // Text without the constraint that was asked for would be a wrong answer, not a lesser one.
-    {{"structured_outputs", FieldType::kObject},
-     [](Draft&, const Json&) { refuse_unsupported("structured_outputs"); }},
 };
 
 // ---------------------------------------------------------------- completions

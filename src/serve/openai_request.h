@@ -24,6 +24,7 @@ struct OpenAiRequest {
   bool include_usage = false;                   // a last chunk with the usage
   bool logprobs = false;                        // params.top_logprobs is set
   std::string max_tokens_field = "max_tokens";  // the name that the client used for it
+  std::string structured_field;                 // likewise; empty: no structured output
   std::vector<std::string> ignored;             // fields that nothing here reads
 };
 

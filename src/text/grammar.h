@@ -1,78 +1,63 @@
-// Grammars that an answer must match, as masks over the next token (llguidance, in Rust). A GrammarCompiler
-// belongs to one tokenizer and keeps what it compiled last; it and a Grammar are immutable to their users and
-// serve any thread. A GrammarMatcher follows one answer, one thread at a time; matchers share nothing.
-// What cannot be used is kInvalidArgument and names the keyword or the place; it never goes unnoticed.
+// Structured output: which tokens may come next so that an answer follows a grammar; llguidance, in Rust.
+// A GrammarEngine belongs to one model, is made once (some 50 ms) and keeps what it compiled lately; any
+// thread. A GrammarMatcher is one answer's state; one thread at a time. Grammars that cannot be compiled
+// throw kInvalidArgument and say what is wrong in them.
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 
-#include "base/types.h"
 #include "text/tokenizer.h"
+
+struct mlxs_grammar_engine;
+struct mlxs_matcher;
 
 namespace mlxs {
 
-enum class GrammarKind : std::uint8_t {
-  kJsonSchema,  // the answer is JSON that obeys this schema
-  kRegex,       // the whole answer matches this; syntax of Rust's regex crate
-  kChoice,      // a JSON array of strings: the answer is one of them
-  kLark,        // llguidance's variant of Lark
-};
+// A JSON schema; a regular expression (of the regex crate); llguidance's Lark; a JSON array of strings.
+enum class GrammarKind : std::uint8_t { kJsonSchema, kRegex, kLark, kChoice };
 
 class GrammarMatcher {
  public:
-  ~GrammarMatcher();
-  GrammarMatcher(const GrammarMatcher&) = delete;
-  GrammarMatcher& operator=(const GrammarMatcher&) = delete;
+  explicit GrammarMatcher(mlxs_matcher* owned) : handle_(owned) {}
 
-  // Which tokens can come next, a bit each, valid until commit(): SampleRow::allowed. Computed once a state;
-  // tens of microseconds, at times some milliseconds. Throws kInvalidArgument if the grammar grows too
-  // complex to follow.
-  std::span<const std::uint32_t> mask();
-  // Takes a token that the mask allowed; throws if it did not.
-  void commit(TokenId token);
-  bool accepting() const { return accepting_; }  // the answer could end here
-  bool stopped() const { return stopped_; }      // nothing can follow
+  // Bit i of allowed becomes 1 where token i may come next; bits behind the vocabulary 0.
+  void mask(std::span<std::uint32_t> allowed);
+  // The answer goes on with a token that the mask allowed; true: nothing can follow.
+  bool commit(TokenId token);
+  std::unique_ptr<GrammarMatcher> copy() const;
 
  private:
-  friend class Grammar;
-  struct Impl;
-  explicit GrammarMatcher(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
-  bool accepting_ = false;
-  bool stopped_ = false;
+  struct Free {
+    void operator()(mlxs_matcher* matcher) const;
+  };
+  std::unique_ptr<mlxs_matcher, Free> handle_;
 };
 
-class Grammar {
+class GrammarEngine {
  public:
-  ~Grammar();
-  std::unique_ptr<GrammarMatcher> matcher() const;  // at the start of an answer
+  explicit GrammarEngine(const Tokenizer& tokenizer);
+
+  // At the start of an answer.
+  std::unique_ptr<GrammarMatcher> matcher(GrammarKind kind, std::string_view text) const;
 
  private:
-  friend class GrammarCompiler;
-  struct Impl;
-  explicit Grammar(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
-};
-
-class GrammarCompiler {
- public:
-  // Sorts the vocabulary: up to some 100 ms. The tokenizer is not kept.
-  explicit GrammarCompiler(const Tokenizer& tokenizer);
-  ~GrammarCompiler();
-
-  // Milliseconds, or as good as nothing for one of the last kKept grammars.
-  std::shared_ptr<const Grammar> compile(GrammarKind kind, std::string_view text);
-
-  static constexpr std::size_t kKept = 64;
-  static constexpr std::size_t kMaxTextBytes = 1 << 20;
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct Free {
+    void operator()(mlxs_grammar_engine* engine) const;
+  };
+  struct Compiled {
+    GrammarKind kind;
+    std::string text;
+    std::unique_ptr<GrammarMatcher> fresh;  // copied for each answer
+  };
+  std::unique_ptr<mlxs_grammar_engine, Free> handle_;
+  mutable std::mutex mutex_;            // of the list
+  mutable std::list<Compiled> recent_;  // the last used first
 };
 
 }  // namespace mlxs

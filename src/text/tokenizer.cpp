@@ -128,6 +128,8 @@ std::span<const TokenId> Tokenizer::end_tokens() const { return impl_->ends; }
 TokenId Tokenizer::bos() const { return impl_->table.bos; }
 TokenId Tokenizer::eos() const { return impl_->table.eos; }
 
+const mlxs_tokenizer* Tokenizer::handle() const { return impl_->handle; }
+
 std::int32_t Tokenizer::vocabulary_size() const { return static_cast<std::int32_t>(impl_->table.num_tokens); }
 
 std::optional<TokenId> Tokenizer::find(std::string_view token) const {

@@ -14,6 +14,8 @@
 
 #include "base/types.h"
 
+struct mlxs_tokenizer;  // rust/mlxs-text/include/mlxs_text.h
+
 namespace mlxs {
 
 // What a GGUF says of its tokenizer (tokenizer.ggml.*). Views must live until the Tokenizer is made.
@@ -57,6 +59,7 @@ class Tokenizer {
   TokenId eos() const;
   std::int32_t vocabulary_size() const;
   std::optional<TokenId> find(std::string_view token) const;  // exact vocabulary entry, e.g. "<|im_end|>"
+  const mlxs_tokenizer* handle() const;                       // for src/text only
 
  private:
   struct Impl;

@@ -1,6 +1,6 @@
-/* The C border of the Rust half of src/text: tokenizers, chat templates, grammars.
- * Handles are immutable (matchers are not) and may be used from any thread; each is freed once, after its
- * last use.
+/* The C border of the Rust half of src/text: tokenizers, chat templates and grammars.
+ * Handles are immutable and may be used from any thread, but for matchers, which one thread uses at a time;
+ * each is freed once, after its last use.
  * A call that can fail returns 0, or a code and fills the error; a Rust panic becomes MLXS_TEXT_PANIC. */
 #ifndef MLXS_TEXT_H
 #define MLXS_TEXT_H
@@ -118,42 +118,26 @@ void mlxs_template_free(mlxs_template* chat_template);
 int32_t mlxs_template_render(const mlxs_template* chat_template, mlxs_str context, int64_t unix_seconds,
                              mlxs_text_bytes* out, mlxs_text_error* error);
 
-/* ---- grammar ---- */
+/* ---- grammars ---- */
 
-typedef struct mlxs_grammar_compiler mlxs_grammar_compiler;
-typedef struct mlxs_grammar mlxs_grammar;
-/* One answer's place in its grammar: one thread at a time, independent of the grammar it came from. */
+typedef struct mlxs_grammar_engine mlxs_grammar_engine;
 typedef struct mlxs_matcher mlxs_matcher;
 
-/* tokens[i]: the bytes that token i stands for; special[i]: 1 if it is a control token. ends: the tokens that
- * end an answer. Nothing is kept after the call. */
-int32_t mlxs_grammar_compiler_new(const mlxs_str* tokens, const uint8_t* special, size_t num_tokens,
-                                  const int32_t* ends, size_t num_ends, mlxs_grammar_compiler** out,
-                                  mlxs_text_error* error);
-void mlxs_grammar_compiler_free(mlxs_grammar_compiler* compiler);
+/* ends: the tokens that end an answer, at least one. The tokenizer may be freed before the engine. */
+int32_t mlxs_grammar_engine_new(const mlxs_tokenizer* tokenizer, const uint32_t* ends, size_t num_ends,
+                                mlxs_grammar_engine** out, mlxs_text_error* error);
+void mlxs_grammar_engine_free(mlxs_grammar_engine* engine);
 
-enum {
-  MLXS_GRAMMAR_JSON_SCHEMA = 0,
-  MLXS_GRAMMAR_REGEX = 1,
-  MLXS_GRAMMAR_CHOICE = 2, /* a JSON array of strings */
-  MLXS_GRAMMAR_LARK = 3
-};
-/* The error's message names what in the text cannot be used. */
-int32_t mlxs_grammar_compile(const mlxs_grammar_compiler* compiler, int32_t kind, mlxs_str text,
-                             mlxs_grammar** out, mlxs_text_error* error);
-void mlxs_grammar_free(mlxs_grammar* grammar);
+enum { MLXS_GRAMMAR_JSON_SCHEMA = 0, MLXS_GRAMMAR_REGEX = 1, MLXS_GRAMMAR_LARK = 2, MLXS_GRAMMAR_CHOICE = 3 };
 
-int32_t mlxs_matcher_new(const mlxs_grammar* grammar, mlxs_matcher** out, mlxs_text_error* error);
+int32_t mlxs_matcher_new(const mlxs_grammar_engine* engine, int32_t kind, mlxs_str text, mlxs_matcher** out,
+                         mlxs_text_error* error);
+mlxs_matcher* mlxs_matcher_copy(const mlxs_matcher* matcher); /* null: a bug */
 void mlxs_matcher_free(mlxs_matcher* matcher);
-/* Bit i % 32 of words[i / 32]: token i can come next. Bits behind the vocabulary are 0. */
-int32_t mlxs_matcher_mask(mlxs_matcher* matcher, uint32_t* words, size_t num_words, mlxs_text_error* error);
-
-enum {
-  MLXS_MATCHER_ACCEPTING = 1, /* the answer could end here */
-  MLXS_MATCHER_STOPPED = 2    /* nothing can follow */
-};
-/* Takes a token that the mask allowed. */
-int32_t mlxs_matcher_commit(mlxs_matcher* matcher, int32_t token, int32_t* state, mlxs_text_error* error);
+/* Bit i: token i may come next. All `words` are written. */
+int32_t mlxs_matcher_mask(mlxs_matcher* matcher, uint32_t* bits, size_t words, mlxs_text_error* error);
+/* ended becomes 1 if nothing can follow the token, else 0. */
+int32_t mlxs_matcher_commit(mlxs_matcher* matcher, int32_t token, int32_t* ended, mlxs_text_error* error);
 
 #ifdef __cplusplus
 }

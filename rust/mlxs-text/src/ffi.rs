@@ -4,6 +4,7 @@
 
 use crate::chat_template::ChatTemplate;
 use crate::error::{Fault, Result, TextError};
+use crate::grammar::{GrammarEngine, GrammarKind, Matcher};
 use crate::tokenizer::{Kind, Spec, Tokenizer};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, slice};
@@ -86,7 +87,7 @@ impl<T> OwnedArray<T> {
 
 /// # Safety
 /// `data` points to `size` values that outlive the use of the slice, or `size` is 0.
-pub(crate) unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
+unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
     match size {
         0 => &[],
         _ => unsafe { slice::from_raw_parts(data, size) },
@@ -96,7 +97,7 @@ pub(crate) unsafe fn as_slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
 impl mlxs_str {
     /// # Safety
     /// As `as_slice`.
-    pub(crate) unsafe fn bytes<'a>(self) -> &'a [u8] {
+    unsafe fn bytes<'a>(self) -> &'a [u8] {
         unsafe { as_slice(self.data, self.size) }
     }
 }
@@ -120,11 +121,7 @@ unsafe fn texts<'a>(data: *const mlxs_str, size: usize, name: &str) -> Result<Ve
 ///
 /// # Safety
 /// `out` and `error` can be written to.
-pub(crate) unsafe fn guard<T>(
-    out: *mut T,
-    error: *mut mlxs_text_error,
-    call: impl FnOnce() -> Result<T>,
-) -> i32 {
+unsafe fn guard<T>(out: *mut T, error: *mut mlxs_text_error, call: impl FnOnce() -> Result<T>) -> i32 {
     let (code, failure) = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => {
             unsafe { out.write(value) };
@@ -313,4 +310,95 @@ pub unsafe extern "C" fn mlxs_template_render(
         Ok(OwnedArray::new(text.into_bytes()))
     };
     unsafe { guard(out, error, render) }
+}
+
+/// # Safety
+/// `ends` points to `num_ends` ids; `out` and `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_grammar_engine_new(
+    tokenizer: &Tokenizer,
+    ends: *const u32,
+    num_ends: usize,
+    out: *mut *mut GrammarEngine,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    let build = || {
+        let engine = GrammarEngine::new(tokenizer, unsafe { as_slice(ends, num_ends) })?;
+        Ok(Box::into_raw(Box::new(engine)))
+    };
+    unsafe { guard(out, error, build) }
+}
+
+/// # Safety
+/// `engine` is null, or came from this library and is freed once, after its last use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_grammar_engine_free(engine: *mut GrammarEngine) {
+    if !engine.is_null() {
+        drop(unsafe { Box::from_raw(engine) });
+    }
+}
+
+/// # Safety
+/// `text` is valid during the call; `out` and `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_matcher_new(
+    engine: &GrammarEngine,
+    kind: i32,
+    text: mlxs_str,
+    out: *mut *mut Matcher,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    let build = || {
+        let kind = match kind {
+            0 => GrammarKind::JsonSchema,
+            1 => GrammarKind::Regex,
+            2 => GrammarKind::Lark,
+            _ => GrammarKind::Choice,
+        };
+        let text = std::str::from_utf8(unsafe { text.bytes() })
+            .map_err(|_| TextError::input("it is not UTF-8", ""))?;
+        Ok(Box::into_raw(Box::new(engine.matcher(kind, text)?)))
+    };
+    unsafe { guard(out, error, build) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn mlxs_matcher_copy(matcher: &Matcher) -> *mut Matcher {
+    // Cloning allocates and copies; what could panic in it is a bug that must not unwind into C++.
+    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(matcher.copy())))).unwrap_or(std::ptr::null_mut())
+}
+
+/// # Safety
+/// `matcher` is null, or came from this library and is freed once, after its last use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_matcher_free(matcher: *mut Matcher) {
+    if !matcher.is_null() {
+        drop(unsafe { Box::from_raw(matcher) });
+    }
+}
+
+/// # Safety
+/// `bits` points to `words` values; `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_matcher_mask(
+    matcher: &mut Matcher,
+    bits: *mut u32,
+    words: usize,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    let mut done = ();
+    let bits = unsafe { slice::from_raw_parts_mut(bits, words) };
+    unsafe { guard(&mut done, error, || matcher.mask(bits)) }
+}
+
+/// # Safety
+/// `ended` and `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_matcher_commit(
+    matcher: &mut Matcher,
+    token: i32,
+    ended: *mut i32,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    unsafe { guard(ended, error, || Ok(i32::from(matcher.commit(token as u32)?))) }
 }

@@ -1,203 +1,229 @@
-//! Grammars as token masks, by llguidance: a compiler a tokenizer, compiled grammars, and matchers that follow
-//! one answer each. A compiled grammar is immutable; its matchers share nothing, so they run in parallel.
+//! Structured output: grammars over a tokenizer's vocabulary, by llguidance. A `GrammarEngine` is made once a
+//! tokenizer and shared; a `Matcher` follows one answer token by token and says which tokens may come next.
 
 use crate::error::{Result, TextError};
-use llguidance::api::TopLevelGrammar;
-use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher as TokenMatcher, ParserFactory};
+use crate::tokenizer::Tokenizer;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher as Parser, ParserFactory};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-/// What a grammar's text is.
+/// What the text of a grammar is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrammarKind {
-    /// A JSON Schema.
+    /// A JSON schema, as JSON.
     JsonSchema,
-    /// A regular expression in the syntax of Rust's regex crate, for the whole answer.
+    /// A regular expression in the syntax of the regex crate, for the whole answer.
     Regex,
-    /// A JSON array of strings, one of which is the answer.
-    Choice,
-    /// A grammar in llguidance's variant of Lark.
+    /// llguidance's variant of Lark.
     Lark,
+    /// A JSON array of strings, one of which is the whole answer.
+    Choice,
 }
 
-/// One token as the grammar sees it.
-pub struct TokenSpelling<'a> {
-    /// What it stands for in a text.
-    pub bytes: &'a [u8],
-    /// A control token: text never matches it, only its name in a Lark grammar does.
-    pub special: bool,
-}
+/// Space between JSON's tokens: enough for a pretty-printed answer, too little to ramble in.
+const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{0,24}";
+const SPECIAL: u8 = 1; // MLXS_TOKEN_SPECIAL
+const END: u8 = 2; // MLXS_TOKEN_END
 
-/// Compiles grammars for one tokenizer. Immutable; used by all threads at once.
-pub struct GrammarCompiler {
+/// The vocabulary as a trie, and what is precomputed of it.
+pub struct GrammarEngine {
     factory: ParserFactory,
-    num_tokens: usize,
 }
 
-/// A compiled grammar: the state before the first token.
-pub struct Grammar {
-    start: Mutex<TokenMatcher>, // held for a copy only
-    num_tokens: usize,
-}
-
-/// One answer's place in its grammar.
-pub struct Matcher {
-    state: TokenMatcher,
-    num_tokens: usize,
-}
-
-/// Whitespace between JSON's parts: none, a space, or a line break with its indentation. Unbounded, a hot sampler
-/// could go on with blanks for ever.
-const JSON_WHITESPACE: &str = r"(?: |\r?\n[ \t]{0,40})";
-
-const FIX_GRAMMAR: &str = "change or leave out what the message names";
-
-impl GrammarCompiler {
-    /// `ends`: the tokens that end an answer.
-    pub fn new(tokens: &[TokenSpelling], ends: &[u32]) -> Result<Self> {
-        let broken =
-            |what: String| TextError::model(what, "the vocabulary is damaged: convert the model again");
-        if let Some(id) = ends.iter().find(|&&id| id as usize >= tokens.len()) {
-            return Err(broken(format!("end token {id}, but there are {} tokens", tokens.len())));
-        }
-        let mut words: Vec<Vec<u8>> = tokens.iter().map(spell).collect();
-        let mut ends = ends.to_vec();
-        if ends.is_empty() {
-            // The trie wants one. It lies behind the vocabulary, where no mask reaches.
-            ends.push(words.len() as u32);
-            words.push(b"\xff<no end token>".to_vec());
-        }
-        let info = TokRxInfo::new(words.len() as u32, ends[0]);
-        let trie = TokTrie::from(&info, &words).with_eos_tokens(&ends);
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let slices = SlicedBiasComputer::json_slices();
-        let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
-            .map_err(|error| broken(format!("the vocabulary cannot be used with grammars: {error:#}")))?;
+impl GrammarEngine {
+    /// `ends`: the tokens that end an answer, the first of which is used where a grammar may end; at least one.
+    pub fn new(tokenizer: &Tokenizer, ends: &[u32]) -> Result<Self> {
+        let Some(&eos) = ends.first() else {
+            return Err(TextError::model(
+                "the tokenizer has no token that ends an answer",
+                "structured output needs one: use a model whose tokenizer names it (eos_token)",
+            ));
+        };
+        let (bytes, offsets, flags) = tokenizer.vocabulary().table();
+        let words: Vec<Vec<u8>> = flags
+            .iter()
+            .enumerate()
+            .map(|(id, flag)| {
+                let word = &bytes[offsets[id] as usize..offsets[id + 1] as usize];
+                let hidden = flag & (SPECIAL | END) != 0 || ends.contains(&(id as u32));
+                if hidden { [&[TokTrie::SPECIAL_TOKEN_MARKER], word].concat() } else { word.to_vec() }
+            })
+            .collect();
+        let mut info = TokRxInfo::new(words.len() as u32, eos);
+        info.tok_end_of_turn = ends.get(1).copied();
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, &words)));
+        let mut factory = ParserFactory::new_simple(&env)
+            .map_err(|error| TextError::model(format!("the vocabulary cannot be indexed: {error}"), ""))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Self { factory, num_tokens: tokens.len() })
+        Ok(Self { factory })
     }
 
-    /// Fails with the keyword or the place that cannot be used.
-    pub fn compile(&self, kind: GrammarKind, text: &str) -> Result<Grammar> {
-        let parser = self.factory.create_parser(top_level(kind, text)?);
-        let parser = parser.map_err(|error| refuse(kind, &format!("{error:#}")))?;
-        let mut start = TokenMatcher::new(Ok(parser));
-        // Now rather than in the first step of each request: most lexer states appear here.
-        start.compute_mask_or_eos().map_err(|error| refuse(kind, &format!("{error:#}")))?;
-        Ok(Grammar { start: Mutex::new(start), num_tokens: self.num_tokens })
+    /// Compiles a grammar; what is wrong with it is named.
+    pub fn matcher(&self, kind: GrammarKind, text: &str) -> Result<Matcher> {
+        let grammar = TopLevelGrammar::from_grammar(match kind {
+            GrammarKind::JsonSchema => GrammarWithLexer::from_json_schema(with_options(parse(text)?)?),
+            GrammarKind::Regex => GrammarWithLexer::from_regex(text),
+            GrammarKind::Lark => GrammarWithLexer::from_lark(text.to_string()),
+            GrammarKind::Choice => GrammarWithLexer::from_lark(choices(&parse(text)?)?),
+        });
+        let bad = |error: String| TextError::input(error, "");
+        let parser = self.factory.create_parser(grammar).map_err(|error| bad(format!("{error:#}")))?;
+        let parser = Parser::new(Ok(parser));
+        match parser.get_error() {
+            Some(error) => Err(bad(error)),
+            None => Ok(Matcher { parser }),
+        }
     }
 }
 
-impl Grammar {
-    /// At the start of an answer.
-    pub fn matcher(&self) -> Matcher {
-        let start = self.start.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Matcher { state: start.deep_clone(), num_tokens: self.num_tokens }
+fn parse(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| TextError::input(format!("it is not JSON: {error}"), ""))
+}
+
+/// Our defaults for JSON, below those that the schema itself sets.
+fn with_options(schema: Value) -> Result<Value> {
+    match schema {
+        Value::Object(mut schema) => {
+            let options = schema.entry("x-guidance").or_insert_with(|| json!({}));
+            let Value::Object(options) = options else {
+                return Err(TextError::input("x-guidance is not an object", ""));
+            };
+            if !options.contains_key("whitespace_flexible") {
+                options.entry("whitespace_pattern").or_insert_with(|| JSON_SPACE.into());
+            }
+            Ok(Value::Object(schema))
+        }
+        Value::Bool(true) => with_options(json!({})),
+        Value::Bool(false) => Err(TextError::input("the schema `false` allows no answer at all", "")),
+        _ => Err(TextError::input("a schema is an object or a boolean", "")),
     }
+}
+
+fn choices(list: &Value) -> Result<String> {
+    let strings = list.as_array().filter(|list| !list.is_empty());
+    let strings = strings.and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+    match strings {
+        Some(strings) if strings.iter().all(|text| !text.is_empty()) => {
+            let quoted: Vec<String> = strings.iter().map(|text| json!(text).to_string()).collect();
+            Ok(format!("start: {}", quoted.join(" | ")))
+        }
+        _ => Err(TextError::input("choices are a list of strings, none of them empty", "")),
+    }
+}
+
+/// The state of one answer.
+pub struct Matcher {
+    parser: Parser,
 }
 
 impl Matcher {
-    /// Bit i of the words: token i can come next. Words past the vocabulary become 0; when the grammar has ended,
-    /// only end tokens are left.
-    pub fn mask(&mut self, words: &mut [u32]) -> Result<()> {
-        let mask = self.state.compute_mask_or_eos().map_err(too_complex)?;
-        let mask = mask.as_slice();
-        let copied = mask.len().min(words.len());
-        words[..copied].copy_from_slice(&mask[..copied]);
-        words[copied..].fill(0);
-        let (last, bits) = (self.num_tokens / 32, self.num_tokens % 32);
-        if let Some(word) = words.get_mut(last) {
-            *word &= (1 << bits) - 1;
-        }
-        if let Some(behind) = words.get_mut(last + 1..) {
-            behind.fill(0);
-        }
+    /// Bit i of `bits` becomes 1 where token i may come next. Of an ended answer: its end token only.
+    pub fn mask(&mut self, bits: &mut [u32]) -> Result<()> {
+        let mask = self.parser.compute_mask_or_eos().map_err(too_complex)?;
+        let words = mask.as_slice();
+        let count = words.len().min(bits.len());
+        bits[..count].copy_from_slice(&words[..count]);
+        bits[count..].fill(0);
         Ok(())
     }
 
-    /// Takes a token that the mask allowed.
-    pub fn commit(&mut self, token: u32) -> Result<()> {
-        self.state.consume_token(token).map_err(too_complex)
+    /// The answer goes on with `token`, which the mask allowed. True: nothing can follow.
+    pub fn commit(&mut self, token: u32) -> Result<bool> {
+        self.parser.consume_token(token).map_err(too_complex)?;
+        Ok(self.parser.is_stopped())
     }
 
-    /// The answer could end here.
-    pub fn is_accepting(&mut self) -> bool {
-        self.state.is_accepting().unwrap_or(false)
-    }
-
-    /// Nothing can follow.
-    pub fn is_stopped(&self) -> bool {
-        self.state.is_stopped()
+    /// An independent copy of the same state.
+    pub fn copy(&self) -> Self {
+        Self { parser: self.parser.deep_clone() }
     }
 }
 
-/// llguidance marks control tokens with a byte that no text holds.
-fn spell(token: &TokenSpelling) -> Vec<u8> {
-    match token.bytes {
-        bytes if token.special => [b"\xff", bytes].concat(),
-        [TokTrie::SPECIAL_TOKEN_MARKER, ..] => Vec::new(), // half a byte token: no text holds it either
-        bytes => bytes.to_vec(),
+fn too_complex(error: impl std::fmt::Display) -> TextError {
+    TextError::input(format!("the grammar failed while the answer was generated: {error}"), "simplify it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::{Kind, Spec};
+
+    fn tokenizer() -> Tokenizer {
+        let mut names: Vec<String> = vec!["<|end|>".into()];
+        names.extend((33u8..127).map(|byte| (byte as char).to_string()));
+        names.push("\u{120}".into()); // space
+        names.push("true".into());
+        let types: Vec<i64> = names.iter().map(|name| if name == "<|end|>" { 3 } else { 1 }).collect();
+        Tokenizer::from_spec(Spec {
+            kind: Kind::ByteLevelBpe,
+            pre: "gpt-2",
+            tokens: names.iter().map(String::as_str).collect(),
+            token_types: &types,
+            scores: &[],
+            merges: vec![],
+            add_bos: None,
+            add_eos: None,
+            add_space_prefix: None,
+            bos: None,
+            eos: Some(0),
+            eot: None,
+            unknown: None,
+        })
+        .unwrap()
     }
-}
 
-fn top_level(kind: GrammarKind, text: &str) -> Result<TopLevelGrammar> {
-    let json = |text| {
-        serde_json::from_str::<Value>(text)
-            .map_err(|error| TextError::input(format!("not JSON: {error}"), "send valid JSON"))
-    };
-    match kind {
-        GrammarKind::Regex => Ok(TopLevelGrammar::from_regex(text)),
-        GrammarKind::Lark => Ok(TopLevelGrammar::from_lark(text.to_string())),
-        GrammarKind::Choice => Ok(TopLevelGrammar::from_regex(&choice_regex(json(text)?)?)),
-        GrammarKind::JsonSchema => {
-            let mut schema = json(text)?;
-            match &mut schema {
-                Value::Object(fields) => {
-                    // The compiler's own options; a client's could switch checks off.
-                    let options = json!({"whitespace_flexible": true, "whitespace_pattern": JSON_WHITESPACE});
-                    fields.insert("x-guidance".to_string(), options);
-                }
-                Value::Bool(_) => {}
-                _ => return Err(TextError::input("a schema must be an object or a boolean", FIX_GRAMMAR)),
-            }
-            Ok(TopLevelGrammar::from_json_schema(schema))
-        }
+    fn allowed(matcher: &mut Matcher, tokenizer: &Tokenizer) -> Vec<String> {
+        let (bytes, offsets, flags) = tokenizer.vocabulary().table();
+        let mut bits = vec![0u32; flags.len().div_ceil(32) + 1];
+        matcher.mask(&mut bits).unwrap();
+        let word = |id: usize| &bytes[offsets[id] as usize..offsets[id + 1] as usize];
+        let set = (0..flags.len()).filter(|id| bits[id / 32] >> (id % 32) & 1 == 1);
+        set.map(|id| String::from_utf8_lossy(word(id)).into_owned()).collect()
     }
-}
 
-fn choice_regex(choices: Value) -> Result<String> {
-    let refuse =
-        || TextError::input("choices must be an array of at least one text, none empty", FIX_GRAMMAR);
-    let choices = choices.as_array().filter(|choices| !choices.is_empty()).ok_or_else(refuse)?;
-    let mut regex = String::new();
-    for choice in choices {
-        let choice = choice.as_str().filter(|choice| !choice.is_empty()).ok_or_else(refuse)?;
-        regex.push(if regex.is_empty() { '(' } else { '|' });
-        for c in choice.chars() {
-            match c {
-                c if c.is_ascii() && !c.is_ascii_alphanumeric() => {
-                    regex.push_str(&format!("\\x{:02X}", c as u32));
-                }
-                c => regex.push(c),
-            }
-        }
+    fn id(tokenizer: &Tokenizer, text: &str) -> u32 {
+        tokenizer.vocabulary().find(text.as_bytes()).unwrap()
     }
-    Ok(regex + ")")
-}
 
-fn refuse(kind: GrammarKind, reason: &str) -> TextError {
-    let what = match kind {
-        GrammarKind::JsonSchema => "the JSON schema",
-        GrammarKind::Regex => "the regular expression",
-        GrammarKind::Choice => "the list of choices",
-        GrammarKind::Lark => "the grammar",
-    };
-    TextError::input(format!("{what} cannot be used: {reason}"), FIX_GRAMMAR)
-}
+    #[test]
+    fn a_choice_ends_by_itself() {
+        let tokenizer = tokenizer();
+        let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
+        let mut matcher = engine.matcher(GrammarKind::Choice, r#"["yes", "no"]"#).unwrap();
+        assert_eq!(allowed(&mut matcher, &tokenizer), ["n", "y"]);
+        let mut copy = matcher.copy();
+        assert!(!matcher.commit(id(&tokenizer, "n")).unwrap());
+        assert_eq!(allowed(&mut copy, &tokenizer), ["n", "y"]);
+        assert!(matcher.commit(id(&tokenizer, "o")).unwrap());
+        assert_eq!(allowed(&mut matcher, &tokenizer), ["<|end|>"]);
+    }
 
-fn too_complex(error: anyhow::Error) -> TextError {
-    TextError::input(format!("the grammar cannot be followed any further: {error:#}"), "simplify it")
+    #[test]
+    fn a_schema_allows_tokens_of_several_characters() {
+        let tokenizer = tokenizer();
+        let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
+        let mut matcher = engine.matcher(GrammarKind::JsonSchema, r#"{"type": "boolean"}"#).unwrap();
+        let first = allowed(&mut matcher, &tokenizer);
+        assert!(first.contains(&"true".to_string()) && first.contains(&"f".to_string()), "{first:?}");
+        assert!(!first.contains(&"1".to_string()));
+        assert!(matcher.commit(id(&tokenizer, "true")).unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let tokenizer = tokenizer();
+        let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
+        let error = |kind, text| engine.matcher(kind, text).err().unwrap().message;
+        assert!(error(GrammarKind::JsonSchema, "{").contains("not JSON"));
+        assert!(
+            error(GrammarKind::JsonSchema, r#"{"type": "array", "uniqueItems": true}"#)
+                .contains("uniqueItems")
+        );
+        assert!(error(GrammarKind::Regex, "(").len() > 5);
+        assert!(error(GrammarKind::Choice, "[]").contains("none of them empty"));
+        assert!(error(GrammarKind::Lark, "start: nothing_here").contains("nothing_here"));
+    }
 }

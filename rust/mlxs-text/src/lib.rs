@@ -1,5 +1,5 @@
-//! The Rust half of mlx-serving's `src/text`: tokenizers, chat templates and grammars. C++ reaches it through
-//! `include/mlxs_text.h` (modules `ffi`, `ffi_grammar`), the only places with unsafe code.
+//! The Rust half of mlx-serving's `src/text`: tokenizers and chat templates. C++ reaches it through
+//! `include/mlxs_text.h` (module `ffi`), the only place with unsafe code.
 
 pub mod added_tokens;
 pub mod bpe;
@@ -7,7 +7,6 @@ pub mod byte_level;
 pub mod chat_template;
 pub mod error;
 pub mod ffi;
-pub mod ffi_grammar;
 pub mod grammar;
 pub mod hugging_face;
 pub mod pre_tokenizer;

@@ -47,17 +47,17 @@ constexpr std::uint64_t kTileState = 0x60000;  // tile configuration (17) and da
 constexpr long kRequestPermission = 0x1023;    // ARCH_REQ_XCOMP_PERM
 constexpr long kTileData = 18;
 
-#endif
-
 // Linux hands out the 8 KiB of tile state on request only; a kernel or sandbox may refuse although CPUID says
 // yes.
 bool request_amx() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
 }
+
+#endif
 
 IsaSupport detect() {
   IsaSupport support;

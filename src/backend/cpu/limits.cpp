@@ -43,7 +43,7 @@ double best_rate(int threads, int tries, const std::function<double(int)>& work)
   return best;
 }
 
-double read_bandwidth(int threads, cpu::Isa isa) {
+double read_bandwidth(int threads, [[maybe_unused]] cpu::Isa isa) {
   constexpr std::size_t kBytes = std::size_t{1} << 30;
   void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)

@@ -10,7 +10,10 @@
 namespace mlxs::cpu {
 namespace {
 
-constexpr std::size_t kReserve = std::size_t{1} << 40;  // address space, not memory
+#ifndef MLXS_ARENA_BITS  // emulators that keep a record of every reserved page want less (tests/arm)
+#define MLXS_ARENA_BITS 40
+#endif
+constexpr std::size_t kReserve = std::size_t{1} << MLXS_ARENA_BITS;  // address space, not memory
 constexpr std::size_t kSmallest = std::size_t{1} << 30;
 constexpr std::size_t kKeep = std::size_t{16} << 20;  // less than this is not worth giving back
 constexpr int kPatience = 64;                         // small steps before memory goes back

@@ -28,7 +28,7 @@ struct Path {
 // f32 paths err by K or V rounding the other way now and then (bf16: 2^-9); bf16 paths also round q and p
 // (2^-9 each).
 std::vector<Path> paths() {
-  const AttentionKernels* none = nullptr;
+  [[maybe_unused]] const AttentionKernels* none = nullptr;
   std::vector<Path> all{{"portable", &attention_portable(), 2e-3}};
 #if defined(__x86_64__)
   const IsaSupport cpu = detect_isa();

@@ -220,6 +220,38 @@ TEST_F(EngineTest, APrefixHitChangesNothingButTheWork) {
   EXPECT_EQ(cold.tokens, warm.tokens);
 }
 
+TEST_F(EngineTest, AStructuredAnswerObeysItsGrammarAndEndsByItself) {
+  GenerateParams params = greedy("anything", 60);
+  params.temperature = 2;
+  params.structured = {StructuredOutput::Kind::kRegex, "[a-f]{3}-[0-9]+;"};
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    params.seed = seed;
+    const GenerateResult result = engine_->generate(params);
+    EXPECT_EQ(result.finish, FinishReason::kStop);
+    EXPECT_THAT(result.text, ::testing::MatchesRegex("[a-f][a-f][a-f]-[0-9]+;"));
+  }
+  params.structured = {StructuredOutput::Kind::kJsonSchema, R"({"contains": {}})"};
+  const Error error = error_of([&] { engine_->generate(params); });
+  EXPECT_EQ(error.field(), "structured");
+  EXPECT_THAT(error.what(), HasSubstr("contains"));
+  expect_all_free();
+}
+
+TEST_F(EngineTest, StructuredAndFreeAnswersShareSteps) {
+  std::vector<std::unique_ptr<Generator>> generators;
+  for (int i = 0; i < 8; ++i) {
+    GenerateParams params = greedy("prompt " + std::to_string(i), 20);
+    if (i % 2 == 0) params.structured = {StructuredOutput::Kind::kChoice, R"(["yes", "no", "maybe"])"};
+    generators.push_back(engine_->create_generator(params));
+  }
+  for (std::size_t i = 0; i < generators.size(); ++i) {
+    std::string text;
+    while (const auto chunk = generators[i]->next()) text += chunk->text;
+    if (i % 2 != 0) continue;
+    EXPECT_THAT(text, ::testing::AnyOf("yes", "no", "maybe"));
+  }
+}
+
 // A token that breaks a request may reach KV of the tokens before it, of the same chunk: none of it may be
 // cached.
 TEST_F(EngineTest, ABrokenRequestLeavesNothingInThePrefixCache) {

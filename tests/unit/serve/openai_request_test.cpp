@@ -145,11 +145,41 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{R"("stream_options":{})", "stream_options"}, Wrong{R"("model":1)", "model"},
         Wrong{R"("user":{})", "user"}, Wrong{R"("tools":[{"type":"function"}])", "tools"},
         Wrong{R"("tool_choice":"required")", "tool_choice"},
-        Wrong{R"("response_format":{"type":"json_object"})", "response_format"},
-        Wrong{R"("modalities":["audio"])", "modalities"},
+        Wrong{R"("response_format":{"type":"xml"})", "response_format.type"},
+        Wrong{R"("response_format":{"type":"json_schema","json_schema":{"schema":5}})",
+              "response_format.json_schema.schema"},
+        Wrong{R"("response_format":{"type":"json_object"},"guided_regex":"a")", "guided_regex"},
+        Wrong{R"("structured_outputs":{})", "structured_outputs"},
+        Wrong{R"("structured_outputs":{"json_object":false})", "structured_outputs.json_object"},
+        Wrong{R"("guided_json":7)", "guided_json"}, Wrong{R"("modalities":["audio"])", "modalities"},
         Wrong{R"("stop_token_ids":[-1])", "stop_token_ids[0]"},
         Wrong{R"("stop_token_ids":[4294967296])", "stop_token_ids[0]"},
         Wrong{R"("ignore_eos":"no")", "ignore_eos"}));
+
+TEST(ChatRequest, ReadsEveryWayToAskForStructure) {
+  using Kind = StructuredOutput::Kind;
+  const auto read = [](const std::string& fields) {
+    return parse_chat_request(R"({"messages":[{"role":"user","content":"x"}],)" + fields + "}");
+  };
+  const auto expect = [&](const std::string& fields, Kind kind, const std::string& text,
+                          const std::string& field) {
+    const OpenAiRequest request = read(fields);
+    ASSERT_TRUE(request.params.structured) << fields;
+    EXPECT_EQ(request.params.structured->kind, kind) << fields;
+    EXPECT_EQ(request.params.structured->text, text) << fields;
+    EXPECT_EQ(request.structured_field, field);
+  };
+  expect(R"("response_format":{"type":"json_object"})", Kind::kJsonObject, "", "response_format");
+  expect(R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"null"}}})",
+         Kind::kJsonSchema, R"({"type":"null"})", "response_format");
+  expect(R"("structured_outputs":{"regex":"a+"})", Kind::kRegex, "a+", "structured_outputs");
+  expect(R"("structured_outputs":{"choice":["a","b"],"json":null})", Kind::kChoice, R"(["a","b"])",
+         "structured_outputs");
+  expect(R"("structured_outputs":{"json_object":true})", Kind::kJsonObject, "", "structured_outputs");
+  expect(R"("guided_json":"{}")", Kind::kJsonSchema, "{}", "guided_json");
+  expect(R"("guided_grammar":"start: \"a\"")", Kind::kGrammar, "start: \"a\"", "guided_grammar");
+  EXPECT_FALSE(read(R"("response_format":{"type":"text"})").params.structured);
+}
 
 class WrongMessages : public testing::TestWithParam<Wrong> {};
 TEST_P(WrongMessages, AreRefusedWithTheirPath) {

@@ -1,0 +1,152 @@
+"""Structured output: whatever the model would rather say, the answer is what was asked for. Checked with Python's jsonschema."""
+
+import json
+import random
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema
+import openai
+import pytest
+
+SEED = 20261121
+
+
+def random_schema(rng: random.Random, depth: int = 0) -> dict:
+    """Schemas of many shapes that are small enough to answer in a few hundred tokens."""
+    kinds = ["string", "integer", "number", "boolean", "null", "enum", "const", "format", "pattern"]
+    if depth < 2:
+        kinds += ["object", "object", "array", "tuple", "anyOf", "allOf", "ref"]
+    kind = rng.choice(kinds)
+    child = lambda: random_schema(rng, depth + 1)  # noqa: E731
+    if kind == "string":
+        low = rng.randrange(4)
+        return {"type": "string", "minLength": low, "maxLength": low + rng.randrange(1, 12)}
+    if kind == "integer":
+        low = rng.randrange(-50, 50)
+        return {"type": "integer", "minimum": low, "maximum": low + rng.randrange(100)}
+    if kind == "number":
+        return {"type": "number", "minimum": 0, "maximum": rng.randrange(1, 1000)}
+    if kind in ("boolean", "null"):
+        return {"type": kind}
+    if kind == "enum":
+        return {"enum": rng.sample(["red", "green", 5, None, True, {"a": 1}, "blue light"], 3)}
+    if kind == "const":
+        return {"const": rng.choice(["fixed", 42, [1, 2], {"k": "v"}])}
+    if kind == "format":
+        return {"type": "string", "format": rng.choice(["date", "uuid", "ipv4", "time"])}
+    if kind == "pattern":
+        return {"type": "string", "pattern": rng.choice(["^[a-c]{2,5}$", "^v[0-9]+\\.[0-9]$", "^(yes|no)$"])}
+    if kind == "object":
+        names = rng.sample(["name", "age", "city", "x", "long key", "tags"], rng.randrange(1, 4))
+        required = [name for name in names if rng.random() < 0.7]
+        properties = {name: child() for name in names}
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    if kind == "array":
+        low = rng.randrange(3)
+        return {"type": "array", "items": child(), "minItems": low, "maxItems": low + rng.randrange(3)}
+    if kind == "tuple":
+        return {"type": "array", "prefixItems": [child(), child()], "items": False, "minItems": 2}
+    if kind == "anyOf":
+        return {"anyOf": [child(), child()]}
+    if kind == "allOf":
+        low = rng.randrange(10)
+        return {"allOf": [{"type": "integer", "minimum": low}, {"maximum": low + 20}]}
+    return {"$defs": {"part": child()}, "$ref": "#/$defs/part"} if depth == 0 else {"type": "boolean"}
+
+
+def as_root(schema: dict) -> dict:
+    if "$defs" in schema:
+        return schema
+    return {"type": "object", "properties": {"answer": schema}, "required": ["answer"], "additionalProperties": False}
+
+
+def test_300_schemas_at_temperature_2(api):
+    rng = random.Random(SEED)
+    schemas = [as_root(random_schema(rng)) if i % 2 else random_schema(rng) for i in range(300)]
+
+    def answer(i: int) -> dict:
+        fields = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schemas[i]}}}
+        return api.chat("Answer.", temperature=2, seed=i, max_tokens=250, **fields)["choices"][0]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(answer, range(len(schemas))))
+    for schema, choice in zip(schemas, answers, strict=True):
+        if choice["finish_reason"] == "stop":  # else cut short: nothing to check
+            jsonschema.validate(json.loads(choice["message"]["content"]), schema, jsonschema.Draft202012Validator)
+    assert sum(choice["finish_reason"] == "stop" for choice in answers) >= 285
+
+
+def test_json_object(api):
+    for seed in range(5):
+        answer = api.chat("Hi", temperature=1, seed=seed, max_tokens=400, response_format={"type": "json_object"})
+        if answer["choices"][0]["finish_reason"] == "stop":
+            assert isinstance(json.loads(answer["choices"][0]["message"]["content"]), dict)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [
+        ({"structured_outputs": {"choice": ["yes", "no", "no idea"]}}, "yes|no|no idea"),
+        ({"structured_outputs": {"regex": "[0-9]{3}-[a-z]+!"}}, "[0-9]{3}-[a-z]+!"),
+        ({"structured_outputs": {"grammar": 'start: "x" ("," NUM)+ ";"\nNUM: /[0-9]{1,3}/'}}, "x(,[0-9]{1,3})+;"),
+        ({"guided_regex": "[A-Z]{4}"}, "[A-Z]{4}"),
+        ({"guided_choice": ["äöü", "日本"]}, "äöü|日本"),
+    ],
+    ids=str,
+)
+def test_constraints(api, fields, pattern):
+    for seed in range(4):
+        choice = api.chat("Go on.", temperature=2, seed=seed, max_tokens=200, **fields)["choices"][0]
+        if choice["finish_reason"] == "stop":
+            assert re.fullmatch(pattern, choice["message"]["content"]), choice
+    choice = api.complete("Go on:", temperature=1, seed=1, max_tokens=200, **fields)["choices"][0]
+    if choice["finish_reason"] == "stop":
+        assert re.fullmatch(pattern, choice["text"]), choice
+
+
+def test_streams_and_logprobs(api):
+    stream = api.openai.chat.completions.create(
+        model=api.model,
+        messages=[{"role": "user", "content": "Pick."}],
+        stream=True,
+        logprobs=True,
+        extra_body={"structured_outputs": {"choice": ["first choice", "second choice"]}},
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+    assert text in ("first choice", "second choice")
+
+
+def test_parse_with_the_client_package(api):
+    """openai's own helper sends a strict schema and reads the answer into a class."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class City(pydantic.BaseModel):
+        name: str = pydantic.Field(max_length=20)
+        population: int
+        capital: bool
+
+    answer = api.openai.chat.completions.parse(
+        model=api.model,
+        messages=[{"role": "user", "content": "Tell me of a city."}],
+        response_format=City,
+        max_tokens=300,
+        seed=1,
+    )
+    assert isinstance(answer.choices[0].message.parsed, City)
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [({"type": "array", "uniqueItems": True}, "uniqueItems"), ({"contains": {"type": "null"}}, "contains")],
+    ids=str,
+)
+def test_an_unsupported_keyword_is_named(api, schema, named):
+    with pytest.raises(openai.BadRequestError) as caught:
+        api.openai.chat.completions.create(
+            model=api.model,
+            messages=[{"role": "user", "content": "x"}],
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        )
+    assert named in caught.value.message
+    assert caught.value.param == "response_format"
