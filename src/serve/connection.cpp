@@ -28,16 +28,13 @@ constexpr int kLingerMs = 2000;  // for a client to read the last response while
 constexpr int kRequestHeaderFieldsTooLarge = 431;
 constexpr int kRequestTimeout = 408;
 
-std::string joined(const std::vector<std::string>& parts) {
-  std::string out;
-  for (const std::string& part : parts) out += (out.empty() ? "" : "; ") + part;
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
   return out;
 }
-
-// A chunk of a chunked body.
-std::string as_http_chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
-
-constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
 
 }  // namespace
 
@@ -47,6 +44,8 @@ Connection::Connection(tcp::socket socket, ServerContext& context)
       timer_(socket_.get_executor()),
       wakeup_(std::make_shared<Wakeup>(socket_.get_executor())) {
   error_code ignored;
+  const tcp::endpoint peer = socket_.remote_endpoint(ignored);
+  if (!ignored) peer_ = peer.address().to_string();
   socket_.set_option(tcp::no_delay(true), ignored);
   socket_.set_option(net::socket_base::send_buffer_size(context_.options.send_buffer_bytes), ignored);
   socket_.non_blocking(true, ignored);  // write() tries before it waits
@@ -169,6 +168,13 @@ net::awaitable<bool> Connection::read_request(Exchange& exchange) {
     co_return exchange.keep_alive;
   }
   exchange.request.path = *path;
+  exchange.request.query = query_of({target.data(), target.size()});
+  exchange.request.peer = peer_;
+  for (const auto& field : message) {
+    const auto name = field.name_string(), value = field.value();
+    exchange.request.headers.emplace_back(lower_case({name.data(), name.size()}),
+                                          std::string(value.data(), value.size()));
+  }
   exchange.request.body = std::move(parser.get().body());
   co_return true;
 }
@@ -200,32 +206,6 @@ net::awaitable<void> Connection::refuse_request(Exchange& exchange, error_code e
   co_await send_response(exchange, response);
 }
 
-// ---------------------------------------------------------------- answering
-
-HttpResponse Connection::failure(const Error& error) const {
-  HttpResponse response = error_response(error);
-  if (error.code() == ErrorCode::kOverloaded) {
-    response.headers.emplace_back("retry-after", fmt::format("{}", context_.admission.retry_after_s(1)));
-  }
-  return response;
-}
-
-Connection::Prepared Connection::prepare(const HttpRequest& request) {
-  try {
-    Reply reply = context_.router.dispatch(request);
-    if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
-    if (context_.draining) {
-      throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
-    }
-    return LiveAnswer::start(context_.engine, context_.admission, std::move(std::get<Generation>(reply)));
-  } catch (const Error& error) {
-    return failure(error);
-  } catch (const std::exception& error) {
-    log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
-    return failure(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())));
-  }
-}
-
 net::awaitable<void> Connection::send_response(const Exchange& exchange, const HttpResponse& response) {
   const std::string head = render_head({.status = response.status,
                                         .version = exchange.version,
@@ -238,94 +218,6 @@ net::awaitable<void> Connection::send_response(const Exchange& exchange, const H
   co_await write(std::array{net::buffer(head), net::buffer(body)});
   log::debug("{} {} {} → {} in {} ms", exchange.request.id, exchange.request.method, exchange.request.path,
              response.status, to_ms(std::chrono::steady_clock::now() - exchange.start));
-}
-
-net::awaitable<void> Connection::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  if (!answer->warnings().empty()) {
-    log::warn("{} {}: {}", exchange.request.id, exchange.request.path,
-              header_value(joined(answer->warnings())));
-  }
-  watch_stops_ = false;
-  watch();
-  if (answer->streams()) {
-    co_await send_stream(exchange, answer);
-  } else {
-    co_await send_document(exchange, answer);
-  }
-  answer.reset();  // whatever still runs ends here, before anything is waited for
-  co_await stop_watching();
-}
-
-net::awaitable<LiveAnswer::State> Connection::next_state(LiveAnswer& answer, std::string& out) {
-  for (;;) {
-    if (gone_ || cancelled_) co_return LiveAnswer::State::kFailed;
-    const LiveAnswer::State state = answer.pump(out);
-    if (state != LiveAnswer::State::kPending || !out.empty()) co_return state;
-    const std::function<void()> wake = [wakeup = wakeup_] { wakeup->notify(); };
-    answer.notify_when_ready(wake);
-    co_await wakeup_->wait();
-  }
-}
-
-std::optional<Error> Connection::reason_to_stop(const LiveAnswer& answer) const {
-  if (cancelled_)
-    return Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request again");
-  return answer.error();
-}
-
-net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  HttpResponse response;
-  const LiveAnswer::State state = co_await next_state(*answer, response.body);
-  if (gone_) co_return;
-  if (state == LiveAnswer::State::kFailed) {
-    response = failure(*reason_to_stop(*answer));
-  } else if (!answer->warnings().empty()) {
-    response.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
-  }
-  answer.reset();
-  if (draining_) exchange.keep_alive = false;
-  co_await send_response(exchange, response);
-}
-
-// The head waits for the first chunk, so that a request that fails before it gets a proper status.
-net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  const bool chunked = exchange.version >= 11;
-  if (!chunked) exchange.keep_alive = false;  // the end of the connection is the end of the stream
-  bool begun = false;
-  for (LiveAnswer::State state = LiveAnswer::State::kPending; state != LiveAnswer::State::kDone;) {
-    std::string events;
-    state = co_await next_state(*answer, events);
-    if (gone_) co_return;
-    const bool failed = state == LiveAnswer::State::kFailed;
-    if (failed && !begun && events.empty()) {
-      co_await send_response(exchange, failure(*reason_to_stop(*answer)));
-      co_return;
-    }
-    if (failed) {
-      answer->format().fail(*reason_to_stop(*answer), events);
-      state = LiveAnswer::State::kDone;
-    }
-    std::string text;
-    if (!begun) {
-      if (draining_) exchange.keep_alive = false;
-      ResponseHead head{.version = exchange.version,
-                        .keep_alive = exchange.keep_alive,
-                        .content_type = "text/event-stream; charset=utf-8",
-                        .request_id = exchange.request.id,
-                        .headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}};
-      if (!answer->warnings().empty()) {
-        head.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
-      }
-      text = render_head(head);
-      begun = true;
-    }
-    text += chunked ? as_http_chunk(events) : events;
-    if (chunked && state == LiveAnswer::State::kDone) text += kLastHttpChunk;
-    co_await write_text(std::move(text));
-    if (gone_) co_return;
-  }
-  log::debug("{} {} {} → stream in {} ms", exchange.request.id, exchange.request.method,
-             exchange.request.path, to_ms(std::chrono::steady_clock::now() - exchange.start));
 }
 
 // ---------------------------------------------------------------- the socket

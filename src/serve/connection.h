@@ -88,6 +88,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   tcp::socket socket_;
   ServerContext& context_;
+  std::string peer_;                  // the client's address
   boost::beast::flat_buffer buffer_;  // read, not yet used: also requests that came early
   net::steady_timer timer_;
   unsigned armed_ = 0;  // counts arm() and disarm(): tells a late expiry from the current one

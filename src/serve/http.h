@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -15,10 +16,21 @@
 namespace mlxs {
 
 struct HttpRequest {
-  std::string method;  // "GET"
-  std::string path;    // decoded, without the query
+  std::string method;                                        // "GET"
+  std::string path;                                          // decoded, without the query
+  std::string query;                                         // as sent, without the '?'
+  std::vector<std::pair<std::string, std::string>> headers;  // in order; names in lower case
+  std::string peer;                                          // the client's address, without its port
   std::string body;
   std::string id;  // x-request-id: the client's, or made up
+
+  // The value of the first header of that name (in lower case); empty without one.
+  std::string_view header(std::string_view name) const {
+    for (const auto& [own_name, value] : headers) {
+      if (own_name == name) return value;
+    }
+    return {};
+  }
 };
 
 struct HttpResponse {

@@ -81,6 +81,12 @@ std::optional<std::string> decode_path(std::string_view target) {
   return path;
 }
 
+std::string query_of(std::string_view target) {
+  target = target.substr(0, target.find('#'));
+  const std::size_t mark = target.find('?');
+  return mark == std::string_view::npos ? std::string() : std::string(target.substr(mark + 1));
+}
+
 std::string header_value(std::string_view text) {
   std::string out(text.substr(0, kLongestValue));
   for (char& c : out) {

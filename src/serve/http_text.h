@@ -27,6 +27,9 @@ std::string http_date(std::int64_t unix_s);
 // The decoded path of a request target, without the query; nullopt if it is malformed or no path.
 std::optional<std::string> decode_path(std::string_view target);
 
+// What follows the target's '?', as it was sent, without a fragment; empty without one.
+std::string query_of(std::string_view target);
+
 // `text` as one header value: what is not visible ASCII becomes '?', and what is too long is cut.
 std::string header_value(std::string_view text);
 

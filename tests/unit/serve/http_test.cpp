@@ -16,7 +16,10 @@ namespace {
 using testing::HasSubstr;
 
 HttpResponse answer(const Router& router, const std::string& method, const std::string& path) {
-  return std::get<HttpResponse>(router.dispatch({.method = method, .path = path, .body = {}, .id = {}}));
+  HttpRequest request;
+  request.method = method;
+  request.path = path;
+  return std::get<HttpResponse>(router.dispatch(request));
 }
 
 Router sample_router() {
@@ -129,6 +132,19 @@ TEST(Errors, AreOpenAisObject) {
             "model_not_found");
   EXPECT_EQ(nlohmann::json::parse(error_json(Error(ErrorCode::kModelNotFound, "x")))["error"]["param"],
             nullptr);
+}
+
+TEST(Query, IsWhatFollowsTheMark) {
+  EXPECT_EQ(query_of("/a?x=1&y=%20#end"), "x=1&y=%20");
+  EXPECT_EQ(query_of("http://host/a?b?c"), "b?c");
+  for (const char* none : {"/a", "/a?", "/a#b?c", ""}) EXPECT_EQ(query_of(none), "") << none;
+}
+
+TEST(Headers, TheFirstOfANameCounts) {
+  HttpRequest request;
+  request.headers = {{"accept", "a"}, {"x-tag", "1"}, {"x-tag", "2"}};
+  EXPECT_EQ(request.header("x-tag"), "1");
+  EXPECT_EQ(request.header("x-other"), "");
 }
 
 }  // namespace
