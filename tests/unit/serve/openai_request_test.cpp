@@ -148,7 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{R"("response_format":{"type":"xml"})", "response_format.type"},
         Wrong{R"("response_format":{"type":"json_schema","json_schema":{"schema":5}})",
               "response_format.json_schema.schema"},
-        Wrong{R"("response_format":{"type":"json_object"},"guided_regex":"a")", "guided_regex"},
+        Wrong{R"("response_format":{"type":"json_object"},"guided_regex":"a")", "response_format"},
         Wrong{R"("structured_outputs":{})", "structured_outputs"},
         Wrong{R"("structured_outputs":{"json_object":false})", "structured_outputs.json_object"},
         Wrong{R"("guided_json":7)", "guided_json"}, Wrong{R"("modalities":["audio"])", "modalities"},
