@@ -39,6 +39,7 @@ enum class DType : std::uint8_t {
   kMlx6,
   kMlx8,
   kMlxFp4,  // E2M1 codes in order, low nibble first, one kE8M0 scale per 32
+  kQ8Min,   // what MLX's 6 and 8 bits become, in no file: f16 scale, f16 min, 32 unsigned codes
   kF8E4M3,  // one scale per block of rows and columns (128 × 128)
   kE8M0,    // scales only: 2^(value - 127)
 };

@@ -56,6 +56,12 @@ void read_q4_1(Bytes block, float* out) {
   }
 }
 
+// f16 d, f16 m, 32 codes: d · q + m
+void read_q8_min(Bytes block, float* out) {
+  const float d = read_f16(block), m = read_f16(block + 2);
+  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(block[4 + i]) + m;
+}
+
 int fifth_bit(Bytes high, int i) { return ((high[i / 8] >> (i % 8)) & 1) << 4; }
 
 // f16 d, 32 fifth bits, nibbles: d · (q - 16)
@@ -202,6 +208,8 @@ ReadBlock reader(DType type) {
       return read_q5_1;
     case DType::kQ8_0:
       return read_q8_0;
+    case DType::kQ8Min:
+      return read_q8_min;
     case DType::kQ2_K:
       return read_q2_k;
     case DType::kQ3_K:

@@ -268,31 +268,34 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
             for (int p = 0; p < count_pairs; ++p) {
               const int pair = first_pair + p;
               const OutputPanel left = panels.at(gated ? pair : 2 * pair);
+              const OutputPanel right = !gated && second(pair) ? panels.at(2 * pair + 1) : OutputPanel{};
               tiles.weights[static_cast<std::size_t>(left.segment->packing)](left.view, k, count, b0);
               if (gated) {
                 tiles.weights[static_cast<std::size_t>(left.up_segment->packing)](left.up, k, count, b1);
               } else if (second(pair)) {
-                const OutputPanel right = panels.at(2 * pair + 1);
                 tiles.weights[static_cast<std::size_t>(right.segment->packing)](right.view, k, count, b1);
               }
-              tiles.multiply(a + static_cast<std::size_t>(first_tile) * a_stride +
-                                 static_cast<std::size_t>(k) * kTileElements,
-                             a_stride, count_tiles, count, b0, second(pair) ? b1 : nullptr,
-                             sums + static_cast<std::size_t>(p) * sum_floats, k > 0);
-            }
-          }
-          const int first_row = first_tile * kTileRows;
-          const int rows = std::min(count_tiles * kTileRows, in.rows - first_row);
-          for (int p = 0; p < count_pairs; ++p) {
-            const int pair = first_pair + p;
-            const float* sum = sums + static_cast<std::size_t>(p) * sum_floats;
-            const OutputPanel left = panels.at(gated ? pair : 2 * pair);
-            path.dots->finish(epilogue, {sum, gated ? sum + kLanes : nullptr, 2 * kLanes, first_row, rows,
-                                         left.column, left.count});
-            if (!gated && second(pair)) {
-              const OutputPanel right = panels.at(2 * pair + 1);
-              path.dots->finish(
-                  epilogue, {sum + kLanes, nullptr, 2 * kLanes, first_row, rows, right.column, right.count});
+              // Two row tiles at a time: their sums are finished while they are in the L1 cache.
+              for (int tile = first_tile; tile < first_tile + count_tiles; tile += 2) {
+                const int some = std::min(2, first_tile + count_tiles - tile);
+                float* sum = sums;
+                if (chunk < blocks) {
+                  sum += static_cast<std::size_t>(p) * sum_floats +
+                         static_cast<std::size_t>(tile - first_tile) * kTileRows * 2 * kLanes;
+                }
+                tiles.multiply(a + static_cast<std::size_t>(tile) * a_stride +
+                                   static_cast<std::size_t>(k) * kTileElements,
+                               a_stride, some, count, b0, second(pair) ? b1 : nullptr, sum, k > 0);
+                if (k + count < blocks) continue;
+                const int first_row = tile * kTileRows;
+                const int rows = std::min(some * kTileRows, in.rows - first_row);
+                path.dots->finish(epilogue, {sum, gated ? sum + kLanes : nullptr, 2 * kLanes, first_row, rows,
+                                             left.column, left.count});
+                if (!gated && second(pair)) {
+                  path.dots->finish(epilogue, {sum + kLanes, nullptr, 2 * kLanes, first_row, rows,
+                                               right.column, right.count});
+                }
+              }
             }
           }
         }

@@ -107,7 +107,11 @@ struct Stages {
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const __m512i high = _mm512_slli_epi32(_mm512_load_si512(in.high[r]), 8);
-        add_product<P>(_mm512_add_epi32(high, _mm512_load_si512(in.low[r])), scale, min, *sum, g, total[r]);
+        __m512i dot = _mm512_add_epi32(high, _mm512_load_si512(in.low[r]));
+        if constexpr (kFormat.codes == Codes::k8 && kFormat.has_min) {  // the tile held code - 128
+          dot = _mm512_add_epi32(dot, _mm512_set1_epi32(128 * sum->integer_all));
+        }
+        add_product<P>(dot, scale, min, *sum, g, total[r]);
         sum += x.stride;
       }
     }
@@ -177,9 +181,9 @@ constexpr LinearKernels kKernels{
     .quantize = quantize,
     .dot = {dot<Packing::k4Min>, dot<Packing::k4>, dot<Packing::k5Min>, dot<Packing::k5>, dot<Packing::k8>,
             dot<Packing::k4Min16>, dot<Packing::k4Group16>, dot<Packing::k6Group16>, dot<Packing::kTableF16>,
-            dot<Packing::kTableBF16>},
+            dot<Packing::kTableBF16>, dot<Packing::k8Min>},
     .dot_floats = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                   dot_floats<Packing::kF32>, dot_floats<Packing::kF16>, dot_floats<Packing::kBF16>},
+                   nullptr, dot_floats<Packing::kF32>, dot_floats<Packing::kF16>, dot_floats<Packing::kBF16>},
     .finish = finish,
 };
 

@@ -88,7 +88,8 @@ void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* s
   constexpr PackedFormat kFormat = packed_format(P);
   constexpr int kGroups = kBlock / kFormat.group;
   constexpr int kVectors = 8 / kGroups;
-  constexpr int kZero = kFormat.codes == Codes::k8 ? 0 : kFormat.zero;  // 8-bit codes are read signed
+  // 8-bit codes are read signed, as code - 128.
+  constexpr int kZero = kFormat.codes == Codes::k8 ? (kFormat.has_min ? -128 : 0) : kFormat.zero;
   __m256 total[R];
   for (int r = 0; r < R; ++r) total[r] = _mm256_setzero_ps();
   const std::byte* codes = panel.codes;
@@ -241,9 +242,9 @@ constexpr LinearKernels kKernels{
     .quantize = quantize,
     .dot = {dot<Packing::k4Min>, dot<Packing::k4>, dot<Packing::k5Min>, dot<Packing::k5>, dot<Packing::k8>,
             dot<Packing::k4Min16>, dot<Packing::k4Group16>, dot<Packing::k6Group16>, dot<Packing::kTableF16>,
-            dot<Packing::kTableBF16>},
+            dot<Packing::kTableBF16>, dot<Packing::k8Min>},
     .dot_floats = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                   dot_floats<Packing::kF32>, dot_floats<Packing::kF16>, dot_floats<Packing::kBF16>},
+                   nullptr, dot_floats<Packing::kF32>, dot_floats<Packing::kF16>, dot_floats<Packing::kBF16>},
     .finish = finish_panel,
 };
 

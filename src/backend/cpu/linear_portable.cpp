@@ -100,8 +100,9 @@ constexpr LinearKernels kKernels{
     .dot_floats = {dot_floats<Packing::k4Min>, dot_floats<Packing::k4>, dot_floats<Packing::k5Min>,
                    dot_floats<Packing::k5>, dot_floats<Packing::k8>, dot_floats<Packing::k4Min16>,
                    dot_floats<Packing::k4Group16>, dot_floats<Packing::k6Group16>,
-                   dot_floats<Packing::kTableF16>, dot_floats<Packing::kTableBF16>, dot_floats<Packing::kF32>,
-                   dot_floats<Packing::kF16>, dot_floats<Packing::kBF16>},
+                   dot_floats<Packing::kTableF16>, dot_floats<Packing::kTableBF16>,
+                   dot_floats<Packing::k8Min>, dot_floats<Packing::kF32>, dot_floats<Packing::kF16>,
+                   dot_floats<Packing::kBF16>},
     .finish = finish_panel,
 };
 

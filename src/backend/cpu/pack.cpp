@@ -104,6 +104,8 @@ std::optional<Packing> packing_of(DType type) {
       return Packing::k5Min;
     case DType::kQ8_0:
       return Packing::k8;
+    case DType::kQ8Min:
+      return Packing::k8Min;
     case DType::kQ2_K:
       return Packing::k4Min16;
     case DType::kQ3_K:

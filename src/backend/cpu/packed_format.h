@@ -25,7 +25,7 @@
 
 namespace mlxs::cpu {
 
-inline constexpr std::string_view kPackedLayout = "cpu-panel16-2";
+inline constexpr std::string_view kPackedLayout = "cpu-panel16-3";
 inline constexpr int kLanes = 16;  // output rows of a panel
 inline constexpr int kBlock = 32;  // inputs of a block
 
@@ -43,12 +43,13 @@ enum class Packing : std::uint8_t {
   k6Group16,   // Q6_K
   kTableF16,   // IQ4_NL
   kTableBF16,  // MXFP4: its powers of two need bf16's range
+  k8Min,       // MLX's 6 and 8 bits
   kF32,
   kF16,
   kBF16,
 };
-inline constexpr int kPackings = 13;
-inline constexpr int kQuantizedPackings = 10;  // those before kF32
+inline constexpr int kPackings = 14;
+inline constexpr int kQuantizedPackings = 11;  // those before kF32
 
 struct PackedFormat {
   Codes codes = Codes::k4;
@@ -93,6 +94,7 @@ inline constexpr std::array<PackedFormat, kPackings> kPackedFormats{{
     {.codes = Codes::k6, .group = 16, .zero = 32},
     {.codes = Codes::kTable, .zero = 128},
     {.codes = Codes::kTable, .bf16_scale = true, .zero = 128},
+    {.codes = Codes::k8, .has_min = true},
     {.codes = Codes::kF32},
     {.codes = Codes::kF16},
     {.codes = Codes::kBF16},

@@ -88,13 +88,13 @@ void regroup_affine(const RawWeight& weight, std::int64_t row, DType target, std
     const std::int64_t group = first_group + column / s.group;
     const float scale = read_scale(s.type, s.scales, group);
     const float bias = s.biases.empty() ? 0.0f : read_scale(s.type, s.biases, group);
-    if (target == DType::kF16) {
-      for (int i = 0; i < 32; ++i, out += 2) put_f16(scale * static_cast<float>(block[i]) + bias, out);
-      continue;
-    }
     put_f16(scale, out);
     put_f16(bias, out + 2);
     out += 4;
+    if (target == DType::kQ8Min) {
+      for (int i = 0; i < 32; ++i) *out++ = static_cast<std::byte>(block[i]);
+      continue;
+    }
     if (target == DType::kQ5_1) {
       std::uint32_t fifth = 0;
       for (int i = 0; i < 32; ++i) fifth |= (block[i] >> 4) << i;
@@ -141,7 +141,7 @@ std::optional<DType> regrouped_type(DType type) {
       return DType::kQ5_1;
     case DType::kMlx6:
     case DType::kMlx8:
-      return DType::kF16;
+      return DType::kQ8Min;
     case DType::kMlxFp4:
       return DType::kMXFP4;
     case DType::kF8E4M3:

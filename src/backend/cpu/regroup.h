@@ -1,6 +1,6 @@
 // Weights whose scales lie beside the codes (MLX, FP8), rewritten row by row into the block types that pack.h
-// takes. Exact but for scales below f16's range and, where no block type has the code's width (MLX 6 and 8
-// bits, FP8), for the rounding of the value to 16 bits. Load time only; pure functions, any thread.
+// takes. Exact but for scales that f16 cannot hold and, where no block type has the code's width (FP8), for
+// the rounding of the value to 16 bits. Load time only; pure functions, any thread.
 #pragma once
 
 #include <cstddef>

@@ -65,6 +65,12 @@ void split_q8_0(Bytes row, int index, SplitBlock& out) {
   out.scales[0] = clean_f16(read_u16(block));
   for (int i = 0; i < kBlock; ++i) out.codes[i] = static_cast<std::uint8_t>(block[2 + i] ^ 0x80u);  // + 128
 }
+void split_q8_min(Bytes row, int index, SplitBlock& out) {
+  const Bytes block = row + index * 36;
+  out.scales[0] = clean_f16(read_u16(block));
+  out.mins[0] = clean_f16(read_u16(block + 2));
+  std::memcpy(out.codes, block + 4, kBlock);
+}
 void split_iq4_nl(Bytes row, int index, SplitBlock& out) {
   const Bytes block = row + index * 18;
   out.scales[0] = clean_f16(read_u16(block));
@@ -166,6 +172,8 @@ Split splitter(DType type) {
       return split_q5_1;
     case DType::kQ8_0:
       return split_q8_0;
+    case DType::kQ8Min:
+      return split_q8_min;
     case DType::kQ2_K:
       return split_q2_k;
     case DType::kQ3_K:

@@ -31,9 +31,6 @@ StepArena::StepArena() {
     void* address = ::mmap(nullptr, reserved_, PROT_READ | PROT_WRITE, kFlags, -1, 0);
     if (address == MAP_FAILED) continue;
     base_ = static_cast<std::byte*>(address);
-#ifdef MADV_HUGEPAGE
-    ::madvise(base_, reserved_, MADV_HUGEPAGE);  // advice: rows of a large step lie a page apart
-#endif
     blocks_.reserve(64);
     return;
   }

@@ -13,9 +13,9 @@
 namespace mlxs::cpu::test {
 
 inline constexpr DType kWeightTypes[] = {
-    DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,   DType::kQ4_1,
-    DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K,   DType::kQ3_K,
-    DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4,
+    DType::kF32,  DType::kF16,    DType::kBF16,  DType::kQ4_0,  DType::kQ4_1, DType::kQ5_0,
+    DType::kQ5_1, DType::kQ8_0,   DType::kQ2_K,  DType::kQ3_K,  DType::kQ4_K, DType::kQ5_K,
+    DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4, DType::kQ8Min,
 };
 
 struct RandomWeight {
@@ -45,6 +45,8 @@ inline ScaleFields scale_fields(DType type) {
       return {0, 2, 31, 1};
     case DType::kQ8_0:
       return {0, -1, 255 + 128};
+    case DType::kQ8Min:
+      return {0, 2, 255, 1};
     case DType::kQ2_K:
       return {80, 82, 15 * 3, 15};
     case DType::kQ3_K:
