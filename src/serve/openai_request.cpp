@@ -18,6 +18,8 @@ struct Draft {
   std::optional<int> max_completion_tokens;
   std::optional<int> top_logprobs;
   std::optional<int> best_of;
+  std::optional<RequestPriority> tier_priority;  // of service_tier
+  bool priority_given = false;
   bool stream_options = false;
   bool prompt_given = false;
 };
@@ -96,6 +98,33 @@ void set_stream_options(Draft& draft, const Json& value) {
   }
 }
 
+void set_priority(Draft& draft, const Json& value) {
+  static constexpr std::pair<std::string_view, RequestPriority> kNames[] = {
+      {"critical", RequestPriority::kCritical},
+      {"high", RequestPriority::kHigh},
+      {"normal", RequestPriority::kNormal},
+      {"low", RequestPriority::kLow}};
+  for (const auto& [name, priority] : kNames) {
+    if (value != name) continue;
+    draft.request.params.priority = priority;
+    draft.priority_given = true;
+    return;
+  }
+  refuse_field("priority", fmt::format("priority = '{}' is none", value.get<std::string>()),
+               "use critical, high, normal or low");
+}
+
+// OpenAI's way to pay for time: an explicit priority is more precise and wins.
+void set_service_tier(Draft& draft, const Json& value) {
+  const auto& tier = value.get_ref<const std::string&>();
+  if (tier != "auto" && tier != "default" && tier != "flex" && tier != "priority") {
+    refuse_field("service_tier", fmt::format("service_tier = '{}' is not supported", tier),
+                 "use auto, default, flex or priority");
+  }
+  if (tier == "flex") draft.tier_priority = RequestPriority::kLow;
+  if (tier == "priority") draft.tier_priority = RequestPriority::kHigh;
+}
+
 void set_structured(Draft& draft, std::string_view field, std::optional<StructuredOutput> structured) {
   if (!structured) return;
   OpenAiRequest& request = draft.request;
@@ -160,6 +189,8 @@ constexpr Field<Draft> kCommonFields[] = {
     {{"guided_regex", FieldType::kString}, guided<"regex">},
     {{"guided_choice", FieldType::kArray}, guided<"choice">},
     {{"guided_grammar", FieldType::kString}, guided<"grammar">},
+    {{"priority", FieldType::kString}, set_priority},
+    {{"service_tier", FieldType::kString}, set_service_tier},
     {{"user", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
 };
@@ -319,6 +350,7 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
                  "set stream to true, or leave it out");
   }
   if (draft.request.logprobs) draft.request.params.top_logprobs = draft.top_logprobs.value_or(0);
+  if (draft.tier_priority && !draft.priority_given) draft.request.params.priority = *draft.tier_priority;
   return draft;
 }
 

@@ -156,6 +156,20 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{R"("stop_token_ids":[4294967296])", "stop_token_ids[0]"},
         Wrong{R"("ignore_eos":"no")", "ignore_eos"}));
 
+TEST(ChatRequest, PriorityComesFromItsFieldOrTheServiceTier) {
+  const auto priority = [](const std::string& fields) {
+    return parse_chat_request(R"({"messages":[{"role":"user","content":"x"}])" + fields + "}")
+        .params.priority;
+  };
+  EXPECT_EQ(priority(""), RequestPriority::kNormal);
+  EXPECT_EQ(priority(R"(,"priority":"critical")"), RequestPriority::kCritical);
+  EXPECT_EQ(priority(R"(,"priority":"low")"), RequestPriority::kLow);
+  EXPECT_EQ(priority(R"(,"service_tier":"priority")"), RequestPriority::kHigh);
+  EXPECT_EQ(priority(R"(,"service_tier":"flex")"), RequestPriority::kLow);
+  EXPECT_EQ(priority(R"(,"service_tier":"auto")"), RequestPriority::kNormal);
+  EXPECT_EQ(priority(R"(,"service_tier":"flex","priority":"normal")"), RequestPriority::kNormal);
+}
+
 TEST(ChatRequest, ReadsEveryWayToAskForStructure) {
   using Kind = StructuredOutput::Kind;
   const auto read = [](const std::string& fields) {
