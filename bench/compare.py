@@ -106,8 +106,9 @@ def measure_start(args):
     }
 
 
-def limit_note(row, limits):
-    """The share of the physical limit that our median reaches."""
+def limit_note(row):
+    """The share of the physical limit, measured in the same run, that our median reaches."""
+    limits = row["limits"]
     rate = row["ours"]["median"]
     if row["name"] == "decode, 1 stream":
         share = rate * row["weight_bytes"] / 1e9 / limits["read_gb_per_second"]
@@ -118,12 +119,12 @@ def limit_note(row, limits):
     return ""
 
 
-def markdown(rows, limits, header):
+def markdown(rows, header):
     lines = [header, "", "| case | ours | llama.cpp | ratio (min … max) | physical limit |", "|---|---:|---:|---:|---|"]
     for r in rows:
         ratio = f"{r['ratio']['median']:.2f}× ({r['ratio']['min']:.2f} … {r['ratio']['max']:.2f})"
         ours_text, peer_text = (f"{r[side]['median']:.0f} {r['unit']}" for side in ("ours", "peer"))
-        lines.append(f"| {r['name']} | {ours_text} | {peer_text} | **{ratio}** | {limit_note(r, limits)} |")
+        lines.append(f"| {r['name']} | {ours_text} | {peer_text} | **{ratio}** | {limit_note(r)} |")
     alone = [r for r in rows if r["name"] in ("decode, 1 stream", "decode, 32 streams")]
     for r in alone:
         lines += [
@@ -162,6 +163,12 @@ def svg(rows, title):
     return "".join(out)
 
 
+def span(rows, name):
+    """What a limit measured, from the slowest to the fastest run."""
+    low, high = (pick(r["limits"][name] for r in rows) for pick in (min, max))
+    return f"{low:.0f}" if round(low) == round(high) else f"{low:.0f} to {high:.0f}"
+
+
 def merged(old, new):
     """All rows in the order of CASES; a name measured again replaces its older row."""
     by_name = {r["name"]: r for r in [*old, *new]}
@@ -184,18 +191,22 @@ def main():
     rows = measure(args, [c for c in CASES if re.search(args.only, c[0])])
     if re.search(args.only, START):
         rows.append(measure_start(args))
+    for row in rows:
+        row["limits"] = limits
     isa = os.environ.get("MLXS_CPU_ISA", "best")
-    header = (
-        f"{datetime.date.today()}, {platform.machine()}, {args.threads} threads, path {isa}, "
-        f"{Path(args.model).name}, {args.rounds} alternating rounds, greedy. Measured in this run: "
-        f"{limits['read_gb_per_second']:.1f} GB/s read, {limits['f32_gflop_per_second']:.0f} GFLOP/s f32, "
-        f"{limits['bf16_gflop_per_second']:.0f} GFLOP/s AMX bf16."
-    )
     args.out.mkdir(parents=True, exist_ok=True)
     if args.merge and (args.out / "results.json").exists():
         rows = merged(json.loads((args.out / "results.json").read_text())["rows"], rows)
-    table = markdown(rows, limits, header)
-    (args.out / "results.json").write_text(json.dumps({"limits": limits, "rows": rows}, indent=2) + "\n")
+    if not rows:
+        raise SystemExit(f"no case's name matches --only {args.only!r}")
+    header = (
+        f"{datetime.date.today()}, {platform.machine()}, {args.threads} threads, path {isa}, "
+        f"{Path(args.model).name}, {args.rounds} alternating rounds, greedy. Measured between the cases: "
+        f"{span(rows, 'read_gb_per_second')} GB/s read, {span(rows, 'f32_gflop_per_second')} GFLOP/s f32, "
+        f"{span(rows, 'bf16_gflop_per_second')} GFLOP/s AMX bf16."
+    )
+    table = markdown(rows, header)
+    (args.out / "results.json").write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     (args.out / "results.md").write_text(table)
     (args.out / "results.svg").write_text(svg(rows, "mlx-serving, times faster than llama.cpp"))
     print(table)

@@ -31,7 +31,7 @@ if [ ! -f $stamp ] || [ "$(cat $stamp)" != "$peer" ]; then
     avx2) flags="$flags -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" ;;
   esac
   CMAKE_BUILD_PARALLEL_LEVEL=$(getconf _NPROCESSORS_ONLN) CMAKE_ARGS="$flags" \
-    $venv/bin/pip install --quiet --disable-pip-version-check --no-binary llama-cpp-python $peer >&2
+    $venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python $peer >&2 # a cached wheel may have other flags
   echo "$peer" >$stamp
 fi
 
