@@ -146,3 +146,27 @@ def test_decoding_and_chunks_reach_the_same_logits(model, chunk, tmp_path):
         errors = row_errors(tiny.our_logits(folder, tokens, tmp_path, environment), reference[: len(tokens)])
         total = np.median(errors) if family in MIXTURES else np.sqrt((errors**2).mean())
         assert total <= (3 if family in MIXTURES else 1) * BOUND[isa], isa
+
+
+LENGTHS = [3, 17, 30, 64, 41]  # different prompts in one step; the longest leaves pages that the last request finds
+
+
+@pytest.mark.parametrize("model", [(f, "bf16") for f in FAMILIES], ids=lambda p: "-".join(p), indirect=True)
+@pytest.mark.parametrize("isa", ["amx", "portable"])
+def test_a_ragged_batch_and_a_prefix_hit_continue_as_the_oracle_does(model, isa, tmp_path):
+    """Five requests decode together, a sixth starts from the cache: each one's probabilities are those of its text alone."""
+    family, _, folder, _ = model
+    answers = tiny.our_requests(folder, TOKENS, LENGTHS, tmp_path, {"MLXS_CPU_ISA": isa})
+    assert [a["prompt"] for a in answers] == [*LENGTHS, len(TOKENS)]
+    assert answers[-1]["cached"] == 64 // 16 * 16
+    errors = []
+    for answer in answers:
+        text = np.concatenate([TOKENS[: answer["prompt"]], answer["tokens"]])
+        logits = tiny.oracle_logits(folder, text)[answer["prompt"] - 1 : -1].astype(np.float64)
+        for row, top in zip(logits, answer["top"], strict=True):
+            ids, ours = [i for i, _ in top], np.array([p for _, p in top])
+            reference = (row - np.log(np.exp(row - row.max()).sum()) - row.max())[ids]
+            errors.append(np.sqrt(((ours - reference) ** 2).mean()) / row.std())
+    total = np.median(errors) if family in MIXTURES else np.sqrt((np.array(errors) ** 2).mean())
+    # The twenty best are the far tail of the logits, where errors are a little larger than on the whole row.
+    assert total <= (3 if family in MIXTURES else 1.5) * BOUND[isa], (family, isa, total)

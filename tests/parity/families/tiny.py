@@ -119,3 +119,17 @@ def distance(ours, reference):
     ours, reference = ours.astype(np.float64), reference.astype(np.float64)
     spread = reference.std(axis=-1, keepdims=True)
     return float(np.sqrt((((ours - reference) / spread) ** 2).mean()))
+
+
+def our_requests(folder, tokens, lengths, scratch, environment=None):
+    """What eval_requests prints: one entry a request, the last of them the one that finds its prefix in the cache."""
+    given = Path(scratch) / "tokens"
+    given.write_bytes(np.asarray(tokens, dtype=np.int32).tobytes())
+    done = subprocess.run(
+        [BUILD / "tests" / "eval_requests", folder, given, *map(str, lengths)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MLXS_CACHE_DIR": str(Path(scratch) / "cache"), **(environment or {})},
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
