@@ -6,9 +6,11 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -29,6 +31,7 @@ struct ServeFlags {
   int max_running = EngineOptions{}.max_running;
   double drain_timeout_s = 30;
   bool insecure = false;
+  std::string api_keys;
   std::string registry;
   EngineFlags engine;
 };
@@ -69,12 +72,23 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
   return instance;
 }
 
-int serve(const ServeFlags& flags) {
-  if (!flags.insecure && !is_loopback(flags.host)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("--host {} can be reached from other machines", flags.host),
-                "there is no authentication; --insecure serves there all the same");
+// From the file and the environment. Throws if others could reach a server that asks nobody for a key.
+ApiKeys read_api_keys(const ServeFlags& flags) {
+  ApiKeys keys;
+  if (!flags.api_keys.empty()) keys.add_file(flags.api_keys);
+  const char* key = std::getenv("MLXS_API_KEY");
+  if (key != nullptr && *key != '\0') keys.add(key, {.tenant = "default", .role = Role::kAdmin});
+  if (keys.empty() && !flags.insecure && !is_loopback(flags.host)) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--host {} can be reached from other machines, and there is no API key", flags.host),
+        "give --api-keys or MLXS_API_KEY; --insecure serves everybody all the same");
   }
+  return keys;
+}
+
+int serve(const ServeFlags& flags) {
+  ApiKeys keys = read_api_keys(flags);
   std::optional<RedisUrl> registry;
   if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
 
@@ -91,6 +105,7 @@ int serve(const ServeFlags& flags) {
   ServerOptions server_options;
   server_options.host = flags.host;
   server_options.port = static_cast<std::uint16_t>(flags.port);
+  server_options.keys = std::move(keys);
   Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
   server.start();
   const std::string url = base_url(flags.host, server.port());
@@ -142,7 +157,10 @@ void add_serve(CLI::App& app, Action& action) {
   command->add_option("--registry", flags->registry,
                       "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
   command->add_flag("--insecure", flags->insecure,
-                    "Allow a host that other machines can reach, without authentication");
+                    "Allow a host that other machines can reach, without an API key");
+  command->add_option("--api-keys", flags->api_keys,
+                      "File of API keys, a line each: SHA256-HEX TENANT [user|admin]; "
+                      "MLXS_API_KEY adds one admin");
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "serve/connection.h"
 #include "serve/error_response.h"
+#include "serve/gate.h"
 #include "serve/http_text.h"
 
 namespace mlxs {
@@ -34,12 +35,19 @@ HttpResponse Connection::failure(const Error& error) const {
 
 Connection::Prepared Connection::prepare(const HttpRequest& request) {
   try {
+    auto admitted = admit_caller(context_.options.keys, context_.router.access_of(request), request);
+    if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
+    const Caller* caller = std::get<const Caller*>(admitted);
     Reply reply = context_.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
     if (context_.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
-    return LiveAnswer::start(context_.engine, context_.admission, std::move(std::get<Generation>(reply)));
+    auto& generation = std::get<Generation>(reply);
+    if (caller != nullptr) {  // whatever the body says: nobody counts as another tenant
+      for (GenerateParams& params : generation.prompts) params.user = caller->tenant;
+    }
+    return LiveAnswer::start(context_.engine, context_.admission, std::move(generation));
   } catch (const Error& error) {
     return failure(error);
   } catch (const std::exception& error) {

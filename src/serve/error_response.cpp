@@ -14,6 +14,7 @@ struct ErrorRow {
 };
 
 constexpr const char* kClient = "invalid_request_error";
+constexpr int kForbidden = 403;  // a key that is known, but not for this
 constexpr const char* kServer = "server_error";
 
 ErrorRow row_of(ErrorCode code) {
@@ -58,8 +59,9 @@ ErrorRow row_of(ErrorCode code) {
 
 int http_status(ErrorCode code) { return row_of(code).status; }
 
-std::string error_json(const Error& error) {
-  const ErrorRow row = row_of(error.code());
+std::string error_json(const Error& error, int status) {
+  ErrorRow row = row_of(error.code());
+  if (status == kForbidden) row = {kForbidden, "permission_error", "permission_denied"};
   return fmt::format(R"({{"error":{{"message":{},"type":"{}","param":{},"code":"{}"}}}})",
                      json_string(error.full()), row.type,
                      error.field().empty() ? "null" : json_string(error.field()),
@@ -67,7 +69,7 @@ std::string error_json(const Error& error) {
 }
 
 HttpResponse error_response(const Error& error, int status) {
-  return {.status = status != 0 ? status : http_status(error.code()), .body = error_json(error)};
+  return {.status = status != 0 ? status : http_status(error.code()), .body = error_json(error, status)};
 }
 
 }  // namespace mlxs

@@ -11,7 +11,8 @@ namespace mlxs {
 int http_status(ErrorCode code);
 
 // {"error":{"message":…,"type":…,"param":…,"code":…}}
-std::string error_json(const Error& error);
+// status: the one it is sent with, where that is not the code's own.
+std::string error_json(const Error& error, int status = 0);
 
 // status 0: the code's own.
 HttpResponse error_response(const Error& error, int status = 0);

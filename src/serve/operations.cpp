@@ -45,10 +45,13 @@ nlohmann::json stats_json(const EngineSchedulerStats& s) {
 }  // namespace
 
 void add_operations_routes(Router& router, Engine& engine, OperationsSources sources) {
-  router.add("GET", "/health/live", [&engine](const HttpRequest&, std::string_view) -> Reply {
-    const EngineHealth health = engine.health();
-    return health_response(health, health.live, health.live ? "" : health.reason);
-  });
+  router.add(
+      "GET", "/health/live",
+      [&engine](const HttpRequest&, std::string_view) -> Reply {
+        const EngineHealth health = engine.health();
+        return health_response(health, health.live, health.live ? "" : health.reason);
+      },
+      Access::kOpen);
   const auto ready = [&engine, draining = std::move(sources.draining)](const HttpRequest&,
                                                                        std::string_view) -> Reply {
     EngineHealth health = engine.health();
@@ -60,16 +63,20 @@ void add_operations_routes(Router& router, Engine& engine, OperationsSources sou
   };
   router.add("GET", "/health/ready", ready);
   router.add("GET", "/health", ready);
-  router.add("GET", "/metrics",
-             [metrics = std::move(sources.metrics)](const HttpRequest&, std::string_view) -> Reply {
-               return HttpResponse{.body = metrics(),
-                                   .content_type = "text/plain; version=0.0.4; charset=utf-8"};
-             });
-  router.add("GET", "/v1/scheduler/stats", [&engine](const HttpRequest&, std::string_view) -> Reply {
-    nlohmann::json data = nlohmann::json::array();
-    for (const EngineSchedulerStats& stats : engine.scheduler_stats()) data.push_back(stats_json(stats));
-    return json_response({{"object", "list"}, {"data", std::move(data)}});
-  });
+  router.add(
+      "GET", "/metrics",
+      [metrics = std::move(sources.metrics)](const HttpRequest&, std::string_view) -> Reply {
+        return HttpResponse{.body = metrics(), .content_type = "text/plain; version=0.0.4; charset=utf-8"};
+      },
+      Access::kAdmin);
+  router.add(
+      "GET", "/v1/scheduler/stats",
+      [&engine](const HttpRequest&, std::string_view) -> Reply {
+        nlohmann::json data = nlohmann::json::array();
+        for (const EngineSchedulerStats& stats : engine.scheduler_stats()) data.push_back(stats_json(stats));
+        return json_response({{"object", "list"}, {"data", std::move(data)}});
+      },
+      Access::kAdmin);
 }
 
 }  // namespace mlxs

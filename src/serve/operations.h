@@ -1,5 +1,6 @@
 // What operators and orchestrators ask: GET /health, /health/live, /health/ready, /metrics,
-// /v1/scheduler/stats. The handlers never block on the engine; engine outlives the router.
+// /v1/scheduler/stats. Where keys are asked for, liveness is open to everybody; metrics and stats are an
+// admin's. The handlers never block on the engine; engine outlives the router.
 #pragma once
 
 #include <functional>

@@ -19,24 +19,41 @@ std::optional<std::string_view> match(std::string_view pattern, std::string_view
   return path.substr(brace);
 }
 
+std::string_view asked_method(const HttpRequest& request) {
+  return request.method == "HEAD" ? "GET" : std::string_view(request.method);
+}
+
 }  // namespace
 
-void Router::add(std::string method, std::string pattern, Handler handler) {
-  routes_.push_back({std::move(method), std::move(pattern), std::move(handler)});
+void Router::add(std::string method, std::string pattern, Handler handler, Access access) {
+  routes_.push_back({std::move(method), std::move(pattern), std::move(handler), access});
+}
+
+const Router::Route* Router::find(const HttpRequest& request) const {
+  const std::string_view method = asked_method(request);
+  for (const Route& route : routes_) {
+    if (route.method == method && match(route.pattern, request.path)) return &route;
+  }
+  return nullptr;
+}
+
+Access Router::access_of(const HttpRequest& request) const {
+  const Route* route = find(request);
+  return route != nullptr ? route->access : Access::kUser;
 }
 
 Reply Router::dispatch(const HttpRequest& request) const {
-  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  if (const Route* route = find(request)) {
+    return route->handler(request, *match(route->pattern, request.path));
+  }
   std::string allowed, known;
   const auto append = [](std::string& list, const std::string& item) {
     list += (list.empty() ? "" : ", ") + item;
   };
   for (const Route& route : routes_) {
     append(known, route.method + " " + route.pattern);
-    const auto rest = match(route.pattern, request.path);
-    if (!rest) continue;
-    if (route.method == method) return route.handler(request, *rest);
-    append(allowed, route.method == "GET" ? "GET, HEAD" : route.method);
+    if (match(route.pattern, request.path))
+      append(allowed, route.method == "GET" ? "GET, HEAD" : route.method);
   }
   if (allowed.empty()) {
     return error_response(Error(ErrorCode::kNotFound,

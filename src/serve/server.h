@@ -12,6 +12,7 @@
 
 #include "admit/admission.h"
 #include "mlxs/engine.h"
+#include "serve/api_keys.h"
 
 namespace mlxs {
 
@@ -28,6 +29,7 @@ struct ServerOptions {
   int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
+  ApiKeys keys;  // none: nobody is asked for one
 };
 
 class Server {

@@ -1,0 +1,32 @@
+#include "serve/gate.h"
+
+#include <fmt/format.h>
+
+#include "serve/error_response.h"
+
+namespace mlxs {
+
+std::variant<const Caller*, HttpResponse> admit_caller(const ApiKeys& keys, Access access,
+                                                       const HttpRequest& request) {
+  if (keys.empty() || access == Access::kOpen) return nullptr;
+  const std::string_view key = presented_key(request);
+  const Caller* caller = key.empty() ? nullptr : keys.find(key);
+  if (caller == nullptr) {
+    HttpResponse response = error_response(Error(
+        ErrorCode::kUnauthorized, key.empty() ? "the request has no API key" : "the API key is not known",
+        "send 'Authorization: Bearer KEY' or 'x-api-key: KEY'"));
+    response.headers.emplace_back("www-authenticate", "Bearer");
+    return response;
+  }
+  if (access == Access::kAdmin && caller->role != Role::kAdmin) {
+    constexpr int kForbidden = 403;
+    return error_response(
+        Error(ErrorCode::kUnauthorized,
+              fmt::format("tenant '{}' may not {} {}", caller->tenant, request.method, request.path),
+              "use the key of an admin"),
+        kForbidden);
+  }
+  return caller;
+}
+
+}  // namespace mlxs
