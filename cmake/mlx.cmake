@@ -7,7 +7,7 @@ find_package(MLX CONFIG REQUIRED HINTS ${mlx_wheels})
 file(GLOB mlx_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/mlx/*.cpp)
 add_library(mlxs_backend_mlx OBJECT ${mlx_sources} ${PROJECT_SOURCE_DIR}/src/backend/registry.cpp)
 target_link_libraries(mlxs_backend_mlx PRIVATE mlxs_base mlx)
-target_compile_definitions(mlxs_backend_mlx PRIVATE MLXS_HAVE_MLX)
+target_compile_definitions(mlxs_backend_mlx PRIVATE MLXS_HAVE_MLX $<$<BOOL:${MLXS_CUDA}>:MLXS_HAVE_CUDA>)
 mlxs_strict(mlxs_backend_mlx)
 
 function(mlxs_use_mlx target)

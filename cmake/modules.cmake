@@ -35,7 +35,7 @@ function(mlxs_module name)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
     list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|amx)\\.cpp$")
   endif()
-  list(FILTER sources EXCLUDE REGEX "/backend/mlx/")  # cmake/mlx.cmake
+  list(FILTER sources EXCLUDE REGEX "/backend/(mlx|cuda)/")  # cmake/mlx.cmake, cmake/cuda.cmake
   list(TRANSFORM ARG_DEPENDS PREPEND mlxs_)
   add_library(mlxs_${name} STATIC ${sources})
   mlxs_isa_flags(${sources})

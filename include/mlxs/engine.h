@@ -20,7 +20,8 @@
 namespace mlxs {
 
 struct EngineOptions {
-  std::string backend = "auto";      // "auto", "cpu"
+  std::string backend = "auto";      // "auto", "cpu", "mlx", "cuda"
+  int device = 0;                    // which GPU, of the CUDA backend
   int threads = 0;                   // compute threads; 0: one a physical core
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
   std::string kv_cache_dtype =

@@ -9,6 +9,10 @@
 #ifdef MLXS_HAVE_MLX
 #include "backend/mlx/mlx_factory.h"
 #endif
+#ifdef MLXS_HAVE_CUDA
+#include "backend/cuda/cuda_factory.h"
+#endif
+#include "base/log.h"
 #include "mlxs/error.h"
 
 namespace mlxs {
@@ -22,21 +26,39 @@ constexpr std::string_view kBest = "mlx";
 constexpr std::string_view kBest = "cpu";
 #endif
 
+// CUDA wherever a GPU and its driver are; a build with it says why it is not used.
+std::string_view best_here([[maybe_unused]] int device) {
+#ifdef MLXS_HAVE_CUDA
+  const std::string reason = cuda::why_not(device);
+  if (reason.empty()) return "cuda";
+  log::info("no CUDA: {}; using {}", reason, kBest);
+#endif
+  return kBest;
+}
+
 }  // namespace
 
 std::vector<std::string_view> backend_names() {
-  return {"auto", "cpu",
+  return {
+      "auto",
+      "cpu",
 #ifdef MLXS_HAVE_MLX
-          "mlx"
+      "mlx",
+#endif
+#ifdef MLXS_HAVE_CUDA
+      "cuda",
 #endif
   };
 }
 
 std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOptions& options) {
-  const std::string_view chosen = name == "auto" ? kBest : name;
+  const std::string_view chosen = name == "auto" ? best_here(options.device) : name;
   const int threads = options.threads == 0 ? cpu::default_threads() : options.threads;
 #ifdef MLXS_HAVE_MLX
   if (chosen == "mlx") return mlx_backend::make_mlx_backend(threads);
+#endif
+#ifdef MLXS_HAVE_CUDA
+  if (chosen == "cuda") return cuda::make_cuda_backend(options.device, threads);
 #endif
   if (chosen == "cpu") {
     return std::make_unique<cpu::CpuBackend>(threads, cpu::choose_isa());

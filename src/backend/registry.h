@@ -12,9 +12,10 @@ namespace mlxs {
 
 struct BackendOptions {
   int threads = 0;  // compute threads of the CPU backend; 0: one a physical core, at most 16
+  int device = 0;   // which GPU, of the CUDA backend
 };
 
-// name: "auto", "cpu". "auto" takes the best that this machine can run.
+// name: "auto", "cpu", "mlx", "cuda". "auto" takes the best that this machine can run.
 std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOptions& options = {});
 std::vector<std::string_view> backend_names();
 

@@ -194,7 +194,8 @@ int limits(const BenchFlags& flags) {
 }
 
 int kernels(const BenchFlags& flags) {
-  const auto backend = make_backend(flags.engine.backend, {.threads = flags.engine.threads});
+  const auto backend =
+      make_backend(flags.engine.backend, {.threads = flags.engine.threads, .device = flags.engine.device});
   const std::vector<KernelFigure> figures = run_kernels(*backend, flags.kernels);
   const MachineLimits limits = measure_limits(compute_threads(flags.engine));
   if (flags.json) {

@@ -10,8 +10,11 @@
 namespace mlxs::cli {
 
 void add_engine_flags(CLI::App& command, EngineFlags& flags) {
-  command.add_option("--backend", flags.backend, "Where to compute: auto, cpu, mlx (if built with it)")
+  command
+      .add_option("--backend", flags.backend, "Where to compute: auto, cpu, mlx, cuda (if built with them)")
       ->capture_default_str();
+  command.add_option("--device", flags.device, "Which GPU of the cuda backend, as nvidia-smi numbers them")
+      ->check(CLI::Range(0, 255, "0..255"));
   command.add_option("--threads", flags.threads, "Compute threads (default: one a physical core)")
       ->check(CLI::Range(1, 256, "1..256"));
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
@@ -30,6 +33,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   EngineOptions options;
   options.backend = flags.backend;
   options.threads = flags.threads;
+  options.device = flags.device;
   options.kv_cache_bytes = flags.kv_cache_bytes;
   options.kv_cache_dtype = flags.kv_cache_dtype;
   return options;

@@ -17,6 +17,7 @@ inline constexpr const char* kModelHelp =
 
 struct EngineFlags {
   std::string backend = "auto";
+  int device = 0;
   int threads = 0;
   std::uint64_t kv_cache_bytes = 0;
   std::string kv_cache_dtype = "auto";

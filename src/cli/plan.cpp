@@ -34,7 +34,8 @@ std::vector<int> user_counts(const LoadPlan& plan, int asked) {
 int plan(const PlanFlags& flags) {
   const Catalog catalog;
   const auto file = ModelFile::open(catalog.resolve(flags.model));
-  const auto backend = make_backend(flags.engine.backend, {.threads = flags.engine.threads});
+  const auto backend =
+      make_backend(flags.engine.backend, {.threads = flags.engine.threads, .device = flags.engine.device});
   EngineOptions options = engine_options(flags.engine);
   if (flags.users > 0) options.max_running = flags.users;
   const LoadPlan p = plan_load(*file, *backend, options, flags.engine.context);

@@ -65,7 +65,7 @@ struct Engine::Impl {
   explicit Impl(EngineOptions engine_options)
       : options(std::move(engine_options)),
         catalog(options.cache_dir.empty() ? cache_directory() : std::filesystem::path(options.cache_dir)),
-        loop(make_backend(options.backend, {.threads = options.threads}), clock) {}
+        loop(make_backend(options.backend, {.threads = options.threads, .device = options.device}), clock) {}
 
   std::shared_ptr<LoadedModel> find(std::string_view id) const {
     const std::lock_guard lock(mutex);

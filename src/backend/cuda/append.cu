@@ -1,0 +1,90 @@
+// Before attention: the per-head norms, the rotation, and the new keys and values into their pages.
+#include <cuda_bf16.h>
+
+#include "backend/cuda/epilogue.cuh"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr int kPage = 16;  // tokens of a page (kPageTokens)
+constexpr int kMaxDim = 256;
+
+__global__ void rotation_kernel(const int* positions, const float* frequencies, int half, float magnitude,
+                                float2* table) {
+  for (int i = static_cast<int>(threadIdx.x); i < half; i += static_cast<int>(blockDim.x)) {
+    double sine, cosine;  // f32 loses the angle at long positions
+    sincos(static_cast<double>(positions[blockIdx.x]) * static_cast<double>(frequencies[i]), &sine, &cosine);
+    table[static_cast<size_t>(blockIdx.x) * half + i] = {static_cast<float>(cosine) * magnitude,
+                                                         static_cast<float>(sine) * magnitude};
+  }
+}
+
+// One warp a head of a row: queries first, then keys, then values.
+__global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ qkv, StepRows step,
+                                                     Attention spec, KvLayer kv, float* q) {
+  __shared__ float vectors[4][kMaxDim];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int head = static_cast<int>(blockIdx.x) * 4 + warp, row = static_cast<int>(blockIdx.y);
+  if (head >= spec.heads + 2 * kv.kv_heads) return;
+  const int query_columns = spec.heads * kv.key_dim, key_columns = kv.kv_heads * kv.key_dim;
+  const float* from =
+      qkv + static_cast<size_t>(row) * (query_columns + key_columns + kv.kv_heads * kv.value_dim);
+  const int position = step.positions[row];
+  const int page = step.pages[step.first_page[row] + position / kPage];
+  if (head >= spec.heads + kv.kv_heads) {
+    const int own = head - spec.heads - kv.kv_heads;
+    from += query_columns + key_columns + own * kv.value_dim;
+    auto* to = static_cast<__nv_bfloat16*>(kv.values) +
+               ((static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage) * kv.value_dim;
+    for (int i = lane; i < kv.value_dim; i += 32) to[i] = __float2bfloat16(from[i]);
+    return;
+  }
+  const bool is_query = head < spec.heads;
+  from += head * kv.key_dim;  // the keys follow the queries, of the same size
+  float* vector = vectors[warp];
+  for (int i = lane; i < kv.key_dim; i += 32) vector[i] = from[i];
+  __syncwarp();
+  if (is_query ? spec.norm_query : spec.norm_key) {
+    const Norm& norm = is_query ? spec.query_norm : spec.key_norm;
+    float squares = 0.0f;
+    for (int i = lane; i < kv.key_dim; i += 32) squares += vector[i] * vector[i];
+    const float factor = rsqrtf(warp_sum(squares) / kv.key_dim + norm.epsilon);
+    for (int i = lane; i < kv.key_dim; i += 32) vector[i] *= factor * (norm.gain[i] + norm.offset);
+    __syncwarp();
+  }
+  const int half = spec.rotation.dims / 2;
+  const float2* turns = static_cast<const float2*>(spec.rotation.table) + static_cast<size_t>(row) * half;
+  for (int i = lane; i < half; i += 32) {
+    const int a = spec.rotation.interleaved ? 2 * i : i, b = spec.rotation.interleaved ? 2 * i + 1 : i + half;
+    const float2 turn = turns[i];
+    const float x = vector[a], y = vector[b];
+    vector[a] = x * turn.x - y * turn.y;
+    vector[b] = x * turn.y + y * turn.x;
+  }
+  __syncwarp();
+  if (is_query) {
+    float* to = q + static_cast<size_t>(row) * query_columns + head * kv.key_dim;
+    for (int i = lane; i < kv.key_dim; i += 32) to[i] = vector[i];
+  } else {
+    const int own = head - spec.heads;
+    auto* to = static_cast<__nv_bfloat16*>(kv.keys) +
+               ((static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage) * kv.key_dim;
+    for (int i = lane; i < kv.key_dim; i += 32) to[i] = __float2bfloat16(vector[i]);
+  }
+}
+
+}  // namespace
+
+void make_rotation(cudaStream_t stream, const int* positions, const float* frequencies, int rows, int dims,
+                   float magnitude, void* table) {
+  rotation_kernel<<<rows, 64, 0, stream>>>(positions, frequencies, dims / 2, magnitude,
+                                           static_cast<float2*>(table));
+}
+
+void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
+            const KvLayer& kv, float* q) {
+  const dim3 grid((spec.heads + 2 * kv.kv_heads + 3) / 4, step.rows);
+  append_kernel<<<grid, 128, 0, stream>>>(qkv, step, spec, kv, q);
+}
+
+}  // namespace mlxs::cuda

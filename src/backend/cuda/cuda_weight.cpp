@@ -1,0 +1,163 @@
+#include "backend/cuda/cuda_weight.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/dequantize.h"
+#include "backend/cpu/regroup.h"
+#include "backend/cuda/pack_rows.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr std::size_t kPiece = std::size_t{32} << 20;  // bytes packed before they are sent
+constexpr std::size_t kMaxSegments = 8;                // what embed() takes
+
+void check_part(const RawWeight& part, std::int64_t columns) {
+  const DTypeInfo& info = dtype_info(part.type);
+  const auto fail = [&](std::string_view what) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("tensor '{}' ({} [{}, {}]) {}", part.name, info.name,
+                                                   part.rows, part.columns, what));
+  };
+  const std::optional<DType> plain = cpu::regrouped_type(part.type);
+  if (!plain || !cpu::can_dequantize(*plain)) fail("has a type that the CUDA backend has no kernel for");
+  if (part.rows < 1 || part.columns < 1) fail("is empty");
+  if (part.columns != columns) fail(fmt::format("is stacked with a tensor of {} columns", columns));
+  if (part.columns % info.block_elements != 0)
+    fail(fmt::format("has rows that are no whole blocks of {}", info.block_elements));
+  const std::size_t bytes = row_bytes(part.type, part.columns) * static_cast<std::size_t>(part.rows);
+  if (part.bytes.size() != bytes) fail(fmt::format("has {} bytes instead of {}", part.bytes.size(), bytes));
+  cpu::check_scales(part);
+}
+
+}  // namespace
+
+Uploader::Uploader(cudaStream_t stream) : stream_(stream) {
+  for (Slot& slot : slots_) check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "an event");
+}
+
+Uploader::~Uploader() {
+  cudaStreamSynchronize(stream_);
+  for (Slot& slot : slots_) cudaEventDestroy(slot.done);
+}
+
+std::byte* Uploader::next(std::size_t bytes) {
+  current_ = 1 - current_;
+  Slot& slot = slots_[static_cast<std::size_t>(current_)];
+  check(cudaEventSynchronize(slot.done), "loading weights");
+  slot.data = slot.buffer.reserve(bytes);
+  return slot.data;
+}
+
+void Uploader::send(void* to, std::size_t offset, std::size_t bytes) {
+  const Slot& slot = slots_[static_cast<std::size_t>(current_)];
+  check(cudaMemcpyAsync(to, slot.data + offset, bytes, cudaMemcpyHostToDevice, stream_), "loading weights");
+}
+
+void Uploader::sent() {
+  check(cudaEventRecord(slots_[static_cast<std::size_t>(current_)].done, stream_), "loading weights");
+}
+
+CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
+                       WeightUse use) {
+  if (parts.empty()) throw Error(ErrorCode::kInternal, "prepare() was called without a tensor");
+  columns_ = parts.front().columns;
+  for (const RawWeight& part : parts) {
+    check_part(part, columns_);
+    rows_ += part.rows;
+  }
+  if (use == WeightUse::kVector) {
+    pack_vector(parts, uploader);
+    return;
+  }
+
+  std::vector<Packing> packings;
+  std::vector<std::pair<std::size_t, std::int64_t>> places;  // of each part: segment and row within it
+  std::int64_t row = 0;
+  for (const RawWeight& part : parts) {
+    const Packing packing = packing_of(part);
+    if (packings.empty() || packings.back() != packing) {
+      packings.push_back(packing);
+      segments_.push_back({.columns = static_cast<int>(columns_),
+                           .padded = static_cast<int>(padded_columns(columns_)),
+                           .group_shift = packing.group_shift,
+                           .type = packing.codes});
+      first_rows_.push_back(static_cast<int>(row));
+    }
+    places.emplace_back(segments_.size() - 1, segments_.back().rows);
+    segments_.back().rows += static_cast<int>(part.rows);
+    row += part.rows;
+  }
+  if (segments_.size() > kMaxSegments) {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("tensor '{}' is stacked of {} types; the CUDA backend takes {}",
+                            parts.front().name, segments_.size(), kMaxSegments));
+  }
+  const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  std::vector<std::size_t> offsets;
+  for (std::size_t s = 0; s < segments_.size(); ++s) {
+    const auto rows = static_cast<std::size_t>(segments_[s].rows);
+    offsets.push_back(packed_bytes_);
+    packed_bytes_ += aligned(rows * code_row_bytes(packings[s], columns_));
+    offsets.push_back(packed_bytes_);
+    packed_bytes_ += aligned(rows * scale_row_bytes(packings[s], columns_));
+  }
+  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
+  for (std::size_t s = 0; s < segments_.size(); ++s) {
+    segments_[s].codes = storage_.data() + offsets[2 * s];
+    segments_[s].scales = storage_.data() + offsets[2 * s + 1];
+  }
+  for (std::size_t p = 0; p < parts.size(); ++p)
+    pack_part(pool, uploader, parts[p], segments_[places[p].first], places[p].second);
+}
+
+void CudaWeight::pack_part(ThreadPool& pool, Uploader& uploader, const RawWeight& part, const Rows& segment,
+                           std::int64_t first_row) const {
+  const Packing packing = packing_of(part);
+  const std::size_t code_bytes = code_row_bytes(packing, columns_),
+                    scale_bytes = scale_row_bytes(packing, columns_);
+  const auto each = static_cast<std::int64_t>(std::max<std::size_t>(1, kPiece / (code_bytes + scale_bytes)));
+  for (std::int64_t begin = 0; begin < part.rows; begin += each) {
+    const std::int64_t count = std::min(each, part.rows - begin);
+    const std::size_t all_codes = static_cast<std::size_t>(count) * code_bytes,
+                      all_scales = static_cast<std::size_t>(count) * scale_bytes;
+    std::byte* piece = uploader.next(all_codes + all_scales);
+    pool.parallel_for(count, 16, [&](std::int64_t from, std::int64_t to, int) {
+      for (std::int64_t i = from; i < to; ++i) {
+        pack_row(part, packing, begin + i, piece + static_cast<std::size_t>(i) * code_bytes,
+                 piece + all_codes + static_cast<std::size_t>(i) * scale_bytes);
+      }
+    });
+    const auto row = static_cast<std::size_t>(first_row + begin);
+    auto* codes = static_cast<std::byte*>(const_cast<void*>(segment.codes)) + row * code_bytes;
+    uploader.send(codes, 0, all_codes);
+    if (all_scales > 0) {
+      auto* scales = static_cast<std::byte*>(const_cast<void*>(segment.scales)) + row * scale_bytes;
+      uploader.send(scales, all_codes, all_scales);
+    }
+    uploader.sent();
+  }
+}
+
+void CudaWeight::pack_vector(std::span<const RawWeight> parts, Uploader& uploader) {
+  host_floats_.resize(static_cast<std::size_t>(rows_ * columns_));
+  float* out = host_floats_.data();
+  for (const RawWeight& part : parts) {
+    const DType type = *cpu::regrouped_type(part.type);
+    std::vector<std::byte> blocks(row_bytes(type, columns_));
+    for (std::int64_t row = 0; row < part.rows; ++row, out += columns_) {
+      cpu::regroup_row(part, row, blocks.data());
+      cpu::dequantize_row(type, blocks.data(), columns_, out);
+    }
+  }
+  packed_bytes_ = host_floats_.size() * sizeof(float);
+  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
+  std::memcpy(uploader.next(packed_bytes_), host_floats_.data(), packed_bytes_);
+  uploader.send(storage_.data(), 0, packed_bytes_);
+  uploader.sent();
+}
+
+}  // namespace mlxs::cuda

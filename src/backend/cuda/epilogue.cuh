@@ -1,0 +1,46 @@
+// What follows a product, as device functions that the kernels share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "backend/cuda/kernels.h"
+
+namespace mlxs::cuda {
+
+__device__ inline float activate(float x, Act act) {
+  switch (act) {
+    case Act::kSilu:
+      return x / (1.0f + __expf(-x));
+    case Act::kGelu:
+      return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    case Act::kGeluTanh:
+      return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case Act::kNone:
+    case Act::kSwigluClamped:  // needs both factors: gate()
+      break;
+  }
+  return x;
+}
+
+__device__ inline float gate(float g, float up, Act act) {
+  if (act != Act::kSwigluClamped) return activate(g, act) * up;
+  g = fminf(g, 7.0f);
+  up = fminf(fmaxf(up, -7.0f), 7.0f);
+  return g / (1.0f + __expf(-1.702f * g)) * (up + 1.0f);
+}
+
+// Behind the bias and the gate.
+__device__ inline void store(const Finish& f, int row, int column, float value) {
+  const size_t at = static_cast<size_t>(row) * f.columns + column;
+  if (f.soft_cap > 0.0f) value = f.soft_cap * tanhf(value / f.soft_cap);
+  if (f.residual != nullptr) value += f.residual[at];
+  f.y[at] = value;
+}
+
+__device__ inline float warp_sum(float value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  return value;
+}
+
+}  // namespace mlxs::cuda

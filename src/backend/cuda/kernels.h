@@ -1,0 +1,135 @@
+// The CUDA kernels as plain functions: pointers are device memory unless a name says otherwise, every launch
+// goes to `stream` and returns at once. Included by nvcc and by the host compiler; no other header of the
+// project is needed. Shapes are checked by the callers.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace mlxs::cuda {
+
+// ---------------------------------------------------------------- weights
+
+enum class Codes : std::uint8_t { k4, k8, kBF16 };
+
+// Rows of a weight: codes row after row, w = scale · code + bias. Columns are padded to 32 with zeros.
+//   k4: two codes a byte, low nibble first; k8: one unsigned byte each; kBF16: the value itself.
+// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16 … 128).
+struct Rows {
+  const void* codes = nullptr;
+  const void* scales = nullptr;  // half2 [rows][padded >> group_shift]
+  int rows = 0;
+  int columns = 0;
+  int padded = 0;
+  int group_shift = 5;
+  Codes type = Codes::kBF16;
+};
+
+// ---------------------------------------------------------------- linear
+
+enum class Act : std::uint8_t { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
+
+// What happens to the sums of a product. In this order: bias, gate or activation, soft cap, residual.
+struct Finish {
+  const float* bias = nullptr;
+  const float* residual = nullptr;  // [rows][columns], may be y
+  float* y = nullptr;               // [rows][columns]
+  int columns = 0;                  // of y
+  float soft_cap = 0;
+  Act act = Act::kNone;
+  bool gated = false;  // the sums have 2 · columns columns, gate first
+};
+
+// y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for 1 to 4 rows; not for gated ones, whose
+// sums lie apart.
+void matvec(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column,
+            const Finish& finish);
+inline constexpr int kMatvecRows = 4;
+
+// The tensor-core path: sums[split][row][first_column + i], f32, with `stride` columns; the shares of the
+// splits are summed by finish().
+void matmul(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column, int splits,
+            float* sums, int stride);
+int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
+
+void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish);
+
+// ---------------------------------------------------------------- rows
+
+struct Norm {
+  const float* gain = nullptr;
+  const float* bias = nullptr;
+  float epsilon = 0;
+  float offset = 0;  // added to the gain
+  bool layer = false;
+};
+
+void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int num_segments,
+           const int* tokens, int rows, float scale, float* y);
+// y = norm(x), plus residual if given (may be y).
+void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
+               const float* residual, float* y);
+// y[i] = x[index[i]]
+void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y);
+// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]
+void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
+              int rows, int columns, const float* residual, float* y);
+
+// ---------------------------------------------------------------- attention
+
+// A model's KV of one layer: K [page][kv_head][16][key_dim], V alike, bf16.
+struct KvLayer {
+  void* keys = nullptr;
+  void* values = nullptr;
+  int kv_heads = 0, key_dim = 0, value_dim = 0;
+};
+
+// Per row of the step: its position, and where the pages of its sequence begin and how long it is.
+struct StepRows {
+  const int* positions = nullptr;   // [rows]
+  const int* first_page = nullptr;  // [rows] into pages
+  const int* lengths = nullptr;     // [rows] of the sequence after this step
+  const int* pages = nullptr;
+  int rows = 0;
+  int longest = 0;
+};
+
+struct Rotation {
+  const void* table = nullptr;  // float2 (cos, sin) [rows][dims / 2]
+  int dims = 0;
+  bool interleaved = false;
+};
+
+struct Attention {
+  int heads = 0;
+  float scale = 0;
+  bool causal = true;
+  int window = 0;
+  float soft_cap = 0;
+  const float* sinks = nullptr;
+  bool norm_query = false, norm_key = false;
+  Norm query_norm{}, key_norm{};
+  Rotation rotation{};
+};
+
+void make_rotation(cudaStream_t stream, const int* positions, const float* frequencies, int rows, int dims,
+                   float magnitude, void* table);
+// Rotated queries to q [rows][heads · key_dim]; keys and values to their pages.
+void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
+            const KvLayer& kv, float* q);
+// partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split.
+int attention_splits(const StepRows& step, int heads, int multiprocessors);
+void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+            const KvLayer& kv, int splits, float* partial, float* y);
+
+// ---------------------------------------------------------------- sampling
+
+struct Greedy {
+  int token;      // -1: the row holds NaN
+  float logprob;  // of that token
+};
+// The highest logit of each row, ties to the lowest index.
+void greedy(cudaStream_t stream, const float* logits, int rows, int columns, Greedy* out);
+
+}  // namespace mlxs::cuda

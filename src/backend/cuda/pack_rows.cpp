@@ -1,0 +1,193 @@
+#include "backend/cuda/pack_rows.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "backend/cpu/dequantize.h"
+#include "backend/cpu/float_bits.h"
+#include "backend/cpu/pack.h"
+#include "backend/cpu/regroup.h"
+#include "backend/cpu/split_block.h"
+
+namespace mlxs::cuda {
+namespace {
+
+int mlx_bits(DType type) {
+  switch (type) {
+    case DType::kMlx2:
+      return 2;
+    case DType::kMlx3:
+      return 3;
+    case DType::kMlx4:
+      return 4;
+    case DType::kMlx5:
+      return 5;
+    case DType::kMlx6:
+      return 6;
+    case DType::kMlx8:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+bool fits_mlx(const RawWeight& raw) {
+  const int group = raw.scales.group;
+  return mlx_bits(raw.type) != 0 && raw.scales.group_rows == 1 && group >= 32 && group <= 1024 &&
+         std::has_single_bit(static_cast<unsigned>(group)) && raw.columns % group == 0;
+}
+
+// MXFP4's powers of two may leave f16's range (with the zero point's factor of 128); such tensors become
+// bf16, which holds them exactly.
+bool scales_fit(const RawWeight& raw) {
+  const auto fits = [](std::byte exponent) {
+    const int power = std::to_integer<int>(exponent) - 128;  // the levels are doubled
+    return power >= -24 && power <= 8;
+  };
+  if (raw.type == DType::kMlxFp4) return std::ranges::all_of(raw.scales.scales, fits);
+  if (raw.type != DType::kMXFP4) return true;
+  const auto block = static_cast<std::size_t>(dtype_info(raw.type).block_bytes);
+  for (std::size_t at = 0; at < raw.bytes.size(); at += block) {
+    if (!fits(raw.bytes[at])) return false;
+  }
+  return true;
+}
+
+float scale_at(const RawWeight& raw, std::span<const std::byte> values, std::size_t index) {
+  if (values.empty()) return 0.0f;
+  if (raw.scales.type == DType::kF32) {
+    float value;
+    std::memcpy(&value, values.data() + 4 * index, 4);
+    return value;
+  }
+  std::uint16_t bits;
+  std::memcpy(&bits, values.data() + 2 * index, 2);
+  return raw.scales.type == DType::kF16 ? cpu::f16_to_float(bits) : cpu::bf16_to_float(bits);
+}
+
+void put_scale(std::byte* scales, std::size_t group, float scale, float bias) {
+  const std::uint16_t pair[2] = {cpu::float_to_f16(scale), cpu::float_to_f16(bias)};
+  std::memcpy(scales + 4 * group, pair, 4);
+}
+
+void put_code(std::byte* codes, const Packing& packing, std::int64_t column, unsigned code) {
+  if (packing.codes == Codes::k8) {
+    codes[column] = static_cast<std::byte>(code);
+  } else {
+    codes[column / 2] |= static_cast<std::byte>(code << (column % 2 * 4));
+  }
+}
+
+void pack_mlx(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
+              std::byte* scales) {
+  const auto bits = static_cast<std::size_t>(mlx_bits(raw.type));
+  const auto columns = static_cast<std::size_t>(raw.columns);
+  const std::size_t stream_bytes = row_bytes(raw.type, raw.columns);
+  const std::byte* stream = raw.bytes.data() + static_cast<std::size_t>(row) * stream_bytes;
+  if (bits == 4 || bits == 8) {
+    std::memcpy(codes, stream, stream_bytes);  // the same order
+  } else {
+    for (std::size_t i = 0; i < columns; ++i) {
+      const std::size_t bit = i * bits, byte = bit / 8;
+      unsigned window = std::to_integer<unsigned>(stream[byte]);
+      if (byte + 1 < stream_bytes) window |= std::to_integer<unsigned>(stream[byte + 1]) << 8;
+      put_code(codes, packing, static_cast<std::int64_t>(i), (window >> (bit % 8)) & ((1u << bits) - 1));
+    }
+  }
+  const std::size_t groups = columns / static_cast<std::size_t>(raw.scales.group);
+  for (std::size_t g = 0; g < groups; ++g) {
+    const std::size_t at = static_cast<std::size_t>(row) * groups + g;
+    put_scale(scales, g, scale_at(raw, raw.scales.scales, at), scale_at(raw, raw.scales.biases, at));
+  }
+}
+
+void pack_blocks(DType type, const std::byte* bytes, const Packing& packing, std::int64_t columns,
+                 std::byte* codes, std::byte* scales) {
+  const cpu::Split split = cpu::splitter(type);
+  const cpu::Packing kind = *cpu::packing_of(type);
+  const cpu::PackedFormat& format = cpu::packed_format(kind);
+  const bool table = format.codes == cpu::Codes::kTable;
+  const int groups = cpu::kBlock / format.group;
+  cpu::SplitBlock block{};
+  for (std::int64_t b = 0; b < columns / cpu::kBlock; ++b) {
+    split(reinterpret_cast<const std::uint8_t*>(bytes), static_cast<int>(b), block);
+    for (int i = 0; i < cpu::kBlock; ++i) {
+      const unsigned code = table ? cpu::code_table(kind)[block.codes[i]] : block.codes[i];
+      put_code(codes, packing, b * cpu::kBlock + i, code);
+    }
+    for (int g = 0; g < groups; ++g) {
+      const float scale =
+          format.bf16_scale ? cpu::bf16_to_float(block.scales[g]) : cpu::f16_to_float(block.scales[g]);
+      const float least = format.has_min ? cpu::f16_to_float(block.mins[g]) : 0.0f;
+      put_scale(scales, static_cast<std::size_t>(b * groups + g), scale,
+                least - scale * static_cast<float>(format.zero));
+    }
+  }
+}
+
+void pack_dense(DType type, const std::byte* bytes, std::int64_t columns, std::byte* codes) {
+  if (type == DType::kBF16) {
+    std::memcpy(codes, bytes, static_cast<std::size_t>(columns) * 2);
+    return;
+  }
+  std::vector<float> values(static_cast<std::size_t>(columns));
+  cpu::dequantize_row(type, bytes, columns, values.data());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::uint16_t bits = cpu::float_to_bf16(values[i]);
+    std::memcpy(codes + 2 * i, &bits, 2);
+  }
+}
+
+}  // namespace
+
+Packing packing_of(const RawWeight& raw) {
+  if (fits_mlx(raw)) {
+    return {mlx_bits(raw.type) <= 4 ? Codes::k4 : Codes::k8,
+            std::countr_zero(static_cast<unsigned>(raw.scales.group))};
+  }
+  const std::optional<DType> plain = cpu::regrouped_type(raw.type);
+  const std::optional<cpu::Packing> kind = plain ? cpu::packing_of(*plain) : std::nullopt;
+  if (!kind || !scales_fit(raw) || raw.columns % cpu::kBlock != 0) return {};
+  const cpu::PackedFormat& format = cpu::packed_format(*kind);
+  if (format.dense()) return {};
+  return {format.codes == cpu::Codes::k4 ? Codes::k4 : Codes::k8, format.group == 16 ? 4 : 5};
+}
+
+std::size_t code_row_bytes(const Packing& packing, std::int64_t columns) {
+  const auto padded = static_cast<std::size_t>(padded_columns(columns));
+  return packing.codes == Codes::k4 ? padded / 2 : packing.codes == Codes::k8 ? padded : padded * 2;
+}
+
+std::size_t scale_row_bytes(const Packing& packing, std::int64_t columns) {
+  if (packing.codes == Codes::kBF16) return 0;
+  const auto padded = static_cast<std::size_t>(padded_columns(columns));
+  const std::size_t group = std::size_t{1} << packing.group_shift;
+  return (padded + group - 1) / group * 4;
+}
+
+std::size_t row_bytes_of(const Packing& packing, std::int64_t columns) {
+  return code_row_bytes(packing, columns) + scale_row_bytes(packing, columns);
+}
+
+void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
+              std::byte* scales) {
+  std::memset(codes, 0, code_row_bytes(packing, raw.columns));
+  std::memset(scales, 0, scale_row_bytes(packing, raw.columns));
+  if (fits_mlx(raw)) return pack_mlx(raw, packing, row, codes, scales);
+  const DType type = *cpu::regrouped_type(raw.type);
+  const std::byte* bytes =
+      raw.bytes.data() + static_cast<std::size_t>(row) * row_bytes(raw.type, raw.columns);
+  std::vector<std::byte> blocks;
+  if (raw.scales) {
+    blocks.resize(row_bytes(type, raw.columns));
+    cpu::regroup_row(raw, row, blocks.data());
+    bytes = blocks.data();
+  }
+  if (packing.codes == Codes::kBF16) return pack_dense(type, bytes, raw.columns, codes);
+  pack_blocks(type, bytes, packing, raw.columns, codes, scales);
+}
+
+}  // namespace mlxs::cuda

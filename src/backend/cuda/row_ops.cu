@@ -1,0 +1,131 @@
+// Ops that walk rows of activations: embedding, norms, gathering, and mixing the experts' outputs.
+#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/rows.cuh"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMaxSegments = 8;
+
+struct Segments {
+  Rows rows[kMaxSegments];
+  int first[kMaxSegments];
+  int count;
+};
+
+template <Codes kCodes>
+__device__ void read_chunk(const Rows& w, size_t row, int chunk, float scale, float* y) {
+  Chunk<kCodes> codes;
+  codes.load(w.codes, row, w.padded, chunk);
+  const float2 s = scale_of<kCodes>(w, row, chunk);
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    if (chunk * 16 + i < w.columns) y[chunk * 16 + i] = scale * fmaf(codes.code(i), s.x, s.y);
+  }
+}
+
+__global__ void embed_kernel(Segments segments, const int* tokens, float scale, float* y) {
+  const int token = tokens[blockIdx.x];
+  int s = 0;
+  while (s + 1 < segments.count && token >= segments.first[s + 1]) ++s;
+  const Rows& w = segments.rows[s];
+  const size_t row = token - segments.first[s];
+  float* to = y + static_cast<size_t>(blockIdx.x) * w.columns;
+  for (int chunk = static_cast<int>(threadIdx.x); chunk < w.padded / 16;
+       chunk += static_cast<int>(blockDim.x)) {
+    switch (w.type) {
+      case Codes::k4:
+        read_chunk<Codes::k4>(w, row, chunk, scale, to);
+        break;
+      case Codes::k8:
+        read_chunk<Codes::k8>(w, row, chunk, scale, to);
+        break;
+      case Codes::kBF16:
+        read_chunk<Codes::kBF16>(w, row, chunk, scale, to);
+        break;
+    }
+  }
+}
+
+__device__ float block_sum(float value) {
+  __shared__ float shares[kThreads / 32];
+  value = warp_sum(value);
+  __syncthreads();  // the last sum has been read
+  if (threadIdx.x % 32 == 0) shares[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kThreads / 32; ++i) sum += shares[i];
+  return sum;
+}
+
+__global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns, Norm norm,
+                                                        const float* residual, float* y) {
+  const size_t row = static_cast<size_t>(blockIdx.x) * columns;
+  float mean = 0.0f;
+  if (norm.layer) {
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < columns; i += kThreads) sum += x[row + i];
+    mean = block_sum(sum) / columns;
+  }
+  float squares = 0.0f;
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    const float value = x[row + i] - mean;
+    squares += value * value;
+  }
+  const float factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    float value = (x[row + i] - mean) * factor * (norm.gain[i] + norm.offset);
+    if (norm.bias != nullptr) value += norm.bias[i];
+    if (residual != nullptr) value += residual[row + i];
+    y[row + i] = value;
+  }
+}
+
+__global__ void gather_kernel(const float* __restrict__ x, const int* index, int columns, float* y) {
+  const size_t from = static_cast<size_t>(index[blockIdx.x]) * columns;
+  const size_t to = static_cast<size_t>(blockIdx.x) * columns;
+  for (int i = threadIdx.x; i < columns; i += kThreads) y[to + i] = x[from + i];
+}
+
+__global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
+                           int columns, const float* residual, float* y) {
+  const size_t row = blockIdx.x;
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    float sum = 0.0f;
+    for (int j = 0; j < used; ++j)
+      sum += weights[row * used + j] * x[static_cast<size_t>(places[row * used + j]) * columns + i];
+    if (residual != nullptr) sum += residual[row * columns + i];
+    y[row * columns + i] = sum;
+  }
+}
+
+}  // namespace
+
+void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int num_segments,
+           const int* tokens, int rows, float scale, float* y) {
+  Segments all{};
+  all.count = min(num_segments, kMaxSegments);
+  for (int i = 0; i < all.count; ++i) {
+    all.rows[i] = segments[i];
+    all.first[i] = first_rows[i];
+  }
+  embed_kernel<<<rows, 128, 0, stream>>>(all, tokens, scale, y);
+}
+
+void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
+               const float* residual, float* y) {
+  norm_kernel<<<rows, kThreads, 0, stream>>>(x, columns, norm, residual, y);
+}
+
+void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y) {
+  gather_kernel<<<rows, kThreads, 0, stream>>>(x, index, columns, y);
+}
+
+void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
+              int rows, int columns, const float* residual, float* y) {
+  mix_kernel<<<rows, kThreads, 0, stream>>>(x, places, weights, used, columns, residual, y);
+}
+
+}  // namespace mlxs::cuda
