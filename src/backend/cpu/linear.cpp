@@ -24,7 +24,7 @@ void for_rows(ThreadPool& pool, int rows, std::int64_t columns, int grain, Task&
 struct OutputPanel {
   const Segment* segment = nullptr;
   PanelView view;
-  const Segment* up_segment = nullptr;
+  const Segment* up_segment = nullptr;  // of the second factor if gated, else as segment
   PanelView up;
   int column = 0, count = 0;
 };
@@ -49,6 +49,7 @@ class OutputPanels {
     OutputPanel result;
     result.segment = &weight_.segment_of_panel(panel);
     result.view = weight_.panel(*result.segment, panel);
+    result.up_segment = result.segment;
     const Segment& s = *result.segment;
     result.column = static_cast<int>(s.first_row + (panel - s.first_panel) * kLanes);
     std::int64_t end = s.first_row + s.rows;
@@ -181,10 +182,10 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
     for (std::int64_t pair = begin; pair < end; ++pair) {
       const OutputPanel left = panels.at(gated ? pair : 2 * pair);
       const bool two = gated || 2 * pair + 1 < panels.size();
-      const OutputPanel next = !gated && two ? panels.at(2 * pair + 1) : OutputPanel{};
+      const OutputPanel next = !gated && two ? panels.at(2 * pair + 1) : left;
       const PanelView& right = gated ? left.up : next.view;
       const Packing packing = left.segment->packing;
-      const Packing right_packing = !two ? packing : gated ? left.up_segment->packing : next.segment->packing;
+      const Packing right_packing = gated ? left.up_segment->packing : next.segment->packing;
       const auto stream = tiles.stream[static_cast<std::size_t>(packing)];
       const auto stream_right = tiles.stream[static_cast<std::size_t>(right_packing)];
       const std::size_t ahead = panel_bytes(packing, weight.columns()) * (gated ? 1 : 2);
