@@ -64,7 +64,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   net::awaitable<bool> read_request(Exchange& exchange);
   net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
   Prepared prepare(const HttpRequest& request);  // worker thread
-  HttpResponse failure(const Error& error) const;
+  HttpResponse failure(const Error& error, ErrorBody body) const;
 
   net::awaitable<void> send_response(const Exchange& exchange, const HttpResponse& response);
   net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);

@@ -25,8 +25,9 @@ constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
 
 }  // namespace
 
-HttpResponse Connection::failure(const Error& error) const {
+HttpResponse Connection::failure(const Error& error, ErrorBody body) const {
   HttpResponse response = error_response(error);
+  if (body != nullptr) response.body = body(error);
   if (error.code() == ErrorCode::kOverloaded) {
     response.headers.emplace_back("retry-after", fmt::format("{}", context_.admission.retry_after_s(1)));
   }
@@ -34,25 +35,28 @@ HttpResponse Connection::failure(const Error& error) const {
 }
 
 Connection::Prepared Connection::prepare(const HttpRequest& request) {
+  ErrorBody error_body = nullptr;
   try {
     auto admitted = admit_caller(context_.options.keys, context_.router.access_of(request), request);
     if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
     const Caller* caller = std::get<const Caller*>(admitted);
     Reply reply = context_.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
+    auto& generation = std::get<Generation>(reply);
+    error_body = generation.error_body;
     if (context_.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
-    auto& generation = std::get<Generation>(reply);
     if (caller != nullptr) {  // whatever the body says: nobody counts as another tenant
       for (GenerateParams& params : generation.prompts) params.user = caller->tenant;
     }
     return LiveAnswer::start(context_.engine, context_.admission, std::move(generation));
   } catch (const Error& error) {
-    return failure(error);
+    return failure(error, error_body);
   } catch (const std::exception& error) {
     log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
-    return failure(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())));
+    return failure(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())),
+                   error_body);
   }
 }
 
@@ -94,7 +98,7 @@ net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional
   const LiveAnswer::State state = co_await next_state(*answer, response.body);
   if (gone_) co_return;
   if (state == LiveAnswer::State::kFailed) {
-    response = failure(*reason_to_stop(*answer));
+    response = failure(*reason_to_stop(*answer), answer->error_body());
   } else if (!answer->warnings().empty()) {
     response.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
   }
@@ -114,7 +118,7 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
     if (gone_) co_return;
     const bool failed = state == LiveAnswer::State::kFailed;
     if (failed && !begun && events.empty()) {
-      co_await send_response(exchange, failure(*reason_to_stop(*answer)));
+      co_await send_response(exchange, failure(*reason_to_stop(*answer), answer->error_body()));
       co_return;
     }
     if (failed) {

@@ -52,12 +52,16 @@ class AnswerFormat {
   virtual void fail(const Error& error, std::string& out) = 0;
 };
 
+// The body of an error in a dialect's words; null: OpenAI's.
+using ErrorBody = std::string (*)(const Error& error);
+
 // A request that the engine answers: prompts × n choices, choice number = prompt × n + i.
 struct Generation {
   std::vector<GenerateParams> prompts;  // one each; params.seed is choice 0's, choice i has seed + i
   int n = 1;
   bool stream = false;  // server-sent events as they come; else one JSON document at the end
   std::unique_ptr<AnswerFormat> format;
+  ErrorBody error_body = nullptr;                               // of a failure before anything was sent
   std::map<std::string, std::string, std::less<>> field_names;  // engine's name → client's, where they differ
   std::vector<std::string> warnings;                            // told in x-mlxs-warning and logged
 };

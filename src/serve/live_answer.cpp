@@ -45,6 +45,7 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
     throw with_field_name(error, generation);
   }
   answer.open_ = answer.choices_.size();
+  answer.error_body_ = generation.error_body;
   answer.format_ = std::move(generation.format);
   answer.warnings_ = std::move(generation.warnings);
   return answer;

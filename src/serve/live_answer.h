@@ -37,6 +37,7 @@ class LiveAnswer {
 
   bool streams() const { return stream_; }
   const std::optional<Error>& error() const { return error_; }
+  ErrorBody error_body() const { return error_body_; }
   AnswerFormat& format() { return *format_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -46,6 +47,7 @@ class LiveAnswer {
 
   Admission::Ticket ticket_;
   std::unique_ptr<AnswerFormat> format_;
+  ErrorBody error_body_ = nullptr;
   std::vector<std::unique_ptr<Generator>> choices_;  // null: done
   std::size_t open_ = 0;                             // choices that are not done
   bool stream_ = false;

@@ -1,0 +1,23 @@
+// The body of Anthropic's messages API, read and checked. Pure: bytes in, values out; throws kInvalidJson and
+// kInvalidArgument that name the byte or the field. Ranges that depend on the model are the engine's.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlxs/engine.h"
+
+namespace mlxs {
+
+enum class AnthropicApi : std::uint8_t { kMessages, kCountTokens };
+
+struct AnthropicRequest {
+  GenerateParams params;  // with the prompt
+  bool stream = false;
+  std::vector<std::string> ignored;  // fields that nothing here reads
+};
+
+AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api);
+
+}  // namespace mlxs

@@ -1,0 +1,157 @@
+"""The anthropic package, unchanged, against the server: messages, streams, token counts, errors."""
+
+import json
+
+import anthropic
+import jsonschema
+import pytest
+
+FRANCE = [{"role": "user", "content": "What is the capital of France? Answer with one word."}]
+GREEDY = {"temperature": 0}  # the package has no argument for it, older ones do
+LONG = [{"role": "user", "content": "Count from one to one hundred in words."}]
+
+
+@pytest.fixture(scope="module")
+def client(api):
+    return anthropic.Anthropic(base_url=api.url, api_key="none", max_retries=0, timeout=120)
+
+
+def create(client, api, messages=FRANCE, **fields):
+    return client.messages.create(**{"model": api.model, "messages": messages, "max_tokens": 20, **fields})
+
+
+def prompt_tokens(usage):
+    return usage.input_tokens + usage.cache_read_input_tokens
+
+
+def test_a_message_says_what_the_openai_route_says(client, api):
+    message = create(client, api, extra_body=GREEDY)
+    openai_answer = api.chat(FRANCE[0]["content"], temperature=0, max_tokens=20)
+    assert message.type == "message"
+    assert message.role == "assistant"
+    assert message.model == api.model
+    assert message.stop_reason == "end_turn"
+    assert [block.type for block in message.content] == ["text"]
+    assert message.content[0].text == openai_answer["choices"][0]["message"]["content"]
+    assert "Paris" in message.content[0].text
+    assert prompt_tokens(message.usage) == openai_answer["usage"]["prompt_tokens"]
+    assert message.usage.output_tokens == openai_answer["usage"]["completion_tokens"]
+
+
+def test_max_tokens_ends_an_answer(client, api):
+    message = create(client, api, LONG, max_tokens=3)
+    assert message.stop_reason == "max_tokens"
+    assert message.usage.output_tokens == 3
+
+
+def test_a_stop_sequence_cuts_the_text(client, api):
+    whole = create(client, api, LONG, extra_body=GREEDY, max_tokens=30).content[0].text
+    stop = whole[5:9]
+    cut = create(client, api, LONG, extra_body=GREEDY, max_tokens=30, stop_sequences=[stop])
+    assert cut.content[0].text == whole[: whole.index(stop)]
+
+
+def test_a_stream_says_the_same_as_the_message(client, api):
+    fields = {"model": api.model, "messages": LONG, "max_tokens": 8, "extra_body": GREEDY}
+    whole = client.messages.create(**fields)
+    with client.messages.stream(**fields) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == whole.content[0].text == final.content[0].text
+    assert final.stop_reason == whole.stop_reason == "max_tokens"
+    assert final.usage.output_tokens == whole.usage.output_tokens == 8
+    assert prompt_tokens(final.usage) == prompt_tokens(whole.usage)
+
+
+def test_events_come_in_their_order(client, api):
+    events = list(create(client, api, LONG, max_tokens=4, stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["message_start", "content_block_start"]
+    assert set(kinds[2:-3]) == {"content_block_delta"}
+    assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert events[0].message.usage.input_tokens == client.messages.count_tokens(model=api.model, messages=LONG).input_tokens
+
+
+def test_system_and_blocks_are_the_chat_templates_messages(client, api):
+    blocks = [{"role": "user", "content": [{"type": "text", "text": part} for part in ("Say ", "hello.")]}]
+    for system in ("Be brief.", [{"type": "text", "text": "Be brief."}]):
+        message = create(client, api, blocks, system=system, max_tokens=1)
+        same = api.post(
+            "/v1/chat/completions",
+            {
+                "model": api.model,
+                "max_tokens": 1,
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "Say hello."},
+                ],
+            },
+        ).json()
+        assert prompt_tokens(message.usage) == same["usage"]["prompt_tokens"]
+
+
+def test_turns_are_counted_as_they_are_run(client, api):
+    turns = [*FRANCE, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Italy?"}]
+    counted = client.messages.count_tokens(model=api.model, messages=turns).input_tokens
+    assert counted == prompt_tokens(create(client, api, turns, max_tokens=1).usage)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"extra_body": {"temperature": 1.5}}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "system", "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [*FRANCE, {"role": "assistant", "content": "Pa"}]}, "assistant"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]"),
+        ({"stop_sequences": ["a"] * 17}, "stop"),
+        ({"tools": [{"name": "f", "input_schema": {"type": "object"}}]}, "tools"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"system": [{"type": "image"}]}, "system[0].type"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"messages": [{"role": "user", "content": "word " * 20000}]}, "context"),
+    ],
+)
+def test_wrong_requests_are_refused_with_the_name(client, api, fields, named):
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        create(client, api, **fields)
+    assert refused.value.body["type"] == "error"
+    assert refused.value.body["error"]["type"] == "invalid_request_error"
+    assert named in refused.value.body["error"]["message"]
+
+
+def test_required_fields_and_an_unknown_model(client, api):
+    for missing in ("model", "messages", "max_tokens"):
+        body = {"model": api.model, "messages": FRANCE, "max_tokens": 1}
+        del body[missing]
+        response = api.post("/v1/messages", body)
+        assert response.status_code == 400
+        assert f"{missing} is missing" in response.json()["error"]["message"]
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        create(client, api, model="no-such-model")
+    assert refused.value.body["error"]["type"] == "not_found_error"
+    with pytest.raises(anthropic.NotFoundError):
+        client.messages.count_tokens(model="no-such-model", messages=FRANCE)
+
+
+def test_an_answer_follows_a_schema(client, api):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    config = {"format": {"type": "json_schema", "schema": schema}}
+    message = create(client, api, output_config=config, max_tokens=60)
+    jsonschema.validate(json.loads(message.content[0].text), schema)
+
+
+def test_fields_that_nothing_reads_are_named(client, api):
+    raw = client.messages.with_raw_response.create(
+        model=api.model, messages=FRANCE, max_tokens=1, extra_body={"no_such_field": 1}
+    )
+    assert "no_such_field" in raw.headers["x-mlxs-warning"]
