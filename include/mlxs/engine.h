@@ -53,6 +53,8 @@ struct ModelInfo {
   int context_length = 0;
   int vocabulary = 0;
   bool has_chat_template = false;
+  bool template_has_tools = false;  // the template shows `tools` to the model
+  std::string tool_format;          // how the model writes calls: "hermes", "llama3", "mistral"
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };
@@ -64,6 +66,7 @@ struct ChatMessage {
 struct ChatPrompt {
   std::vector<ChatMessage> messages;
   std::string messages_json;  // if set, used instead: a JSON array, passed to the template as it is
+  std::string tools_json;     // if set, a JSON array for the template's `tools`
   bool add_generation_prompt = true;
 };
 struct TokenPrompt {
@@ -103,6 +106,7 @@ struct GenerateParams {
   std::vector<std::pair<std::int32_t, float>> logit_bias;  // -100 … 100
   int top_logprobs = -1;  // -1: none; 0 … 20: the chosen token's and this many of the best
   bool ignore_eos = false;
+  bool show_special = false;  // control tokens stand in the text, but for the end token
   std::optional<StructuredOutput> structured;
   RequestPriority priority = RequestPriority::kNormal;
   std::string user;        // tenant label

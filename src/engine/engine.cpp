@@ -106,6 +106,7 @@ std::string render(const LoadedModel& model, const ChatPrompt& prompt) {
       messages.push_back({{"role", message.role}, {"content", message.content}});
     }
   }
+  if (!prompt.tools_json.empty()) context["tools"] = nlohmann::ordered_json::parse(prompt.tools_json);
   context["add_generation_prompt"] = prompt.add_generation_prompt;
   return chat_template->render(context.dump());
 }

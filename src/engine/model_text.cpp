@@ -74,6 +74,16 @@ void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t r
               "metadata and tensors contradict each other: convert the model again");
 }
 
+std::string tool_format(std::string_view chat_template) {
+  const auto has = [&](std::string_view word) { return chat_template.find(word) != std::string_view::npos; };
+  if (has("<tool_call>")) return "hermes";
+  if (has("[TOOL_CALLS]")) return "mistral";
+  if (has("<|python_tag|>") || has("<|eom_id|>") || (has("\"parameters\"") && has("<|start_header_id|>"))) {
+    return "llama3";
+  }
+  return "hermes";
+}
+
 std::string token_text(const ModelFile& file, std::string_view key, const Tokenizer& tokenizer, TokenId id) {
   const std::string_view text = file.get_string(key, "");
   return std::string(text.empty() ? tokenizer.token_bytes(id) : text);

@@ -38,7 +38,7 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
       prompt_tokens(static_cast<std::int32_t>(tokens.size())),
       max_new_tokens(token_limit),
       channel(std::move(stream)),
-      detokenizer(tokenizer, params.stop),
+      detokenizer(tokenizer, params.stop, params.show_special),
       stop_tokens(params.stop_token_ids),
       ignore_eos(params.ignore_eos),
       penalized(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||

@@ -36,6 +36,33 @@ std::string chosen_model(const Engine& engine, const std::string& asked) {
               fmt::format("{} models are loaded: name one of GET /v1/models", models.size()), "model");
 }
 
+// The tools join the prompt as the model's template shows them, and a call that must come becomes a grammar.
+void apply_tools(OpenAiRequest& request, const ModelInfo& model, ToolFormat format,
+                 std::vector<std::string>& warnings) {
+  for (Prompt& prompt : request.prompts) {
+    auto* chat = std::get_if<ChatPrompt>(&prompt);
+    if (chat == nullptr) continue;
+    if (request.tools.active()) chat->tools_json = request.tools.tools_json;
+    if (model.template_has_tools || (chat->tools_json.empty() && chat->messages_json.empty())) continue;
+    chat->messages_json = plain_tool_messages(messages_json(*chat), chat->tools_json);
+    chat->tools_json.clear();
+  }
+  if (!request.tools.active()) return;
+  request.params.show_special = format != ToolFormat::kHermes;  // their markers are control tokens
+  if (request.tools.forced()) {
+    request.params.structured = {StructuredOutput::Kind::kGrammar, tool_grammar(request.tools, format)};
+    request.structured_field = "tools";
+    return;
+  }
+  for (std::size_t i = 0; i < request.tools.tools.size(); ++i) {
+    if (request.tools.tools[i].strict) {
+      warnings.push_back(fmt::format(
+          "tools[{}].function.strict binds the arguments only with tool_choice required or a named function",
+          i));
+    }
+  }
+}
+
 Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi api, std::string_view device,
                          const std::string& request_id) {
   request.params.model = chosen_model(engine, request.params.model);
@@ -49,6 +76,8 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
   generation.field_names.emplace("max_tokens", request.max_tokens_field);
   generation.field_names.emplace("structured", request.structured_field);
   generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
+  const ToolFormat tool_format = tool_format_of(model.tool_format);
+  apply_tools(request, model, tool_format, generation.warnings);
   for (const std::string& name : request.ignored)
     generation.warnings.push_back(name + " is not known and was ignored");
 
@@ -59,7 +88,10 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
                   .fingerprint = fingerprint(model, device),
                   .prompts = request.prompts.size(),
                   .n = static_cast<std::size_t>(request.n),
-                  .include_usage = request.include_usage};
+                  .include_usage = request.include_usage,
+                  .tools = request.tools.active(),
+                  .tool_format = tool_format,
+                  .tools_forced = request.tools.forced()};
   generation.format =
       request.stream ? make_openai_stream(std::move(info)) : make_openai_document(std::move(info));
   for (Prompt& prompt : request.prompts) {

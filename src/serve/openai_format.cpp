@@ -22,15 +22,23 @@ std::string open_object(const AnswerInfo& info, std::string_view object) {
 class Document final : public AnswerFormat {
  public:
   explicit Document(AnswerInfo info)
-      : info_(std::move(info)), choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api)}) {}
+      : info_(std::move(info)),
+        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), ChoiceTools(info_)}) {}
 
   void add(std::size_t index, const Chunk& chunk, std::string&) override {
     Choice& choice = choices_[index];
+    for (const ToolEvent& event : choice.tools.read(chunk)) {
+      if (event.type == ToolEvent::Type::kText) {
+        choice.text += event.text;
+      } else {
+        choice.tools.add(event);
+      }
+    }
+    if (!choice.tools.active()) choice.text += chunk.text;
     if (chunk.type == Chunk::Type::kDone) {
-      choice.finish = openai_finish_reason(chunk.finish);
+      choice.finish = openai_finish_reason(chunk.finish, choice.tools.any());
       usage_.add(chunk.stats, index % info_.n == 0);
     } else {
-      choice.text += chunk.text;
       choice.logprobs.add(chunk);
     }
   }
@@ -42,7 +50,15 @@ class Document final : public AnswerFormat {
       Choice& choice = choices_[i];
       fmt::format_to(std::back_inserter(out), R"({}{{"index":{},)", i == 0 ? "" : ",", i);
       out += chat ? R"("message":{"role":"assistant","content":)" : R"("text":)";
-      append_json_string(out, choice.text);
+      if (choice.tools.any() && choice.text.empty()) {
+        out += "null";
+      } else {
+        append_json_string(out, choice.text);
+      }
+      if (choice.tools.any()) {
+        out += R"(,"tool_calls":)";
+        choice.tools.append_to(out);
+      }
       out += chat ? R"(,"refusal":null},"logprobs":)" : R"(,"logprobs":)";
       choice.logprobs.take(out);
       fmt::format_to(std::back_inserter(out), R"(,"finish_reason":"{}"}})", choice.finish);
@@ -57,8 +73,9 @@ class Document final : public AnswerFormat {
  private:
   struct Choice {
     ChoiceLogprobs logprobs;
-    std::string text;
-    std::string_view finish;
+    ChoiceTools tools;
+    std::string text = {};
+    std::string_view finish = {};
   };
 
   AnswerInfo info_;
@@ -72,7 +89,7 @@ class Stream final : public AnswerFormat {
       : info_(std::move(info)),
         head_("data: " + open_object(info_, info_.api == OpenAiApi::kChat ? "chat.completion.chunk"
                                                                           : "text_completion")),
-        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api)}) {}
+        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), ChoiceTools(info_)}) {}
 
   void add(std::size_t index, const Chunk& chunk, std::string& out) override {
     Choice& choice = choices_[index];
@@ -80,21 +97,27 @@ class Stream final : public AnswerFormat {
     if (chat && !std::exchange(choice.begun, true)) {
       write(out, index, R"("delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null)");
     }
+    choice.logprobs.add(chunk);  // a done chunk has none
+    const std::vector<ToolEvent> events = choice.tools.read(chunk);
+    for (const ToolEvent& event : events) {
+      if (event.type == ToolEvent::Type::kText) {
+        write_text(out, index, event.text);
+      } else {
+        write(
+            out, index,
+            fmt::format(R"("delta":{{{}}},"logprobs":null,"finish_reason":null)", choice.tools.delta(event)));
+      }
+    }
     if (chunk.type == Chunk::Type::kDone) {
       usage_.add(chunk.stats, index % info_.n == 0);
       write(out, index,
             fmt::format(R"({},"logprobs":null,"finish_reason":"{}")", chat ? R"("delta":{})" : R"("text":"")",
-                        openai_finish_reason(chunk.finish)));
+                        openai_finish_reason(chunk.finish, choice.tools.any())));
       return;
     }
-    choice.logprobs.add(chunk);
-    if (chunk.text.empty() && !chunk.logprob) return;  // half a character, or text held back
-    body_ = chat ? R"("delta":{"content":)" : R"("text":)";
-    append_json_string(body_, chunk.text);
-    body_ += chat ? R"(},"logprobs":)" : R"(,"logprobs":)";
-    choice.logprobs.take(body_);
-    body_ += R"(,"finish_reason":null)";
-    write(out, index, body_);
+    // The probability of half a character, or of text held back, does not wait for it.
+    const std::string_view text = choice.tools.active() ? std::string_view() : chunk.text;
+    if (!text.empty() || (events.empty() && chunk.logprob)) write_text(out, index, text);
   }
 
   void finish(std::string& out) override {
@@ -112,8 +135,19 @@ class Stream final : public AnswerFormat {
  private:
   struct Choice {
     ChoiceLogprobs logprobs;
+    ChoiceTools tools;
     bool begun = false;
   };
+
+  void write_text(std::string& out, std::size_t index, std::string_view text) {
+    const bool chat = info_.api == OpenAiApi::kChat;
+    body_ = chat ? R"("delta":{"content":)" : R"("text":)";
+    append_json_string(body_, text);
+    body_ += chat ? R"(},"logprobs":)" : R"(,"logprobs":)";
+    choices_[index].logprobs.take(body_);
+    body_ += R"(,"finish_reason":null)";
+    write(out, index, body_);
+  }
 
   // One event about one choice; `body` is the choice without its index.
   void write(std::string& out, std::size_t index, std::string_view body) {
@@ -146,7 +180,8 @@ void Usage::append_to(std::string& out) const {
       prompt_, completion_, prompt_ + completion_, cached_);
 }
 
-std::string_view openai_finish_reason(FinishReason reason) {
+std::string_view openai_finish_reason(FinishReason reason, bool calls) {
+  if (calls && reason == FinishReason::kStop) return "tool_calls";
   return reason == FinishReason::kLength ? "length" : "stop";
 }
 

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "serve/http.h"
+#include "serve/tool_calls.h"
 
 namespace mlxs {
 
@@ -23,6 +25,9 @@ struct AnswerInfo {
   std::size_t prompts = 1;
   std::size_t n = 1;           // choices of each
   bool include_usage = false;  // streams only
+  bool tools = false;          // chat: the answer may hold calls
+  ToolFormat tool_format = ToolFormat::kHermes;
+  bool tools_forced = false;  // the answer is calls and nothing else
 };
 
 std::unique_ptr<AnswerFormat> make_openai_document(AnswerInfo info);
@@ -61,7 +66,29 @@ class ChoiceLogprobs {
   std::size_t characters_ = 0;                            // of the text before the next token
 };
 
-// "stop" or "length": the reason in OpenAI's words.
-std::string_view openai_finish_reason(FinishReason reason);
+// The calls of one choice as OpenAI spells them, in a document or in a stream's deltas.
+class ChoiceTools {
+ public:
+  explicit ChoiceTools(const AnswerInfo& info);
+  bool active() const { return parser_.has_value(); }  // else a chunk's text is the answer's
+  std::vector<ToolEvent> read(const Chunk& chunk);     // token or done
+  void add(const ToolEvent& event);                    // a call, or a piece of its arguments
+  // The delta of a call event: "tool_calls":[{…}], without braces around it.
+  std::string delta(const ToolEvent& event);
+  bool any() const { return !calls_.empty(); }
+  void append_to(std::string& out) const;  // [{"id":…,"type":"function","function":{…}},…]
+
+ private:
+  struct Call {
+    std::string id, name, arguments;
+  };
+  std::string new_id() const;
+  std::optional<ToolCallParser> parser_;
+  ToolFormat format_;
+  std::vector<Call> calls_;
+};
+
+// "tool_calls" where calls ended it, "stop" or "length": the reason in OpenAI's words.
+std::string_view openai_finish_reason(FinishReason reason, bool calls = false);
 
 }  // namespace mlxs

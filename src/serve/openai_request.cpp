@@ -5,6 +5,7 @@
 #include <charconv>
 #include <optional>
 
+#include "serve/chat_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
 #include "serve/structured_fields.h"
@@ -14,6 +15,7 @@ namespace {
 
 // While parsing: what must be compared once all fields are known.
 struct Draft {
+  std::string_view body;
   OpenAiRequest request;
   std::optional<int> max_completion_tokens;
   std::optional<int> top_logprobs;
@@ -197,54 +199,8 @@ constexpr Field<Draft> kCommonFields[] = {
 
 // ---------------------------------------------------------------- chat
 
-// A message's content: a string, or parts of which every one is text. Parts follow each other as they are.
-std::string content_text(const std::string& path, const Json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) {
-    refuse_field(path, fmt::format("{} is missing or has the wrong type", path),
-                 fmt::format("{} must be a string or an array of text parts", path));
-  }
-  std::string text;
-  for (std::size_t i = 0; i < content.size(); ++i) {
-    const std::string part_path = fmt::format("{}[{}]", path, i);
-    const Json& part = content[i];
-    check_value({.name = {}, .type = FieldType::kObject}, part_path, part);
-    const std::string type = as_string(part_path + ".type", part.value("type", Json()));
-    if (type != "text") {
-      refuse_field(part_path + ".type", fmt::format("{}.type = '{}' is not supported", part_path, type),
-                   "the model reads text: send parts of type 'text'");
-    }
-    text += as_string(part_path + ".text", part.value("text", Json()));
-  }
-  return text;
-}
-
-ChatMessage to_message(Draft& draft, const std::string& path, const Json& message) {
-  check_value({.name = {}, .type = FieldType::kObject}, path, message);
-  ChatMessage result;
-  result.role = as_string(path + ".role", message.value("role", Json()));
-  if (result.role == "developer") result.role = "system";  // OpenAI's newer name for the same
-  if (result.role != "system" && result.role != "user" && result.role != "assistant") {
-    refuse_field(path + ".role", fmt::format("{}.role = '{}' is not supported", path, result.role),
-                 "use system, developer, user or assistant");
-  }
-  for (const auto& [name, value] : message.items()) {
-    if (value.is_null() || name == "role" || name == "content") continue;
-    const std::string member = fmt::format("{}.{}", path, name);
-    if (name == "tool_calls" || name == "function_call") refuse_unsupported(member);
-    draft.request.ignored.push_back(member);
-  }
-  result.content = content_text(path + ".content", message.value("content", Json()));
-  return result;
-}
-
 void set_messages(Draft& draft, const Json& value) {
-  if (value.empty()) refuse_field("messages", "messages is empty", "send at least one message");
-  ChatPrompt prompt;
-  for (std::size_t i = 0; i < value.size(); ++i) {
-    prompt.messages.push_back(to_message(draft, fmt::format("messages[{}]", i), value[i]));
-  }
-  draft.request.prompts.emplace_back(std::move(prompt));
+  draft.request.prompts.emplace_back(read_messages(value, draft.request.ignored));
   draft.prompt_given = true;
 }
 
@@ -265,12 +221,12 @@ constexpr Field<Draft> kChatFields[] = {
        if (v != Json::array({"text"}))
          refuse_field("modalities", "modalities other than text are not supported", "use [\"text\"]");
      }},
-    {{"tools", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("tools", v); }},
+    {{"tools", FieldType::kArray},
+     [](Draft& d, const Json&) { read_tools(d.request.tools, OrderedJson::parse(d.body)["tools"]); }},
+    {{"tool_choice", FieldType::kAny}, [](Draft& d, const Json& v) { read_tool_choice(d.request.tools, v); }},
+    {{"parallel_tool_calls", FieldType::kBoolean},
+     [](Draft& d, const Json& v) { d.request.tools.parallel = v.get<bool>(); }},
     {{"functions", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("functions", v); }},
-    {{"tool_choice", FieldType::kAny},
-     [](Draft&, const Json& v) {
-       if (v != "none" && v != "auto") refuse_unsupported("tool_choice");
-     }},
     {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
 };
 
@@ -337,6 +293,7 @@ constexpr auto kCompletion = join(kCommonFields, kCompletionFields);
 
 Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::string_view prompt_field) {
   Draft draft;
+  draft.body = body;
   draft.request.params.temperature = kOpenAiTemperature;
   for (std::string& name : read_fields<Draft>(parse_body(body), fields, draft)) {
     draft.request.ignored.push_back(std::move(name));
@@ -359,6 +316,12 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
 OpenAiRequest parse_chat_request(std::string_view body) {
   Draft draft = read(body, kChat, "messages");
   OpenAiRequest& request = draft.request;
+  check_tools(request.tools);
+  if (request.tools.active() && request.params.structured) {
+    refuse_field(request.structured_field,
+                 fmt::format("{} and tools are both given", request.structured_field),
+                 "send one of them, or set tool_choice to \"none\"");
+  }
   if (draft.top_logprobs && !request.logprobs) {
     refuse_field("top_logprobs", "top_logprobs is given without logprobs", "set logprobs to true");
   }

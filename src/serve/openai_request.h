@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/tool_request.h"
 
 namespace mlxs {
 
@@ -19,6 +20,7 @@ inline constexpr int kCompletionMaxTokens = 16;
 struct OpenAiRequest {
   GenerateParams params;        // all but the prompt
   std::vector<Prompt> prompts;  // one for chat
+  ToolRequest tools;
   int n = 1;
   bool stream = false;
   bool include_usage = false;                   // a last chunk with the usage

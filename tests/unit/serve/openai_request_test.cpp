@@ -143,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{R"("top_logprobs":2)", "top_logprobs"},
         Wrong{R"("logprobs":true,"top_logprobs":21)", "top_logprobs"}, Wrong{R"("stream":1)", "stream"},
         Wrong{R"("stream_options":{})", "stream_options"}, Wrong{R"("model":1)", "model"},
-        Wrong{R"("user":{})", "user"}, Wrong{R"("tools":[{"type":"function"}])", "tools"},
+        Wrong{R"("user":{})", "user"}, Wrong{R"("tools":[{"type":"function"}])", "tools[0].function"},
         Wrong{R"("tool_choice":"required")", "tool_choice"},
         Wrong{R"("response_format":{"type":"xml"})", "response_format.type"},
         Wrong{R"("response_format":{"type":"json_schema","json_schema":{"schema":5}})",
@@ -207,14 +207,14 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Wrong{"[]", "messages"}, Wrong{"null", "messages"}, Wrong{R"("hi")", "messages"},
         Wrong{R"(["hi"])", "messages[0]"}, Wrong{R"([{"content":"x"}])", "messages[0].role"},
-        Wrong{R"([{"role":"tool","content":"x"}])", "messages[0].role"},
+        Wrong{R"([{"role":"function","content":"x"}])", "messages[0].role"},
         Wrong{R"([{"role":"user"}])", "messages[0].content"},
         Wrong{R"([{"role":"user","content":"a"},{"role":"user","content":7}])", "messages[1].content"},
         Wrong{R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])",
               "messages[0].content[0].type"},
         Wrong{R"([{"role":"user","content":[{"type":"text","text":1}]}])", "messages[0].content[0].text"},
         Wrong{R"([{"role":"user","content":["x"]}])", "messages[0].content[0]"},
-        Wrong{R"([{"role":"assistant","content":null,"tool_calls":[{}]}])", "messages[0].tool_calls"}));
+        Wrong{R"([{"role":"assistant","content":null,"tool_calls":[{}]}])", "messages[0].tool_calls[0].function"}));
 
 TEST(CompletionRequest, DefaultsAreOpenAis) {
   const OpenAiRequest request = completion("");

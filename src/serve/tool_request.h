@@ -1,0 +1,54 @@
+// Tools as OpenAI's chat clients ask for them: `tools`, `tool_choice`, and the messages that carry calls and
+// results. Pure: JSON in, values out; throws kInvalidArgument naming the field.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlxs/engine.h"
+#include "serve/fields.h"
+#include "serve/tool_calls.h"
+
+namespace mlxs {
+
+using OrderedJson = nlohmann::ordered_json;  // templates and grammars follow the order that the client gave
+
+struct ToolRequest {
+  enum class Choice : std::uint8_t { kAuto, kNone, kRequired, kNamed };
+  struct Tool {
+    std::string name;
+    OrderedJson parameters;  // a JSON Schema
+    bool strict = false;
+  };
+  std::vector<Tool> tools;
+  std::string tools_json;  // the array as the client sent it
+  Choice choice = Choice::kAuto;
+  std::string named;  // kNamed
+  bool parallel = true;
+
+  bool active() const { return !tools.empty() && choice != Choice::kNone; }
+  bool forced() const { return active() && choice != Choice::kAuto; }  // the answer is calls and nothing else
+};
+
+void read_tools(ToolRequest& request, const OrderedJson& tools);
+void read_tool_choice(ToolRequest& request, const Json& choice);
+// After all fields: a choice needs its tools.
+void check_tools(const ToolRequest& request);
+
+// An assistant message's tool_calls as templates expect them: arguments as an object.
+OrderedJson template_tool_calls(const std::string& path, const Json& calls);
+
+// The grammar (Lark) of an answer that is one call, or up to kMostCalls if they may be parallel.
+inline constexpr int kMostCalls = 16;
+std::string tool_grammar(const ToolRequest& request, ToolFormat format);
+
+// For models whose template knows no tools: the same conversation in plain messages, calls in Hermes' format,
+// the tools described in the system message.
+std::string messages_json(const ChatPrompt& prompt);
+std::string plain_tool_messages(const std::string& messages_json, const std::string& tools_json);
+
+}  // namespace mlxs

@@ -1,0 +1,122 @@
+"""Tool calls with the openai package. The test model knows no tools, so that what must come is forced by the grammar."""
+
+import json
+import re
+
+import jsonschema
+import openai
+import pytest
+
+WEATHER = {
+    "type": "object",
+    "properties": {"unit": {"enum": ["celsius", "fahrenheit"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["unit", "days"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"get_weather": WEATHER, "stop_clock": {"type": "object", "properties": {}, "additionalProperties": False}}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "description": "The weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "stop_clock"}},
+]
+ASK = [{"role": "user", "content": "How is the weather?"}]
+
+
+def ask(api, messages=ASK, **fields):
+    return api.openai.chat.completions.create(
+        model=api.model, messages=messages, **{"tools": TOOLS, "max_tokens": 600, "temperature": 2, **fields}
+    )
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_required_calls_obey_their_schemas_at_temperature_2(api, parallel):
+    names = set()
+    for seed in range(12):
+        choice = ask(api, tool_choice="required", parallel_tool_calls=parallel, seed=seed).choices[0]
+        if choice.finish_reason == "length":
+            continue
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content is None
+        assert len(choice.message.tool_calls) == 1 or parallel
+        for call in choice.message.tool_calls:
+            jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
+            assert re.fullmatch("call_[0-9a-f]{24}", call.id)
+            names.add(call.function.name)
+    assert names == set(SCHEMAS)
+
+
+def test_a_named_function_is_the_one_called(api):
+    for name, schema in SCHEMAS.items():
+        choice = ask(api, tool_choice={"type": "function", "function": {"name": name}}, parallel_tool_calls=False).choices[0]
+        (call,) = choice.message.tool_calls
+        assert call.function.name == name
+        jsonschema.validate(json.loads(call.function.arguments), schema)
+
+
+def test_a_stream_brings_the_same_calls_in_pieces(api):
+    fields = {
+        "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
+        "parallel_tool_calls": False,
+        "temperature": 0,
+    }
+    (whole,) = ask(api, **fields).choices[0].message.tool_calls
+    chunks = [chunk.choices[0] for chunk in ask(api, stream=True, **fields)]
+    deltas = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+    assert deltas[0].function.name == whole.function.name
+    assert deltas[0].id
+    assert all(delta.index == 0 for delta in deltas)
+    assert all(delta.id is None for delta in deltas[1:])
+    assert len(deltas) > 4, "arguments come as they are generated"
+    assert "".join(delta.function.arguments for delta in deltas) == whole.function.arguments
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == ""
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+def test_results_go_back_to_the_model(api):
+    call = ask(api, tool_choice="required", parallel_tool_calls=False, seed=1).choices[0].message
+    messages = [*ASK, call, {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "It is snowing."}]
+    answer = ask(api, messages, tool_choice="none", max_tokens=40, temperature=0).choices[0]
+    assert answer.message.tool_calls is None
+    assert answer.message.content
+    shorter = ask(api, tool_choice="none", max_tokens=1)
+    longer = ask(api, messages, tool_choice="none", max_tokens=1)
+    assert longer.usage.prompt_tokens > shorter.usage.prompt_tokens + 10, "the call and its result are in the prompt"
+
+
+def test_tools_are_in_the_prompt_unless_the_choice_is_none(api):
+    without = ask(api, tool_choice="none", max_tokens=1).usage.prompt_tokens
+    assert ask(api, max_tokens=1).usage.prompt_tokens > without + 50
+    assert api.openai.chat.completions.create(model=api.model, messages=ASK, max_tokens=1).usage.prompt_tokens == without
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
+        ({"tools": TOOLS + TOOLS}, "tools[2].function.name"),
+        ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice.function.name"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ({"messages": [{"role": "tool", "content": None}]}, "messages[0].content"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_wrong_is_named(api, fields, param):
+    response = api.post("/v1/chat/completions", {"model": api.model, "messages": ASK, **fields})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == param
+
+
+def test_a_parameter_keyword_that_cannot_be_forced_is_named(api):
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"a": {"type": "array", "uniqueItems": True}}}},
+    }
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
+        ask(api, tools=[tool], tool_choice="required")
+    assert caught.value.param == "tools"
