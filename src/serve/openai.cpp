@@ -74,10 +74,10 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
   generation.stream = request.stream;
   if (api == OpenAiApi::kChat) generation.field_names.emplace("prompt", "messages");
   generation.field_names.emplace("max_tokens", request.max_tokens_field);
-  generation.field_names.emplace("structured", request.structured_field);
   generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
   const ToolFormat tool_format = tool_format_of(model.tool_format);
   apply_tools(request, model, tool_format, generation.warnings);
+  generation.field_names.emplace("structured", request.structured_field);
   for (const std::string& name : request.ignored)
     generation.warnings.push_back(name + " is not known and was ignored");
 
