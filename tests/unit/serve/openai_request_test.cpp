@@ -214,7 +214,8 @@ INSTANTIATE_TEST_SUITE_P(
               "messages[0].content[0].type"},
         Wrong{R"([{"role":"user","content":[{"type":"text","text":1}]}])", "messages[0].content[0].text"},
         Wrong{R"([{"role":"user","content":["x"]}])", "messages[0].content[0]"},
-        Wrong{R"([{"role":"assistant","content":null,"tool_calls":[{}]}])", "messages[0].tool_calls[0].function"}));
+        Wrong{R"([{"role":"assistant","content":null,"tool_calls":[{}]}])",
+              "messages[0].tool_calls[0].function"}));
 
 TEST(CompletionRequest, DefaultsAreOpenAis) {
   const OpenAiRequest request = completion("");
