@@ -3,6 +3,7 @@
 // sides round differently.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -222,6 +223,87 @@ std::vector<std::string> others() {
   return names;
 }
 
+struct MoeCase {
+  const char* name;
+  MoeSpec::Gate gate = MoeSpec::Gate::kSoftmax;
+  int used = 2, groups = 1, groups_used = 1;
+  bool normalize = false, selection_bias = false, biases = false;
+  Activation activation = Activation::kSilu;
+  float scale = 1.0f;
+};
+
+const MoeCase kMoeCases[] = {
+    {.name = "softmax"},
+    {.name = "softmax_normalized", .used = 3, .normalize = true},
+    {.name = "softmax_of_chosen", .gate = MoeSpec::Gate::kSoftmaxOfChosen},
+    {.name = "sigmoid_in_groups",
+     .gate = MoeSpec::Gate::kSigmoid,
+     .groups = 4,
+     .groups_used = 2,
+     .normalize = true,
+     .selection_bias = true,
+     .scale = 2.5f},
+    {.name = "biases_and_clamps",
+     .gate = MoeSpec::Gate::kSoftmaxOfChosen,
+     .used = 4,
+     .biases = true,
+     .activation = Activation::kSwigluClamped},
+    {.name = "one_of_all", .used = 1},
+    {.name = "all", .used = 8},
+};
+
+// norm → mixture → + residual, for `rows` rows.
+std::vector<float> run_moe(Backend& backend, const MoeCase& c, int rows) {
+  constexpr int kHidden = 96, kWide = 64, kExperts = 8;
+  unsigned seed = 100;
+  const auto matrix = [&](int outputs, int inputs) {
+    const auto count = static_cast<std::size_t>(outputs) * static_cast<std::size_t>(inputs);
+    return weight_of(backend, random_floats(count, 1.0f / std::sqrt(static_cast<float>(inputs)), seed++),
+                     outputs, WeightUse::kMatrix);
+  };
+  const auto vector = [&](int count, float around) {
+    return weight_of(backend, random_floats(static_cast<std::size_t>(count), 0.3f, seed++, around), 1,
+                     WeightUse::kVector);
+  };
+  const WeightPtr embedding =
+      weight_of(backend, random_floats(64 * kHidden, 1.0f, seed++), 64, WeightUse::kEmbedding);
+  const WeightPtr gain = vector(kHidden, 1.0f), router = matrix(kExperts, kHidden),
+                  router_bias = vector(kExperts, 0.0f), selection_bias = vector(kExperts, 0.0f);
+  std::vector<Expert> experts;
+  for (int e = 0; e < kExperts; ++e) {
+    Expert expert{.gate_up = matrix(2 * kWide, kHidden), .down = matrix(kHidden, kWide)};
+    if (c.biases) {
+      expert.gate_up_bias = vector(2 * kWide, 0.0f);
+      expert.down_bias = vector(kHidden, 0.0f);
+    }
+    experts.push_back(std::move(expert));
+  }
+  const auto kv =
+      backend.make_kv({.layers = 1, .kv_heads = 1, .key_dim = 64, .value_dim = 64, .num_pages = 8});
+  Steps steps(1, 64);
+  Steps::Step step = steps.next({rows});
+  backend.begin_step({step.tokens, step.positions, step.spans, step.sampled, kv.get()});
+  const NormSpec norm{.gain = gain.get()};
+  const Tensor x = backend.embed(*embedding);
+  const Tensor y = backend.moe(x, {.gate = c.gate,
+                                   .norm = &norm,
+                                   .router = router.get(),
+                                   .router_bias = c.biases ? router_bias.get() : nullptr,
+                                   .selection_bias = c.selection_bias ? selection_bias.get() : nullptr,
+                                   .experts = experts,
+                                   .used = c.used,
+                                   .groups = c.groups,
+                                   .groups_used = c.groups_used,
+                                   .normalize = c.normalize,
+                                   .scale = c.scale,
+                                   .activation = c.activation,
+                                   .residual = backend.embed(*embedding)});
+  std::vector<float> out(static_cast<std::size_t>(rows * kHidden));
+  backend.end_step();
+  backend.read(y, out);
+  return out;
+}
+
 class Conformance : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<Backend> cpu_ = make_backend("cpu", {.threads = 2});
@@ -253,6 +335,25 @@ TEST_P(Conformance, ACopiedPageServesAsWell) {
   pages[1] = spare;
   const Steps::Step step = steps.next({1});
   EXPECT_LT(distance(tried.run(step), reference.run(step)), kBound);
+}
+
+TEST_P(Conformance, MixturesOfExperts) {
+  for (const MoeCase& c : kMoeCases) {
+    for (const int rows : {1, 3, 40}) {
+      const std::vector<float> expected = run_moe(*cpu_, c, rows), got = run_moe(*other_, c, rows);
+      std::vector<double> worst(static_cast<std::size_t>(rows));  // of each row
+      const std::size_t columns = expected.size() / worst.size();
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double error = std::abs(static_cast<double>(got[i]) - expected[i]);
+        ASSERT_FALSE(std::isnan(error)) << c.name;
+        worst[i / columns] = std::max(worst[i / columns], error);
+      }
+      // Where two experts score alike, rounding chooses: most rows must agree, all where all are chosen.
+      std::ranges::sort(worst);
+      const double compared = c.used == 8 || rows < 5 ? worst.back() : worst[worst.size() * 3 / 4];
+      EXPECT_LT(compared, 3 * kBound) << c.name << ", " << rows << " rows";  // of values up to 5
+    }
+  }
 }
 
 TEST_P(Conformance, EveryStorageType) {
