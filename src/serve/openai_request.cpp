@@ -291,6 +291,24 @@ constexpr auto join(const Field<Draft> (&common)[kCommon], const Field<Draft> (&
 constexpr auto kChat = join(kCommonFields, kChatFields);
 constexpr auto kCompletion = join(kCommonFields, kCompletionFields);
 
+// A schema's properties are generated in the order in which they stand; Json sorts them, so they are read
+// again.
+void keep_property_order(std::string_view body, OpenAiRequest& request) {
+  if (!request.params.structured || request.params.structured->kind != StructuredOutput::Kind::kJsonSchema) {
+    return;
+  }
+  using Ordered = nlohmann::ordered_json;
+  const std::string path = request.structured_field == "response_format"
+                               ? "/response_format/json_schema/schema"
+                           : request.structured_field == "structured_outputs" ? "/structured_outputs/json"
+                                                                              : "/guided_json";
+  const Ordered whole = Ordered::parse(body);
+  const Ordered::json_pointer pointer(path);
+  if (whole.contains(pointer) && whole.at(pointer).is_object()) {
+    request.params.structured->text = whole.at(pointer).dump();
+  }
+}
+
 Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::string_view prompt_field) {
   Draft draft;
   draft.body = body;
@@ -307,6 +325,7 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
                  "set stream to true, or leave it out");
   }
   if (draft.request.logprobs) draft.request.params.top_logprobs = draft.top_logprobs.value_or(0);
+  keep_property_order(body, draft.request);
   if (draft.tier_priority && !draft.priority_given) draft.request.params.priority = *draft.tier_priority;
   return draft;
 }

@@ -77,6 +77,13 @@ def test_300_schemas_at_temperature_2(api):
     assert sum(choice["finish_reason"] == "stop" for choice in answers) >= 285
 
 
+def test_properties_come_in_the_order_of_the_schema(api):
+    properties = {name: {"type": "boolean"} for name in ("zebra", "middle", "apple")}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    answer = api.chat("Answer.", max_tokens=200, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    assert list(json.loads(answer["choices"][0]["message"]["content"])) == ["zebra", "middle", "apple"]
+
+
 def test_json_object(api):
     for seed in range(5):
         answer = api.chat("Hi", temperature=1, seed=seed, max_tokens=400, response_format={"type": "json_object"})

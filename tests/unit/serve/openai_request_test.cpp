@@ -186,6 +186,8 @@ TEST(ChatRequest, ReadsEveryWayToAskForStructure) {
   expect(R"("response_format":{"type":"json_object"})", Kind::kJsonObject, "", "response_format");
   expect(R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"null"}}})",
          Kind::kJsonSchema, R"({"type":"null"})", "response_format");
+  expect(R"("guided_json":{"type":"object","properties":{"z":{},"a":{}}})", Kind::kJsonSchema,
+         R"({"type":"object","properties":{"z":{},"a":{}}})", "guided_json");  // in the order given
   expect(R"("structured_outputs":{"regex":"a+"})", Kind::kRegex, "a+", "structured_outputs");
   expect(R"("structured_outputs":{"choice":["a","b"],"json":null})", Kind::kChoice, R"(["a","b"])",
          "structured_outputs");
