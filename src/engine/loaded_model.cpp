@@ -295,19 +295,19 @@ void LoadedModel::fail(Request& request, ErrorCode code, std::string message, Ti
 
 void LoadedModel::end(Request& request, Chunk last, std::string_view reason, TimePoint now) {
   last.stats = request.stats(now);
-  const GenerationStats stats = last.stats;
+  if (observer_) {  // before the client hears of it: who then asks for metrics finds this request in them
+    observer_->on_finished({.model = info_.id,
+                            .request_id = request.label,
+                            .user = request.user,
+                            .finish = reason,
+                            .prompt_tokens = last.stats.prompt_tokens,
+                            .cached_prompt_tokens = last.stats.cached_prompt_tokens,
+                            .generated_tokens = last.stats.generated_tokens,
+                            .queue_seconds = last.stats.queue_seconds,
+                            .ttft_seconds = last.stats.ttft_seconds,
+                            .e2e_seconds = last.stats.total_seconds});
+  }
   request.channel->push(std::move(last));
-  if (!observer_) return;
-  observer_->on_finished({.model = info_.id,
-                          .request_id = request.label,
-                          .user = request.user,
-                          .finish = reason,
-                          .prompt_tokens = stats.prompt_tokens,
-                          .cached_prompt_tokens = stats.cached_prompt_tokens,
-                          .generated_tokens = stats.generated_tokens,
-                          .queue_seconds = stats.queue_seconds,
-                          .ttft_seconds = stats.ttft_seconds,
-                          .e2e_seconds = stats.total_seconds});
 }
 
 void LoadedModel::end_all(const Error& error) {
