@@ -65,7 +65,7 @@ struct Scheduler::Impl {
   void admit(TimePoint now, StepPlan& out);
   bool fits(const SchedEntry& entry);
   void start(SchedEntry& entry);
-  void preempt(SchedEntry& victim, TimePoint now, StepPlan& out);
+  void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
   void plan_decodes(StepPlan& out);
   void plan_prefills(StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
@@ -145,6 +145,9 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   if (!s.in_flight.empty()) fail(fmt::format("step {} was planned and not committed", s.counters.steps));
   out.step = 0;
   out.preempted.clear();
+  out.preempted_for.clear();
+  out.admitted.clear();
+  out.blocked = QueueBlock::kNothing;
   out.total_tokens = out.decode_rows = 0;
   s.queue.age(now);
   s.grow_decodes(now, out);
@@ -189,7 +192,7 @@ void Scheduler::Impl::grow_decodes(TimePoint now, StepPlan& out) {
       SchedEntry* victim =
           num_active() > 1 ? choose_victim(running, pool) : choose_paused_victim(running, pool);
       require(victim != nullptr, entry->id, "finds no page and nobody to preempt");
-      preempt(*victim, now, out);
+      preempt(*victim, entry->id, now, out);
     }
   }
 }
@@ -200,14 +203,17 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
     const bool has_slot = running.size() < static_cast<std::size_t>(slots);
     if (has_slot && fits(*next)) {
       start(*next);
+      out.admitted.push_back(next->id);
       continue;
     }
+    out.blocked = has_slot ? QueueBlock::kPages : QueueBlock::kSlots;
     // What nobody reads must not stop the others: paused requests give up slots, and pages if nothing else
     // runs.
     if (has_slot && num_active() > 0) return;
     SchedEntry* victim = choose_paused_victim(running, pool);
     if (victim == nullptr) return;
-    preempt(*victim, now, out);
+    preempt(*victim, next->id, now, out);
+    out.blocked = QueueBlock::kNothing;
   }
 }
 
@@ -240,12 +246,13 @@ void Scheduler::Impl::start(SchedEntry& entry) {
 }
 
 // By recompute: what it sampled becomes part of its prompt; its full pages stay cached until they are needed.
-void Scheduler::Impl::preempt(SchedEntry& victim, TimePoint now, StepPlan& out) {
+void Scheduler::Impl::preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out) {
   stop(victim);
   victim.preempted = true;
   victim.decoding = false;
   queue.push(victim, now);
   out.preempted.push_back(victim.id);
+  out.preempted_for.push_back(for_whom);
   ++counters.preemptions;
 }
 

@@ -30,10 +30,16 @@ struct Refusal {
   bool operator==(const Refusal&) const = default;
 };
 
+// What the request at the head of the queue lacks.
+enum class QueueBlock : std::uint8_t { kNothing, kSlots, kPages };
+
 struct StepPlan {
-  std::uint64_t step = 0;            // 1, 2, … of this scheduler; 0 if empty
-  std::vector<PlannedSpan> spans;    // decode rows first, then prefill chunks
-  std::vector<RequestId> preempted;  // lost their pages before this step; they will be recomputed
+  std::uint64_t step = 0;                     // 1, 2, … of this scheduler; 0 if empty
+  std::vector<PlannedSpan> spans;             // decode rows first, then prefill chunks
+  std::vector<RequestId> preempted;           // lost their pages before this step; they will be recomputed
+  std::vector<RequestId> preempted_for;       // beside preempted: who got the room
+  std::vector<RequestId> admitted;            // got a place and pages in this step
+  QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
   std::int32_t total_tokens = 0;
   std::int32_t decode_rows = 0;
 

@@ -80,6 +80,9 @@ class Driver {
   // One step, every promise of the plan checked. False if nothing could run.
   bool step() {
     scheduler_.plan(now_, plan_);
+    EXPECT_EQ(plan_.preempted.size(), plan_.preempted_for.size());
+    for (const RequestId id : plan_.preempted_for) EXPECT_TRUE(live_.contains(id));
+    for (const RequestId id : plan_.admitted) EXPECT_TRUE(live_.contains(id));
     for (const RequestId id : plan_.preempted) {
       Request& request = live_.at(id);
       const auto [last, first_time] = generated_at_preemption_.try_emplace(id, request.generated());

@@ -467,8 +467,12 @@ TEST(Scheduler, PausedRequestsGiveUpSlotsToThoseThatWait) {
   driver.step();
   driver.pause(1);
   driver.add(prompt_of(10, 3), 5);
+  driver.add(prompt_of(10, 4), 5);
   driver.step();
   EXPECT_THAT(driver.plan().preempted, ElementsAre(1));
+  EXPECT_THAT(driver.plan().preempted_for, ElementsAre(3));
+  EXPECT_THAT(driver.plan().admitted, ElementsAre(3));
+  EXPECT_EQ(driver.plan().blocked, QueueBlock::kSlots);  // the fourth
   EXPECT_THAT(rows_of(driver.plan()), ElementsAre(2, 3));
   driver.resume(1);
   driver.drain();
@@ -485,8 +489,10 @@ TEST(Scheduler, PausedRequestsGiveUpPagesOnlyIfNothingElseRuns) {
   for (int i = 0; i < 10; ++i) driver.step();
   EXPECT_THAT(driver.plan().preempted, IsEmpty());
   EXPECT_THAT(rows_of(driver.plan()), ElementsAre(2));
+  EXPECT_EQ(driver.plan().blocked, QueueBlock::kPages);
   while (driver.live().contains(2)) ASSERT_TRUE(driver.step());
   driver.step();
+  EXPECT_EQ(driver.plan().blocked, QueueBlock::kNothing);
   EXPECT_THAT(driver.plan().preempted, ElementsAre(1));
   EXPECT_THAT(rows_of(driver.plan()), ElementsAre(3));
   driver.resume(1);
