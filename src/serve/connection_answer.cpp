@@ -42,6 +42,7 @@ Connection::Prepared Connection::prepare(const HttpRequest& request) {
     const Caller* caller = std::get<const Caller*>(admitted);
     Reply reply = context_.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
+    if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
     auto& generation = std::get<Generation>(reply);
     error_body = generation.error_body;
     if (context_.draining) {
@@ -122,7 +123,7 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
       co_return;
     }
     if (failed) {
-      answer->format().fail(*reason_to_stop(*answer), events);
+      answer->fail(*reason_to_stop(*answer), events);
       state = LiveAnswer::State::kDone;
     }
     std::string text;
@@ -130,7 +131,7 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
       if (draining_) exchange.keep_alive = false;
       ResponseHead head{.version = exchange.version,
                         .keep_alive = exchange.keep_alive,
-                        .content_type = "text/event-stream; charset=utf-8",
+                        .content_type = answer->stream_type(),
                         .request_id = exchange.request.id,
                         .headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}};
       if (!answer->warnings().empty()) {

@@ -1,8 +1,9 @@
-// The seam between sockets and dialects: a request as plain values, and the two kinds of reply. A dialect
+// The seam between sockets and dialects: a request as plain values, and the kinds of reply. A dialect
 // says what to generate and how chunks read on the wire; it knows no socket, thread or engine queue.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -40,6 +41,10 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  // beyond those that every response has
 };
 
+// Content types of streams.
+inline constexpr std::string_view kEventStream = "text/event-stream; charset=utf-8";
+inline constexpr std::string_view kJsonLines = "application/x-ndjson";
+
 // Turns the chunks of one request's choices into what its client reads. Used by one thread at a time.
 class AnswerFormat {
  public:
@@ -50,6 +55,7 @@ class AnswerFormat {
   virtual void finish(std::string& out) = 0;
   // A stream that has begun ends here, because of this.
   virtual void fail(const Error& error, std::string& out) = 0;
+  virtual std::string_view stream_type() const { return kEventStream; }
 };
 
 // The body of an error in a dialect's words; null: OpenAI's.
@@ -64,8 +70,28 @@ struct Generation {
   ErrorBody error_body = nullptr;                               // of a failure before anything was sent
   std::map<std::string, std::string, std::less<>> field_names;  // engine's name → client's, where they differ
   std::vector<std::string> warnings;                            // told in x-mlxs-warning and logged
+  std::shared_ptr<void> lease;  // held until the answer is over, however it ends; may be null
 };
 
-using Reply = std::variant<HttpResponse, Generation>;
+// What a client reads while something other than the engine works for it: the progress of a download. Used by
+// one thread at a time; destroying it ends the work, as far as work can be ended.
+class Feed {
+ public:
+  virtual ~Feed() = default;
+  // Appends what there is by now; true: that was the end. Never blocks. Throws mlxs::Error: the work failed.
+  virtual bool take(std::string& out) = 0;
+  // Called once, on any thread (or at once), when take() has something to do.
+  virtual void notify_when_ready(const std::function<void()>& wake) = 0;
+  // A stream that has begun ends here, because of this.
+  virtual void fail(const Error& error, std::string& out) = 0;
+};
+
+struct FeedReply {
+  std::unique_ptr<Feed> feed;
+  std::string_view stream_type;    // empty: one JSON document at the end
+  ErrorBody error_body = nullptr;  // of a failure before anything was sent
+};
+
+using Reply = std::variant<HttpResponse, Generation, FeedReply>;
 
 }  // namespace mlxs

@@ -32,7 +32,8 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
 
   LiveAnswer answer;
   answer.ticket_ = std::move(*ticket);
-  answer.stream_ = generation.stream;
+  answer.lease_ = std::move(generation.lease);
+  if (generation.stream) answer.stream_type_ = generation.format->stream_type();
   try {
     for (GenerateParams& params : generation.prompts) {
       if (generation.n > 1) params.prompt = TokenPrompt{engine.encode_prompt(params.model, params.prompt)};
@@ -51,8 +52,26 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
   return answer;
 }
 
+LiveAnswer LiveAnswer::start(FeedReply reply) {
+  LiveAnswer answer;
+  answer.feed_ = std::move(reply.feed);
+  answer.stream_type_ = reply.stream_type;
+  answer.error_body_ = reply.error_body;
+  return answer;
+}
+
+LiveAnswer::State LiveAnswer::pump_feed(std::string& out) {
+  try {
+    return feed_->take(out) ? State::kDone : State::kPending;
+  } catch (const Error& error) {
+    error_ = error;
+    return State::kFailed;
+  }
+}
+
 LiveAnswer::State LiveAnswer::pump(std::string& out) {
   if (error_) return State::kFailed;
+  if (feed_) return pump_feed(out);
   bool more = false;
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     if (!choices_[i]) continue;
@@ -91,7 +110,12 @@ LiveAnswer::State LiveAnswer::take(std::size_t choice, std::string& out) {
   return State::kMore;
 }
 
+void LiveAnswer::fail(const Error& error, std::string& out) {
+  feed_ ? feed_->fail(error, out) : format_->fail(error, out);
+}
+
 void LiveAnswer::notify_when_ready(const std::function<void()>& wake) {
+  if (feed_) feed_->notify_when_ready(wake);
   for (const auto& choice : choices_) {
     if (choice) choice->notify_when_ready(wake);
   }

@@ -1,4 +1,5 @@
-// A request that the engine is answering: its generators, its places, and the format its chunks go through.
+// A request that is being answered: its generators, its places, and the format its chunks go through; or a
+// feed, where something other than the engine answers.
 // Started on any thread, then used by one at a time. Destroying it ends whatever still runs, within one step.
 #pragma once
 
@@ -20,6 +21,7 @@ class LiveAnswer {
   // Checks limits, takes places, tokenizes and queues every choice: all of them or none. May take long (a
   // long prompt). Throws mlxs::Error; kOverloaded if there is no place.
   static LiveAnswer start(Engine& engine, Admission& admission, Generation generation);
+  static LiveAnswer start(FeedReply reply);
 
   LiveAnswer(LiveAnswer&&) = default;
   LiveAnswer& operator=(LiveAnswer&&) = default;
@@ -30,27 +32,32 @@ class LiveAnswer {
     kDone,     // out holds the end
     kFailed,   // see error(); nothing more comes
   };
-  // Appends what the engine has produced by now. Never blocks.
+  // Appends what has been produced by now. Never blocks.
   State pump(std::string& out);
   // After kPending: called once from an engine thread (or at once) when pump() has something to do.
   void notify_when_ready(const std::function<void()>& wake);
 
-  bool streams() const { return stream_; }
+  bool streams() const { return !stream_type_.empty(); }
+  std::string_view stream_type() const { return stream_type_; }
   const std::optional<Error>& error() const { return error_; }
   ErrorBody error_body() const { return error_body_; }
-  AnswerFormat& format() { return *format_; }
+  // Ends a stream that has begun.
+  void fail(const Error& error, std::string& out);
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   LiveAnswer() = default;
+  State pump_feed(std::string& out);
   State take(std::size_t choice, std::string& out);
 
   Admission::Ticket ticket_;
-  std::unique_ptr<AnswerFormat> format_;
+  std::shared_ptr<void> lease_;
+  std::unique_ptr<AnswerFormat> format_;  // null: feed_ answers
+  std::unique_ptr<Feed> feed_;
   ErrorBody error_body_ = nullptr;
   std::vector<std::unique_ptr<Generator>> choices_;  // null: done
   std::size_t open_ = 0;                             // choices that are not done
-  bool stream_ = false;
+  std::string_view stream_type_;                     // empty: one document
   std::vector<std::string> warnings_;
   std::optional<Error> error_;
 };
