@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import gguf
+import gguf_files
 import pytest
 import tiny
 
@@ -24,43 +25,33 @@ BASE = {
     "tie_word_embeddings": False,
 }
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
-A = gguf.MODEL_ARCH
 FAMILIES = {
-    "llama": (A.LLAMA, {}),
-    "mistral": (A.LLAMA, {}),
-    "smollm3": (A.SMOLLM3, {"no_rope_layer_interval": 2, "no_rope_layers": [1, 0]}),
-    "qwen2": (A.QWEN2, {}),
-    "qwen3": (A.QWEN3, {}),
-    "qwen3_moe": (
-        A.QWEN3MOE,
-        {**EXPERTS, "num_experts": 4, "decoder_sparse_step": 1, "mlp_only_layers": []},
-    ),
-    "phi3": (A.PHI3, {}),
-    "mixtral": (A.LLAMA, {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    "gemma2": (A.GEMMA2, {"tie_word_embeddings": True, "query_pre_attn_scalar": 16}),
-    "gemma3_text": (A.GEMMA3, {"query_pre_attn_scalar": 16}),
-    "gpt_oss": (A.GPT_OSS, {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 32, "rope_scaling": None}),
-    "deepseek_v3": (
-        A.DEEPSEEK2,
-        {
-            **EXPERTS,
-            "n_routed_experts": 4,
-            "n_shared_experts": 1,
-            "n_group": 2,
-            "topk_group": 1,
-            "q_lora_rank": 24,
-            "kv_lora_rank": 16,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 8,
-            "v_head_dim": 8,
-            "first_k_dense_replace": 1,
-            "num_key_value_heads": 4,
-        },
-    ),
+    "llama": {},
+    "mistral": {},
+    "smollm3": {"no_rope_layer_interval": 2, "no_rope_layers": [1, 0]},
+    "qwen2": {},
+    "qwen3": {},
+    "qwen3_moe": {**EXPERTS, "num_experts": 4, "decoder_sparse_step": 1, "mlp_only_layers": []},
+    "phi3": {},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gemma2": {"tie_word_embeddings": True, "query_pre_attn_scalar": 16},
+    "gemma3_text": {"query_pre_attn_scalar": 16},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 32, "rope_scaling": None},
+    "deepseek_v3": {
+        **EXPERTS,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "n_group": 2,
+        "topk_group": 1,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "first_k_dense_replace": 1,
+        "num_key_value_heads": 4,
+    },
 }
-# mlx-lm stacks experts, and splits the latent projection, under names that gguf's map does not have.
-STACKED = {"gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps", "down_proj": "ffn_down_exps"}
-SPLIT = {"embed_q": "attn_k_b", "unembed_out": "attn_v_b"}
 KEYS = {
     gguf.Keys.LLM.BLOCK_COUNT: "num_hidden_layers",
     gguf.Keys.LLM.EMBEDDING_LENGTH: "hidden_size",
@@ -84,22 +75,10 @@ KEYS = {
 }
 
 
-def expected_name(architecture, name, blocks):
-    parts = name.split(".")
-    if parts[-2] in STACKED and ("switch_mlp" in parts or "experts" in parts):
-        return f"blk.{parts[2]}.{STACKED[parts[-2]]}.{parts[-1]}"
-    if parts[-2] in SPLIT:
-        return f"blk.{parts[2]}.{SPLIT[parts[-2]]}.{parts[-1]}"
-    name = name.replace("e_score_correction_bias", "e_score_correction.bias")  # as llama.cpp's converter does
-    names = gguf.get_tensor_name_map(architecture, blocks)
-    known = names.get_name(name, try_suffixes=(".weight", ".bias"))
-    return known if known is None or known.endswith((".weight", ".bias")) else known + ".weight"
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_names_and_keys_are_those_of_gguf(family, tmp_path):
-    architecture, extra = FAMILIES[family]
-    config = {**BASE, "model_type": family, **extra}
+    architecture = gguf_files.ARCHITECTURES[family]
+    config = {**BASE, "model_type": family, **FAMILIES[family]}
     folder = tiny.save(tmp_path / "model", config)
     saved = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     shown = subprocess.run(
@@ -109,7 +88,7 @@ def test_names_and_keys_are_those_of_gguf(family, tmp_path):
     shown = json.loads(shown.stdout)
     ours = {tensor["name"] for tensor in shown["tensors"]}
     assert all(re.fullmatch(r"(token_embd|output|output_norm|blk\.\d+\.[a-z_]+)\.(weight|bias)", name) for name in ours), ours
-    expected = {expected_name(architecture, name, config["num_hidden_layers"]) for name in saved}
+    expected = {gguf_files.tensor_name(architecture, name, config["num_hidden_layers"]) for name in saved}
     assert ours == expected
     named = shown["architecture"]
     assert named == ("mixtral" if family == "mixtral" else gguf.MODEL_ARCH_NAMES[architecture])
