@@ -16,6 +16,7 @@
 
 #include "mlxs/error.h"
 #include "mlxs/observer.h"
+#include "mlxs/timeline.h"
 
 namespace mlxs {
 
@@ -111,6 +112,13 @@ struct GenerateParams {
   RequestPriority priority = RequestPriority::kNormal;
   std::string user;        // tenant label
   std::string request_id;  // for logs; empty: made up
+
+  // When its client sent it, and how much of the time since then went into tokenizing; unset: now.
+  std::optional<std::chrono::steady_clock::time_point> received;
+  std::chrono::steady_clock::duration tokenizing{};
+  // Called once, before the last chunk can be had, unless create_generator throws. From the engine thread
+  // (of a model that is gone: whichever thread finds out); must not block or throw.
+  std::function<void(RequestTimeline)> on_ended;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
@@ -120,9 +128,9 @@ struct GenerationStats {
   int prompt_tokens = 0;
   int cached_prompt_tokens = 0;  // of these, KV found in the prefix cache
   int generated_tokens = 0;
-  double queue_seconds = 0;      // arrival → first step
-  double ttft_seconds = 0;       // arrival → first token
-  double total_seconds = 0;      // arrival → end
+  double queue_seconds = 0;      // queued → first step
+  double ttft_seconds = 0;       // received → first token
+  double total_seconds = 0;      // received → end
   double tokens_per_second = 0;  // after the first token
 };
 

@@ -12,6 +12,7 @@
 
 #include "backend/limits.h"
 #include "backend/registry.h"
+#include "base/percentile.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_latency.h"
 #include "cli/bench_throughput.h"
@@ -19,7 +20,6 @@
 #include "cli/engine_flags.h"
 #include "cli/format.h"
 #include "cli/load_client.h"
-#include "cli/percentiles.h"
 
 namespace mlxs::cli {
 namespace {

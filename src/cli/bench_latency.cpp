@@ -2,8 +2,8 @@
 
 #include <chrono>
 
+#include "base/percentile.h"
 #include "cli/bench_throughput.h"
-#include "cli/percentiles.h"
 
 namespace mlxs::cli {
 namespace {

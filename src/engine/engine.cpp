@@ -252,14 +252,16 @@ std::vector<ModelInfo> Engine::list_models() const {
 ModelInfo Engine::model_info(std::string_view id) const { return impl_->find(id)->info(); }
 
 std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params) {
+  TimelineRecorder timeline(params.received.value_or(impl_->clock.now()));
   const std::shared_ptr<LoadedModel> model = impl_->find(params.model);
   validate(params, model->info().vocabulary);
+  timeline.tokenizing(impl_->clock.now(), params.tokenizing);
   std::vector<TokenId> tokens = encode(*model, params.prompt);
+  timeline.compiling_grammar(impl_->clock.now());
   const auto prompt_tokens = static_cast<int>(tokens.size());
   const int limit = answer_limit(*model, prompt_tokens, params.max_tokens);
 
   const RequestId id = impl_->next_id.fetch_add(1, std::memory_order_relaxed);
-  const TimePoint now = impl_->clock.now();
   const std::shared_ptr<Inbox> inbox = impl_->loop.inbox();
   const std::weak_ptr<LoadedModel> weak = model;
   auto channel = std::make_shared<TokenChannel>([inbox, weak, id] {
@@ -267,24 +269,24 @@ std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params
       if (const auto alive = weak.lock()) alive->resume(id);
     });
   });
-  SchedRequest entry{.id = id,
-                     .prompt = tokens,
-                     .max_new_tokens = limit,
-                     .priority = to_sched(params.priority),
-                     .arrival = now};
+  SchedRequest entry{
+      .id = id, .prompt = tokens, .max_new_tokens = limit, .priority = to_sched(params.priority)};
   auto request =
-      std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, now);
+      std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);
   if (params.structured) {
     request->grammar = matcher_for(*model, *params.structured);
     request->allowed.resize((static_cast<std::size_t>(model->info().vocabulary) + 31) / 32);
   }
+  request->queued = entry.arrival = impl_->clock.now();
+  request->timeline.submitted(entry.arrival);
   // std::function wants copies, so the request travels in a shared holder.
   auto parcel = std::make_shared<std::pair<std::unique_ptr<Request>, SchedRequest>>(std::move(request),
                                                                                     std::move(entry));
-  const bool queued = inbox->post([weak, parcel] {
+  const bool queued = inbox->post([weak, parcel, id = params.model, &clock = impl_->clock] {
     if (const auto alive = weak.lock()) {
       alive->submit(std::move(parcel->first), std::move(parcel->second));
     } else {
+      parcel->first->tell_end(id, "error", "the model was unloaded", clock.now());
       parcel->first->channel->push({.type = Chunk::Type::kError,
                                     .finish = FinishReason::kError,
                                     .error_code = ErrorCode::kUnavailable,

@@ -78,7 +78,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
   info_.context_length = context;
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
-  runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine));
+  runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
   pool_ = std::make_unique<KvPool>(KvPoolConfig{.num_pages = num_pages, .prefix_cache = engine.prefix_cache});
   context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
   scheduler_ = std::make_unique<Scheduler>(SchedulerConfig{.max_running = engine.max_running,
@@ -125,7 +125,19 @@ std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backen
   return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
 }
 
+RequestSeen LoadedModel::seen(RequestId id) const {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return {};
+  const Request& request = *found->second;
+  return {.request_id = request.label, .user = request.user, .prompt_tokens = request.prompt_tokens};
+}
+
 void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
+  queue_clock_.advance(clock_.now());
+  const SchedulerStats before = scheduler_->stats();
+  std::vector<RequestSeen> running;
+  for (const RequestId id : scheduler_->running(TimelineRecorder::kMaxSeen)) running.push_back(seen(id));
+  request->timeline.queued(queue_clock_, before.running + before.paused, before.waiting, std::move(running));
   requests_.emplace(request->id, std::move(request));
   if (const auto refusal = scheduler_->add(std::move(entry))) refuse(*refusal);
 }
@@ -158,9 +170,25 @@ void LoadedModel::cancel(RequestId id) {
   requests_.erase(found);
 }
 
+void LoadedModel::resume(RequestId id) {
+  scheduler_->resume(id);
+  const auto found = requests_.find(id);
+  if (found != requests_.end()) found->second->timeline.resumed(clock_.now());
+}
+
+void LoadedModel::note_plan(TimePoint now) {
+  queue_clock_.advance(now, plan_.blocked);
+  for (std::size_t i = 0; i < plan_.preempted.size(); ++i) {
+    Request& request = *requests_.at(plan_.preempted[i]);
+    request.timeline.preempted(now, seen(plan_.preempted_for[i]), static_cast<int>(request.tokens.size()));
+  }
+  for (const RequestId id : plan_.admitted) requests_.at(id)->timeline.admitted(now, queue_clock_);
+}
+
 bool LoadedModel::step() {
   const TimePoint started = clock_.now();
   scheduler_->plan(started, plan_);
+  note_plan(started);
   const StepPlan& plan = plan_;
   if (plan.empty()) return false;
   const TimePoint planned = clock_.now();
@@ -179,13 +207,18 @@ bool LoadedModel::step() {
   result_.step = plan.step;
   result_.seconds = to_seconds(ran - planned);
   result_.spans.clear();
-  int prefill_tokens = 0;
+  const StepShare share{.step = plan.step,
+                        .started = started,
+                        .ended = ran,
+                        .prefill_tokens = plan.total_tokens - plan.decode_rows,
+                        .total_tokens = plan.total_tokens};
   for (std::size_t i = 0; i < plan.spans.size(); ++i) {
     const PlannedSpan& span = plan.spans[i];
     Request& request = *requests_.at(span.request);
     if (request.first_step == TimePoint{}) request.first_step = planned;
+    if (i >= static_cast<std::size_t>(plan.decode_rows))
+      request.timeline.prefilled(share, span.start, span.count);
     if (span.start < request.prompt_tokens) {
-      prefill_tokens += span.count;
       // Later chunks may still find pages that another request computed in the meantime.
       request.cached_prompt_tokens = scheduler_->cached_prefix(span.request);
     }
@@ -196,12 +229,15 @@ bool LoadedModel::step() {
       outcome.finished = true;
     } else if (sampled[i] != nullptr) {
       outcome.token = sampled[i]->token;
-      outcome.finished = accept(request, *sampled[i], ran);
+      outcome.finished = accept(request, *sampled[i], share);
     }
     result_.spans.push_back(outcome);
   }
   scheduler_->commit(result_);
-  for (const RequestId id : std::exchange(to_pause_, {})) scheduler_->pause(id);
+  for (const RequestId id : std::exchange(to_pause_, {})) {
+    scheduler_->pause(id);
+    requests_.at(id)->timeline.paused(ran);
+  }
   for (const SpanResult& outcome : result_.spans) {
     if (outcome.finished) requests_.erase(outcome.request);
   }
@@ -210,7 +246,7 @@ bool LoadedModel::step() {
   publish_stats();
   if (observer_) {
     observer_->on_step({.model = info_.id,
-                        .prefill_tokens = prefill_tokens,
+                        .prefill_tokens = share.prefill_tokens,
                         .decode_rows = plan.decode_rows,
                         .plan_seconds = to_seconds(planned - started),
                         .run_seconds = result_.seconds,
@@ -219,7 +255,8 @@ bool LoadedModel::step() {
   return true;
 }
 
-bool LoadedModel::accept(Request& request, const Sampled& sampled, TimePoint now) {
+bool LoadedModel::accept(Request& request, const Sampled& sampled, const StepShare& step) {
+  const TimePoint now = step.ended;
   if (sampled.invalid) {
     broken_ = true;
     fail(request, ErrorCode::kInternal,
@@ -227,14 +264,14 @@ bool LoadedModel::accept(Request& request, const Sampled& sampled, TimePoint now
     return true;
   }
   if (observer_) {
-    if (request.first_token == TimePoint{}) {
-      observer_->on_first_token(info_.id, to_seconds(now - request.arrival));
+    const TimelineRecorder& timeline = request.timeline;
+    if (timeline.first_token() == TimePoint{}) {
+      observer_->on_first_token(info_.id, to_seconds(now - timeline.received()));
     } else {
-      observer_->on_inter_token(info_.id, to_seconds(now - request.last_token));
+      observer_->on_inter_token(info_.id, to_seconds(now - timeline.last_token()));
     }
   }
-  if (request.first_token == TimePoint{}) request.first_token = now;
-  request.last_token = now;
+  request.timeline.sampled(step);
   const TokenId token = sampled.token;
   request.tokens.push_back(token);
   if (request.penalized) request.counts.add_generated(token);
@@ -307,6 +344,9 @@ void LoadedModel::end(Request& request, Chunk last, std::string_view reason, Tim
                             .ttft_seconds = last.stats.ttft_seconds,
                             .e2e_seconds = last.stats.total_seconds});
   }
+  queue_clock_.advance(now);
+  request.timeline.left_queue(queue_clock_);
+  request.tell_end(info_.id, reason, last.error_message, now);
   request.channel->push(std::move(last));
 }
 

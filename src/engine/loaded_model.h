@@ -41,7 +41,7 @@ class LoadedModel {
   // Engine thread.
   void submit(std::unique_ptr<Request> request, SchedRequest entry);
   void cancel(RequestId id);
-  void resume(RequestId id) { scheduler_->resume(id); }
+  void resume(RequestId id);
   bool step();  // runs one step; false: nothing could run
   void end_all(const Error& error);
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) {
@@ -56,10 +56,13 @@ class LoadedModel {
                             bool context_was_asked) const;
   void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
-  bool accept(Request& request, const Sampled& sampled, TimePoint now);
+  bool accept(Request& request, const Sampled& sampled, const StepShare& step);
   void finish(Request& request, FinishReason reason, TimePoint now);
   void fail(Request& request, ErrorCode code, std::string message, TimePoint now);
   void end(Request& request, Chunk last, std::string_view reason, TimePoint now);
+  RequestSeen seen(RequestId id) const;
+  // Of a step that is about to run: who got a place, who lost it.
+  void note_plan(TimePoint now);
 
   const Clock& clock_;
   std::shared_ptr<EngineObserver> observer_;
@@ -77,6 +80,7 @@ class LoadedModel {
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
+  QueueClock queue_clock_;
   std::vector<RequestId> to_pause_;  // channels that filled up in this step
   bool broken_ = false;              // a request of this step failed in the model
 

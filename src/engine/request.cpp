@@ -1,8 +1,8 @@
 #include "engine/request.h"
 
 #include <algorithm>
-
 #include <random>
+#include <utility>
 
 #include "base/log.h"
 
@@ -30,7 +30,7 @@ void TokenCounts::add_generated(TokenId token) { ++at(token).generated; }
 
 Request::Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt,
                  int token_limit, const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream,
-                 TimePoint now)
+                 TimelineRecorder times)
     : id(request_id),
       label(params.request_id),
       user(params.user),
@@ -43,7 +43,8 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
       ignore_eos(params.ignore_eos),
       penalized(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
                 params.frequency_penalty != 0.0f),
-      arrival(now) {
+      timeline(std::move(times)),
+      on_ended(params.on_ended) {
   sampling.temperature = params.temperature;
   sampling.top_k = params.top_k;
   sampling.top_p = params.top_p;
@@ -57,12 +58,13 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
   if (penalized) counts.add_prompt(tokens);
 }
 
-SampleRow Request::sample_row() {
+SampleRow Request::sample_row(const Clock& clock) {
   SampleRow row = sampling;
   row.draw = static_cast<std::uint64_t>(generated());
   row.bias = bias;
   row.counts = counts.view();
   if (grammar) {
+    const TimePoint started = clock.now();
     try {
       grammar->mask(allowed);
     } catch (const Error& error) {  // ends this request, not its step: a row that may draw nothing is invalid
@@ -70,8 +72,23 @@ SampleRow Request::sample_row() {
       std::ranges::fill(allowed, 0u);
     }
     row.allowed = allowed;
+    timeline.masked(clock.now() - started);
   }
   return row;
+}
+
+void Request::tell_end(std::string_view model, std::string_view reason, std::string_view error,
+                       TimePoint now) {
+  if (!on_ended) return;
+  RequestTimeline record = timeline.finish(now);
+  record.request_id = label;
+  record.model = model;
+  record.user = user;
+  record.finish = reason;
+  record.error = error;
+  record.prompt_tokens = prompt_tokens;
+  record.cached_prompt_tokens = cached_prompt_tokens;
+  std::exchange(on_ended, nullptr)(std::move(record));
 }
 
 GenerationStats Request::stats(TimePoint now) const {
@@ -79,11 +96,12 @@ GenerationStats Request::stats(TimePoint now) const {
   s.prompt_tokens = prompt_tokens;
   s.cached_prompt_tokens = cached_prompt_tokens;
   s.generated_tokens = generated();
-  s.total_seconds = to_seconds(now - arrival);
-  s.queue_seconds = first_step == TimePoint{} ? s.total_seconds : to_seconds(first_step - arrival);
+  s.total_seconds = to_seconds(now - timeline.received());
+  s.queue_seconds = to_seconds((first_step == TimePoint{} ? now : first_step) - queued);
+  const TimePoint first_token = timeline.first_token();
   if (first_token == TimePoint{}) return s;
-  s.ttft_seconds = to_seconds(first_token - arrival);
-  const double decoding = to_seconds(last_token - first_token);
+  s.ttft_seconds = to_seconds(first_token - timeline.received());
+  const double decoding = to_seconds(timeline.last_token() - first_token);
   if (s.generated_tokens > 1 && decoding > 0) s.tokens_per_second = (s.generated_tokens - 1) / decoding;
   return s;
 }

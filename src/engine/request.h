@@ -9,6 +9,7 @@
 
 #include "backend/ops.h"
 #include "base/clock.h"
+#include "engine/timeline.h"
 #include "engine/token_channel.h"
 #include "mlxs/engine.h"
 #include "text/detokenizer.h"
@@ -31,10 +32,12 @@ class TokenCounts {
 
 struct Request {
   Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt, int token_limit,
-          const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimePoint now);
+          const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimelineRecorder times);
 
   // The sampling of its next token; the spans point into this request. With a grammar: computes its mask.
-  SampleRow sample_row();
+  SampleRow sample_row(const Clock& clock);
+  // Tells on_ended. Once.
+  void tell_end(std::string_view model, std::string_view reason, std::string_view error, TimePoint now);
 
   RequestId id;
   std::string label;  // the client's request id
@@ -55,8 +58,9 @@ struct Request {
   bool penalized;
   TokenCounts counts;
 
-  TimePoint arrival;
-  TimePoint first_step{}, first_token{}, last_token{};  // zero: not yet
+  TimelineRecorder timeline;
+  std::function<void(RequestTimeline)> on_ended;
+  TimePoint queued{}, first_step{};  // zero: not yet
 
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_tokens; }
   GenerationStats stats(TimePoint now) const;

@@ -26,10 +26,11 @@ std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
   return heads * kPageTokens * (row_bytes(kv_type, config.key_dim + config.value_dim) + scales);
 }
 
-Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type)
+Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock)
     : backend_(backend),
       model_(model),
       kv_type_(kv_type),
+      clock_(clock),
       kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
 
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
@@ -48,7 +49,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
     for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
     if (span.samples) {
       sampled_rows_.push_back(first_row + span.count - 1);
-      sampling_.push_back(request.sample_row());
+      sampling_.push_back(request.sample_row(clock_));
     }
   }
 

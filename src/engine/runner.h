@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "base/clock.h"
 #include "models/model.h"
 #include "sched/step_plan.h"
 
@@ -17,8 +18,8 @@ struct Request;
 
 class Runner {
  public:
-  // backend and model outlive the runner.
-  Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type);
+  // backend, model and clock outlive the runner.
+  Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock);
 
   // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
   // request_of answers every request id of the plan.
@@ -37,6 +38,7 @@ class Runner {
   Backend& backend_;
   Model& model_;
   DType kv_type_;
+  const Clock& clock_;
   std::unique_ptr<KvStore> kv_;
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_;

@@ -340,6 +340,15 @@ std::int32_t Scheduler::cached_prefix(RequestId id) const {
   return found == impl_->entries.end() ? 0 : found->second.cached_prompt_tokens;
 }
 
+std::vector<RequestId> Scheduler::running(std::size_t most) const {
+  std::vector<RequestId> ids;
+  for (const SchedEntry* entry : impl_->running) {
+    if (ids.size() == most) break;
+    ids.push_back(entry->id);
+  }
+  return ids;
+}
+
 void Scheduler::check() const {
   const Impl& s = *impl_;
   if (s.running.size() + s.queue.size() != s.entries.size() ||

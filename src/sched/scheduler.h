@@ -73,6 +73,8 @@ class Scheduler {
   // Prompt tokens that came from the cache; 0 if unknown. Grows until the request's last prefill span is
   // planned.
   std::int32_t cached_prefix(RequestId id) const;
+  // Requests that hold a place, paused ones too, in the order in which they got it; `most` of them.
+  std::vector<RequestId> running(std::size_t most) const;
   void check() const;  // invariants of queues and pool; throws kInternal
 
  private:

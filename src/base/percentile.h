@@ -1,11 +1,11 @@
-// Percentiles of measured values, as benchmarks print them. Pure.
+// Percentiles of measured values. Pure.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-namespace mlxs::cli {
+namespace mlxs {
 
 // The nearest-rank percentile; 0 of nothing.
 inline double percentile(std::vector<double> values, double percent) {
@@ -17,4 +17,4 @@ inline double percentile(std::vector<double> values, double percent) {
   return values[rank - 1];
 }
 
-}  // namespace mlxs::cli
+}  // namespace mlxs
