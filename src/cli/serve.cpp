@@ -32,6 +32,7 @@ struct ServeFlags {
   double drain_timeout_s = 30;
   bool insecure = false;
   std::string api_keys;
+  std::vector<std::string> cors_origins;
   std::string registry;
   EngineFlags engine;
 };
@@ -105,6 +106,7 @@ int serve(const ServeFlags& flags) {
   ServerOptions server_options;
   server_options.host = flags.host;
   server_options.port = static_cast<std::uint16_t>(flags.port);
+  server_options.cors_origins = flags.cors_origins;
   server_options.keys = std::move(keys);
   Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
   server.start();
@@ -161,6 +163,12 @@ void add_serve(CLI::App& app, Action& action) {
   command->add_option("--api-keys", flags->api_keys,
                       "File of API keys, a line each: SHA256-HEX TENANT [user|admin]; "
                       "MLXS_API_KEY adds one admin");
+  command
+      ->add_option("--cors-origin", flags->cors_origins,
+                   "Let pages of this origin (https://host[:port]) use the server; may be repeated; "
+                   "* lets every page")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

@@ -28,14 +28,6 @@ constexpr int kLingerMs = 2000;  // for a client to read the last response while
 constexpr int kRequestHeaderFieldsTooLarge = 431;
 constexpr int kRequestTimeout = 408;
 
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
 }  // namespace
 
 Connection::Connection(tcp::socket socket, ServerContext& context)
@@ -118,9 +110,9 @@ net::awaitable<bool> Connection::serve_request() {
   const bool quick = exchange.request.method != "POST";
   Prepared prepared;
   if (quick) {
-    prepared = prepare(exchange.request);
+    prepared = prepare_reply(context_, exchange.request);
   } else {
-    auto work = [this, &exchange] { return prepare(exchange.request); };
+    auto work = [this, &exchange] { return prepare_reply(context_, exchange.request); };
     prepared = co_await offload(context_.workers, std::move(work));
   }
   if (auto* response = std::get_if<HttpResponse>(&prepared)) {
@@ -145,6 +137,13 @@ net::awaitable<bool> Connection::read_request(Exchange& exchange) {
   exchange.request.method = std::string(message.method_string());
   const auto given_id = message["x-request-id"];
   exchange.request.id = usable_request_id({given_id.data(), given_id.size()}).value_or(random_id("req-"));
+  exchange.request.peer = peer_;
+  for (const auto& field : message) {
+    const auto name = field.name_string(), value = field.value();
+    exchange.request.headers.emplace_back(lower_case({name.data(), name.size()}),
+                                          std::string(value.data(), value.size()));
+  }
+  exchange.headers = context_.cors.headers(exchange.request);
   if (!error && !parser.is_done()) {
     if (boost::beast::iequals(message[http::field::expect], "100-continue")) {
       co_await write_text("HTTP/1.1 100 Continue\r\n\r\n");
@@ -169,12 +168,6 @@ net::awaitable<bool> Connection::read_request(Exchange& exchange) {
   }
   exchange.request.path = *path;
   exchange.request.query = query_of({target.data(), target.size()});
-  exchange.request.peer = peer_;
-  for (const auto& field : message) {
-    const auto name = field.name_string(), value = field.value();
-    exchange.request.headers.emplace_back(lower_case({name.data(), name.size()}),
-                                          std::string(value.data(), value.size()));
-  }
   exchange.request.body = std::move(parser.get().body());
   co_return true;
 }
@@ -207,13 +200,15 @@ net::awaitable<void> Connection::refuse_request(Exchange& exchange, error_code e
 }
 
 net::awaitable<void> Connection::send_response(const Exchange& exchange, const HttpResponse& response) {
+  std::vector<std::pair<std::string, std::string>> headers = response.headers;
+  headers.insert(headers.end(), exchange.headers.begin(), exchange.headers.end());
   const std::string head = render_head({.status = response.status,
                                         .version = exchange.version,
                                         .keep_alive = exchange.keep_alive,
                                         .content_type = response.content_type,
                                         .request_id = exchange.request.id,
                                         .length = response.body.size(),
-                                        .headers = response.headers});
+                                        .headers = std::move(headers)});
   const std::string_view body = exchange.request.method == "HEAD" ? std::string_view() : response.body;
   co_await write(std::array{net::buffer(head), net::buffer(body)});
   log::debug("{} {} {} → {} in {} ms", exchange.request.id, exchange.request.method, exchange.request.path,

@@ -3,36 +3,24 @@
 // come from any thread. Held by its coroutine. A failure ends the connection, never more.
 #pragma once
 
-#include <atomic>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
+#include <utility>
+#include <vector>
 
-#include "admit/admission.h"
 #include "serve/asio.h"
 #include "serve/http.h"
 #include "serve/live_answer.h"
-#include "serve/router.h"
-#include "serve/server.h"
+#include "serve/prepare.h"
+#include "serve/server_context.h"
 #include "serve/wakeup.h"
 
 namespace mlxs {
-
-// What all connections share. Outlives them.
-struct ServerContext {
-  ServerOptions options;
-  Engine& engine;
-  Router router;
-  Admission admission;
-  net::thread_pool workers;
-  std::atomic<bool> draining{false};
-};
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -55,16 +43,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
     HttpRequest request;
     int version = 11;
     bool keep_alive = false;
+    std::vector<std::pair<std::string, std::string>> headers;  // of whatever response it gets
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   };
-  using Prepared = std::variant<HttpResponse, LiveAnswer>;
 
   net::awaitable<bool> wait_for_request();
   net::awaitable<bool> serve_request();  // false: the connection ends
   net::awaitable<bool> read_request(Exchange& exchange);
   net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
-  Prepared prepare(const HttpRequest& request);  // worker thread
-  HttpResponse failure(const Error& error, ErrorBody body) const;
 
   net::awaitable<void> send_response(const Exchange& exchange, const HttpResponse& response);
   net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);

@@ -5,18 +5,10 @@
 
 #include "base/log.h"
 #include "serve/connection.h"
-#include "serve/error_response.h"
-#include "serve/gate.h"
 #include "serve/http_text.h"
 
 namespace mlxs {
 namespace {
-
-std::string joined(const std::vector<std::string>& parts) {
-  std::string out;
-  for (const std::string& part : parts) out += (out.empty() ? "" : "; ") + part;
-  return out;
-}
 
 // A chunk of a chunked body.
 std::string as_http_chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
@@ -25,47 +17,7 @@ constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
 
 }  // namespace
 
-HttpResponse Connection::failure(const Error& error, ErrorBody body) const {
-  HttpResponse response = error_response(error);
-  if (body != nullptr) response.body = body(error);
-  if (error.code() == ErrorCode::kOverloaded) {
-    response.headers.emplace_back("retry-after", fmt::format("{}", context_.admission.retry_after_s(1)));
-  }
-  return response;
-}
-
-Connection::Prepared Connection::prepare(const HttpRequest& request) {
-  ErrorBody error_body = nullptr;
-  try {
-    auto admitted = admit_caller(context_.options.keys, context_.router.access_of(request), request);
-    if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
-    const Caller* caller = std::get<const Caller*>(admitted);
-    Reply reply = context_.router.dispatch(request);
-    if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
-    if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
-    auto& generation = std::get<Generation>(reply);
-    error_body = generation.error_body;
-    if (context_.draining) {
-      throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
-    }
-    if (caller != nullptr) {  // whatever the body says: nobody counts as another tenant
-      for (GenerateParams& params : generation.prompts) params.user = caller->tenant;
-    }
-    return LiveAnswer::start(context_.engine, context_.admission, std::move(generation));
-  } catch (const Error& error) {
-    return failure(error, error_body);
-  } catch (const std::exception& error) {
-    log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
-    return failure(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())),
-                   error_body);
-  }
-}
-
 net::awaitable<void> Connection::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  if (!answer->warnings().empty()) {
-    log::warn("{} {}: {}", exchange.request.id, exchange.request.path,
-              header_value(joined(answer->warnings())));
-  }
   watch_stops_ = false;
   watch();
   if (answer->streams()) {
@@ -99,9 +51,9 @@ net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional
   const LiveAnswer::State state = co_await next_state(*answer, response.body);
   if (gone_) co_return;
   if (state == LiveAnswer::State::kFailed) {
-    response = failure(*reason_to_stop(*answer), answer->error_body());
+    response = failure_response(context_, *reason_to_stop(*answer), answer->error_body());
   } else if (!answer->warnings().empty()) {
-    response.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
+    response.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
   }
   answer.reset();
   if (draining_) exchange.keep_alive = false;
@@ -119,7 +71,8 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
     if (gone_) co_return;
     const bool failed = state == LiveAnswer::State::kFailed;
     if (failed && !begun && events.empty()) {
-      co_await send_response(exchange, failure(*reason_to_stop(*answer), answer->error_body()));
+      co_await send_response(exchange,
+                             failure_response(context_, *reason_to_stop(*answer), answer->error_body()));
       co_return;
     }
     if (failed) {
@@ -135,8 +88,9 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
                         .request_id = exchange.request.id,
                         .headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}};
       if (!answer->warnings().empty()) {
-        head.headers.emplace_back("x-mlxs-warning", header_value(joined(answer->warnings())));
+        head.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
       }
+      head.headers.insert(head.headers.end(), exchange.headers.begin(), exchange.headers.end());
       text = render_head(head);
       begun = true;
     }

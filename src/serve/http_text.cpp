@@ -20,6 +20,14 @@ std::string_view reason_phrase(int status) {
 
 }  // namespace
 
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
 std::string http_date(std::int64_t unix_s) {
   constexpr const char* kDays[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
   constexpr const char* kMonths[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
@@ -35,15 +43,17 @@ std::string render_head(const ResponseHead& head) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   std::string out = fmt::format(
       "HTTP/1.1 {} {}\r\n"
-      "date: {}\r\n"
-      "content-type: {}\r\n",
+      "date: {}\r\n",
       head.status, reason_phrase(head.status),
-      http_date(std::chrono::duration_cast<std::chrono::seconds>(now).count()), head.content_type);
+      http_date(std::chrono::duration_cast<std::chrono::seconds>(now).count()));
   const auto add = [&out](std::string_view name, std::string_view value) {
     fmt::format_to(std::back_inserter(out), "{}: {}\r\n", name, value);
   };
+  if (!head.content_type.empty()) add("content-type", head.content_type);
   if (!head.request_id.empty()) add("x-request-id", head.request_id);
-  if (head.length) {
+  constexpr int kNoContent = 204;  // must not say how long its body is
+  if (head.status == kNoContent) {
+  } else if (head.length) {
     add("content-length", fmt::format("{}", *head.length));
   } else if (head.version >= 11) {
     add("transfer-encoding", "chunked");

@@ -14,12 +14,14 @@ struct ResponseHead {
   int status = 200;
   int version = 11;  // the request's: 10 or 11
   bool keep_alive = true;
-  std::string_view content_type;
+  std::string_view content_type;  // empty: none, as of status 204
   std::string_view request_id;
   std::optional<std::size_t> length;  // none: chunked, or until the connection closes for version 10
   std::vector<std::pair<std::string, std::string>> headers;
 };
 std::string render_head(const ResponseHead& head);
+
+std::string lower_case(std::string_view text);  // ASCII letters only
 
 // "Sun, 06 Nov 1994 08:49:37 GMT"
 std::string http_date(std::int64_t unix_s);

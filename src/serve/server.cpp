@@ -56,6 +56,7 @@ struct Server::Impl {
       : context{.options = options,
                 .engine = engine,
                 .router = {},
+                .cors = CorsPolicy(options.cors_origins),
                 .admission = Admission(options.admission, clock),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);

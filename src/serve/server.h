@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "admit/admission.h"
 #include "mlxs/engine.h"
@@ -29,7 +30,8 @@ struct ServerOptions {
   int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
-  ApiKeys keys;  // none: nobody is asked for one
+  std::vector<std::string> cors_origins;  // of web pages that may use the server; "*": every page
+  ApiKeys keys;                           // none: nobody is asked for one
 };
 
 class Server {

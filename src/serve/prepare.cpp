@@ -1,0 +1,62 @@
+#include "serve/prepare.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/log.h"
+#include "serve/error_response.h"
+#include "serve/gate.h"
+#include "serve/http_text.h"
+
+namespace mlxs {
+
+std::string warning_text(const std::vector<std::string>& warnings) {
+  std::string out;
+  for (const std::string& warning : warnings) out += (out.empty() ? "" : "; ") + warning;
+  return header_value(out);
+}
+
+HttpResponse failure_response(const ServerContext& context, const Error& error, ErrorBody body) {
+  HttpResponse response = error_response(error);
+  if (body != nullptr) response.body = body(error);
+  if (error.code() == ErrorCode::kOverloaded) {
+    response.headers.emplace_back("retry-after", fmt::format("{}", context.admission.retry_after_s(1)));
+  }
+  return response;
+}
+
+Prepared prepare_reply(ServerContext& context, const HttpRequest& request) {
+  ErrorBody error_body = nullptr;
+  try {
+    if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return std::move(*answer);
+    auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
+    if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
+    const Caller* caller = std::get<const Caller*>(admitted);
+    Reply reply = context.router.dispatch(request);
+    if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
+    if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
+    auto& generation = std::get<Generation>(reply);
+    error_body = generation.error_body;
+    if (context.draining) {
+      throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
+    }
+    if (caller != nullptr) {  // whatever the body says: nobody counts as another tenant
+      for (GenerateParams& params : generation.prompts) params.user = caller->tenant;
+    }
+    LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation));
+    if (!answer.warnings().empty()) {
+      log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
+    }
+    return answer;
+  } catch (const Error& error) {
+    return failure_response(context, error, error_body);
+  } catch (const std::exception& error) {
+    log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
+    return failure_response(context,
+                            Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())),
+                            error_body);
+  }
+}
+
+}  // namespace mlxs

@@ -1,0 +1,26 @@
+// From a whole request to what answers it, whatever protocol it came by: origin, key, route, queue. Any
+// thread; may take as long as a long prompt takes to tokenize.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "serve/http.h"
+#include "serve/live_answer.h"
+#include "serve/server_context.h"
+
+namespace mlxs {
+
+using Prepared = std::variant<HttpResponse, LiveAnswer>;
+
+// Never throws: a failure is a response.
+Prepared prepare_reply(ServerContext& context, const HttpRequest& request);
+
+// body: the dialect's words; null: OpenAI's.
+HttpResponse failure_response(const ServerContext& context, const Error& error, ErrorBody body);
+
+// Of x-mlxs-warning, and of the log.
+std::string warning_text(const std::vector<std::string>& warnings);
+
+}  // namespace mlxs

@@ -1,0 +1,26 @@
+// What all connections of a server share. Outlives them; the parts guard themselves.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/thread_pool.hpp>
+
+#include "admit/admission.h"
+#include "mlxs/engine.h"
+#include "serve/asio.h"
+#include "serve/cors.h"
+#include "serve/router.h"
+#include "serve/server.h"
+
+namespace mlxs {
+
+struct ServerContext {
+  ServerOptions options;
+  Engine& engine;
+  Router router;
+  CorsPolicy cors;
+  Admission admission;
+  net::thread_pool workers;
+  std::atomic<bool> draining{false};
+};
+
+}  // namespace mlxs
