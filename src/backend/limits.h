@@ -13,5 +13,6 @@ struct MachineLimits {
 };
 
 MachineLimits measure_limits(int threads);
+double measure_read_bandwidth(int threads);  // read_gb_per_second alone
 
 }  // namespace mlxs

@@ -245,6 +245,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual DeviceInfo device() const = 0;
+  // What streaming reads of the device's memory reach, measured now, in about a second; 0: not known.
+  virtual double read_gb_per_second() { return 0.0; }
 
   // Load time
   // ------------------------------------------------------------------------------------------------ Packs

@@ -15,6 +15,7 @@
 #include "base/percentile.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_latency.h"
+#include "cli/bench_synthetic.h"
 #include "cli/bench_throughput.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -29,6 +30,7 @@ struct BenchFlags {
   ThroughputCase what;
   KernelBench kernels;
   LatencyBench latency;
+  SyntheticBench synthetic;
   ServeLoad load;
   std::string model = "smollm2";
   bool json = false;
@@ -230,6 +232,13 @@ int kernels(const BenchFlags& flags) {
   return 0;
 }
 
+int synthetic(const BenchFlags& flags) {
+  const auto backend =
+      make_backend(flags.engine.backend, {.threads = flags.engine.threads, .device = flags.engine.device});
+  print_synthetic(run_synthetic(*backend, flags.synthetic), backend->device().description, flags.json);
+  return 0;
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Action& action) {
@@ -279,6 +288,31 @@ void add_bench(CLI::App& app, Action& action) {
       "Examples:\n  mlx-serving bench kernels --rows 1,16\n"
       "  MLXS_CPU_ISA=avx2 mlx-serving bench kernels --format Q4_K");
   products->callback([flags, &action] { action = [flags] { return kernels(*flags); }; });
+
+  CLI::App* invented = bench->add_subcommand(
+      "synthetic", "A published model's speed without its files: random weights of a config.json");
+  invented->add_option("config", flags->synthetic.config, "config.json of the model; bench/configs has some")
+      ->required()
+      ->check(CLI::ExistingFile);
+  invented->add_option("--streams", flags->synthetic.streams, "Sequences that decode at once")
+      ->check(CLI::Range(1, 4096))
+      ->delimiter(',')
+      ->capture_default_str();
+  invented->add_option("--prompt-tokens", flags->synthetic.context, "Prompt tokens of each sequence")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  invented->add_option("--steps", flags->synthetic.steps, "Decode steps that are measured")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  invented->add_option("--rows", flags->synthetic.rows, "Prompt tokens of one step, at most")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  invented->add_flag("--json", flags->json, "One JSON object");
+  add_engine_flags(*invented, flags->engine);
+  invented->footer(
+      "Examples:\n  mlx-serving bench synthetic bench/configs/qwen3-30b-a3b-4bit.json\n"
+      "  mlx-serving bench synthetic config.json --backend cpu --streams 1,4 --prompt-tokens 64");
+  invented->callback([flags, &action] { action = [flags] { return synthetic(*flags); }; });
 
   CLI::App* alone =
       bench->add_subcommand("latency", "One user alone: time to first token and between tokens");

@@ -14,6 +14,7 @@
 #include "formats/model_folder.h"
 #include "formats/quote.h"
 #include "formats/sha256.h"
+#include "formats/synthetic_model.h"
 #include "mlxs/error.h"
 
 namespace mlxs {
@@ -34,6 +35,7 @@ struct ModelFile::Impl {
   std::string_view format;
   ModelContent content;
   std::string_view architecture;
+  std::optional<SyntheticTensors> synthetic;
 
   // A GGUF model: one file, or the parts that `llama-gguf-split` made of one. The first part has the
   // metadata.
@@ -157,6 +159,14 @@ std::unique_ptr<ModelFile> ModelFile::open_bytes(std::span<const std::byte> byte
   return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
 }
 
+std::unique_ptr<ModelFile> ModelFile::synthesize(const std::filesystem::path& config_json) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = config_json;
+  impl->format = "synthetic";
+  impl->synthetic.emplace(config_json, impl->content);
+  return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
+}
+
 const std::filesystem::path& ModelFile::path() const { return impl_->path; }
 std::uint64_t ModelFile::file_bytes() const { return impl_->content.file_bytes; }
 std::string_view ModelFile::format() const { return impl_->format; }
@@ -200,6 +210,13 @@ const std::vector<TensorInfo>& ModelFile::tensors() const { return impl_->conten
 const TensorInfo* ModelFile::find_tensor(std::string_view name) const {
   const auto entry = impl_->content.tensor_index.find(name);
   return entry == impl_->content.tensor_index.end() ? nullptr : &impl_->content.tensors[entry->second];
+}
+
+const TensorInfo* ModelFile::take_tensor(std::string_view name, std::span<const std::int64_t> shape) const {
+  const TensorInfo* found = find_tensor(name);
+  if (found != nullptr || !impl_->synthetic) return found;
+  impl_->synthetic->add(name, shape, impl_->content);
+  return &impl_->content.tensors.back();
 }
 
 void ModelFile::drop_pages() const {

@@ -38,11 +38,13 @@ class ModelFile {
   static std::unique_ptr<ModelFile> open(const std::filesystem::path& path);
   // The same from memory that outlives the ModelFile; name stands for the path in messages.
   static std::unique_ptr<ModelFile> open_bytes(std::span<const std::byte> bytes, std::string_view name);
+  // Random tensors of a published model: only its config.json is read (formats/synthetic_model.h).
+  static std::unique_ptr<ModelFile> synthesize(const std::filesystem::path& config_json);
   ~ModelFile();
 
   const std::filesystem::path& path() const;
   std::uint64_t file_bytes() const;
-  std::string_view format() const;        // "gguf", "safetensors"
+  std::string_view format() const;        // "gguf", "safetensors", "synthetic"
   std::string_view architecture() const;  // "llama"
   // Identifies the content for caches, path-independent: "<size>-<mtime>-<hash of header and tensor table>",
   // safe in file names. Hashes the header at each call (milliseconds).
@@ -62,6 +64,9 @@ class ModelFile {
 
   const std::vector<TensorInfo>& tensors() const;
   const TensorInfo* find_tensor(std::string_view name) const;  // nullptr: absent
+  // As find_tensor(), but a synthetic model makes a tensor of this shape where it has none; not thread-safe
+  // then.
+  const TensorInfo* take_tensor(std::string_view name, std::span<const std::int64_t> shape) const;
 
   // Tells the kernel that the mapped tensor bytes are no longer needed (after packing).
   void drop_pages() const;

@@ -18,7 +18,7 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 }  // namespace
 
 RawWeight WeightLoader::take(std::string_view name, std::initializer_list<std::int64_t> shape) {
-  const TensorInfo* tensor = file_.find_tensor(name);
+  const TensorInfo* tensor = file_.take_tensor(name, std::span(shape.begin(), shape.size()));
   if (tensor == nullptr) {
     throw Error(ErrorCode::kModelLoad, fmt::format("{}: tensor '{}' is missing", file_.path().string(), name),
                 "the file is incomplete or of another architecture: convert or download it again");

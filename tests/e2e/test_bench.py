@@ -1,5 +1,7 @@
 """`bench`: each measurement runs, and its figures fit together. What they are is for `make bench`, not for a test."""
 
+import json
+
 import pytest
 from program import MODEL, needs_model, run
 
@@ -100,3 +102,42 @@ def test_load_on_nobody_says_what_to_do(tmp_path):
     result = run("bench", "serve", "--url", "http://127.0.0.1:1", cache=tmp_path)
     assert result.status == 1
     assert "start a server" in result.err
+
+
+SYNTHETIC = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 64,
+    "num_experts": 16,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 512,
+    "quantization": {"group_size": 64, "bits": 4},
+}
+
+
+def test_a_synthetic_model_reads_what_its_rows_choose(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SYNTHETIC))
+    flags = ["--streams", "1,4", "--prompt-tokens", "24", "--steps", "4", "--rows", "16", "--backend", "cpu"]
+    figures = bench(tmp_path, "synthetic", str(config), *flags)
+    one, four = figures["decode"]
+    assert (one["streams"], four["streams"]) == (1, 4)
+    assert min(one["tokens_per_second"], figures["prefill_tokens_per_second"]) > 0
+    # Two of 16 experts for one row, on average 2 · (1 + 7/8 + … ) for four; 24 + 4 + 2 tokens of bf16 KV each.
+    experts, kv = 2 * 16 * 3 * 64 * 128 * 0.625e-9, 30 * 2 * 2 * 2 * 32 * 2e-9
+    more = experts * (1 - (7 / 8) ** 4 - 1 / 8) + 3 * kv
+    assert four["read_gigabytes"] - one["read_gigabytes"] == pytest.approx(more, rel=0.05)
+
+
+def test_a_synthetic_model_of_an_unknown_quantization_is_refused(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SYNTHETIC | {"quantization": {"mode": "mxfp4", "bits": 4, "group_size": 32}}))
+    result = run("bench", "synthetic", str(config), "--backend", "cpu", cache=tmp_path)
+    assert result.status != 0
+    assert "quantization" in result.err

@@ -10,6 +10,7 @@
 #include "backend/cpu/moe.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/regroup.h"
+#include "backend/limits.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cpu {
@@ -55,6 +56,8 @@ DeviceInfo CpuBackend::device() const {
           .free_bytes = memory.available,
           .packed_layout = std::string(kPackedLayout)};
 }
+
+double CpuBackend::read_gb_per_second() { return measure_read_bandwidth(pool_.threads()); }
 
 WeightPtr CpuBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) {
   return std::make_unique<CpuWeight>(pool_, parts, use, cache);

@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   CpuBackend(int threads, Isa isa);
 
   DeviceInfo device() const override;
+  double read_gb_per_second() override;
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;

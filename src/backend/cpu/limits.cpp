@@ -73,6 +73,8 @@ double read_bandwidth(int threads, [[maybe_unused]] cpu::Isa isa) {
 
 }  // namespace
 
+double measure_read_bandwidth(int threads) { return read_bandwidth(threads, cpu::choose_isa()); }
+
 MachineLimits measure_limits(int threads) {
   const cpu::Isa isa = cpu::choose_isa();
   MachineLimits limits{.threads = threads};

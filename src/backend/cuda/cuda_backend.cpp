@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "backend/cuda/cuda_factory.h"
 #include "backend/cuda/cuda_kv.h"
@@ -35,6 +36,23 @@ DeviceInfo CudaBackend::device() const {
           .description = fmt::format("device {}: {}", device_, name_),
           .memory_bytes = total,
           .free_bytes = free};
+}
+
+double CudaBackend::read_gb_per_second() {
+  constexpr std::size_t kBytes = std::size_t{4} << 30;
+  const DeviceBuffer memory(kBytes, "measuring the memory"), sink(sizeof(unsigned), "measuring the memory");
+  check(cudaMemsetAsync(memory.data(), 0, kBytes, stream_.get()), "measuring the memory");
+  double best = 0;
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    check(cudaStreamSynchronize(stream_.get()), "measuring the memory");
+    const auto started = std::chrono::steady_clock::now();
+    read_all(stream_.get(), memory.data(), kBytes, multiprocessors_,
+             reinterpret_cast<unsigned*>(sink.data()));
+    check(cudaStreamSynchronize(stream_.get()), "measuring the memory");
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
+    best = std::max(best, static_cast<double>(kBytes) / took.count());
+  }
+  return best * 1e-9;
 }
 
 WeightPtr CudaBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache*) {

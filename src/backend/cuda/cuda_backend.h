@@ -35,6 +35,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   DeviceInfo device() const override;
+  double read_gb_per_second() override;
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;

@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace mlxs::cuda {
@@ -122,6 +123,13 @@ void append(cudaStream_t stream, const float* qkv, const StepRows& step, const A
 int attention_splits(const StepRows& step, int heads, int multiprocessors);
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
             const KvLayer& kv, int splits, float* partial, float* y);
+
+// ---------------------------------------------------------------- measuring
+
+// Reads `bytes` (a multiple of 16) once, by every multiprocessor; sink: one word, written only if the memory
+// is not all zeros.
+void read_all(cudaStream_t stream, const void* memory, std::size_t bytes, int multiprocessors,
+              unsigned* sink);
 
 // ---------------------------------------------------------------- sampling
 
