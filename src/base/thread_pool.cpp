@@ -42,6 +42,9 @@ int available_cpus() {
 }  // namespace
 
 struct ThreadPool::Impl {
+  struct alignas(64) Taken {
+    std::atomic<std::int64_t> next{0};
+  };
   // One cache line each: what the caller writes, what the workers count down, what all of them take from.
   alignas(64) std::atomic<std::uint32_t> epoch{0};
   void (*function)(void*, int) = nullptr;
@@ -50,6 +53,7 @@ struct ThreadPool::Impl {
   alignas(64) std::atomic<std::int64_t> next{0};
   // Zero if there are more threads than processors: a spinner would only be in the way.
   std::chrono::nanoseconds spin = kSpin;
+  std::vector<Taken> shares;  // one a participant
   std::vector<std::thread> workers;
 
   // Returns when value != old. Spins, then sleeps in the kernel (atomic::wait on four bytes is a futex).
@@ -98,6 +102,7 @@ ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
                 {}, "threads");
   }
   if (threads > available_cpus()) impl_->spin = std::chrono::nanoseconds(0);
+  impl_->shares = std::vector<Impl::Taken>(static_cast<std::size_t>(threads));
   impl_->workers.reserve(static_cast<std::size_t>(threads - 1));
   try {
     for (int worker = 1; worker < threads; ++worker) {
@@ -132,5 +137,13 @@ std::int64_t ThreadPool::take(std::int64_t grain) {
 }
 
 void ThreadPool::reset_take() { impl_->next.store(0, std::memory_order_relaxed); }
+
+std::int64_t ThreadPool::take_of_share(int owner, std::int64_t grain) {
+  return impl_->shares[static_cast<std::size_t>(owner)].next.fetch_add(grain, std::memory_order_relaxed);
+}
+
+void ThreadPool::reset_shares() {
+  for (Impl::Taken& taken : impl_->shares) taken.next.store(0, std::memory_order_relaxed);
+}
 
 }  // namespace mlxs

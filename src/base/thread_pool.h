@@ -32,10 +32,18 @@ class ThreadPool {
   template <class Task>
   void parallel_for(std::int64_t count, std::int64_t grain, Task&& task);
 
+  // The same, but each participant begins with its own share of [0, count), in order, and then helps the
+  // others: what a participant wrote at some place of one range, it finds in its own cache at the same place
+  // of the next one.
+  template <class Task>
+  void parallel_shares(std::int64_t count, std::int64_t grain, Task&& task);
+
  private:
   void run_erased(void (*function)(void*, int), void* context);
   std::int64_t take(std::int64_t grain);  // next start of the running parallel_for
   void reset_take();
+  void reset_shares();
+  std::int64_t take_of_share(int owner, std::int64_t grain);  // next offset in the owner's share
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -50,6 +58,29 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain, Task&& tas
   run([&](int worker) {
     for (std::int64_t begin = take(grain); begin < count; begin = take(grain)) {
       task(begin, begin + grain < count ? begin + grain : count, worker);
+    }
+  });
+}
+
+template <class Task>
+void ThreadPool::parallel_shares(std::int64_t count, std::int64_t grain, Task&& task) {
+  const int shares = threads();
+  if (count <= grain || shares == 1) {
+    if (count > 0) task(std::int64_t{0}, count, 0);
+    return;
+  }
+  const std::int64_t items = (count + grain - 1) / grain;
+  const auto start_of = [&](int share) { return items * share / shares * grain; };
+  reset_shares();
+  run([&](int worker) {
+    for (int i = 0; i < shares; ++i) {
+      const int owner = (worker + i) % shares;
+      const std::int64_t start = start_of(owner);
+      const std::int64_t end = owner + 1 < shares ? start_of(owner + 1) : count;
+      for (std::int64_t begin = start + take_of_share(owner, grain); begin < end;
+           begin = start + take_of_share(owner, grain)) {
+        task(begin, begin + grain < end ? begin + grain : end, worker);
+      }
     }
   });
 }

@@ -338,17 +338,18 @@ void attention_on(const AttentionKernels& kernels, ThreadPool& pool, const float
                         (static_cast<std::size_t>(kv.layout().value_padded) + 2) * sizeof(float));
 
   const LayerRun run(kernels, qkv, out, batch, kv, spec, vectors, rope, entry, impl);
-  pool.parallel_for(static_cast<std::int64_t>(plan.appends.size()), 1,
-                    [&](std::int64_t begin, std::int64_t end, int) {
-                      for (; begin < end; ++begin) run.append(plan.appends[static_cast<std::size_t>(begin)]);
-                    });
-  pool.parallel_for(static_cast<std::int64_t>(plan.attends.size()), 1,
-                    [&](std::int64_t begin, std::int64_t end, int worker) {
-                      for (; begin < end; ++begin) {
-                        run.attend(plan.attends[static_cast<std::size_t>(begin)],
-                                   impl.workers[static_cast<std::size_t>(worker)]);
-                      }
-                    });
+  pool.parallel_shares(static_cast<std::int64_t>(plan.appends.size()), 1,
+                       [&](std::int64_t begin, std::int64_t end, int) {
+                         for (; begin < end; ++begin)
+                           run.append(plan.appends[static_cast<std::size_t>(begin)]);
+                       });
+  pool.parallel_shares(static_cast<std::int64_t>(plan.attends.size()), 1,
+                       [&](std::int64_t begin, std::int64_t end, int worker) {
+                         for (; begin < end; ++begin) {
+                           run.attend(plan.attends[static_cast<std::size_t>(begin)],
+                                      impl.workers[static_cast<std::size_t>(worker)]);
+                         }
+                       });
 }
 
 void attention(ThreadPool& pool, Isa isa, const float* qkv, float* out, const Batch& batch, CpuKvStore& kv,

@@ -23,11 +23,13 @@ AttentionPlan make_attention_plan(std::span<const SequenceSpan> sequences, const
   const int group = shape.heads / shape.kv_heads;
   const int task_rows = std::max(1, kQueryRows / group);
   std::vector<AttendTask> whole;
-  std::int64_t total = 0;
+  std::int64_t total = 0, all_rows = 0, prefill_rows = 0;
   for (int s = 0; s < static_cast<int>(sequences.size()); ++s) {
     const SequenceSpan& sequence = sequences[static_cast<std::size_t>(s)];
     const int rows = sequence.num_rows;
     const bool append = rows <= task_rows;
+    all_rows += rows;
+    if (!append) prefill_rows += rows;
     for (int head = 0; head < shape.kv_heads; ++head) {
       for (int row = 0; row < rows; row += task_rows) {
         AttendTask task{.sequence = s,
@@ -84,6 +86,15 @@ AttentionPlan make_attention_plan(std::span<const SequenceSpan> sequences, const
     }
     plan.partial_rows += static_cast<std::int64_t>(merge.splits) * task.rows * group;
     plan.merges.push_back(merge);
+  }
+  // Mostly prefill: tasks in the order of rows, so that a thread reads queries that it wrote itself.
+  if (2 * prefill_rows > all_rows && plan.merges.empty()) {
+    const auto by_row = [&](const auto& task) {
+      return sequences[static_cast<std::size_t>(task.sequence)].first_row + task.row;
+    };
+    std::ranges::stable_sort(plan.attends, {}, by_row);
+    std::ranges::stable_sort(plan.appends, {}, by_row);
+    return plan;
   }
   std::ranges::stable_sort(plan.attends, std::ranges::greater{},
                            [&](const AttendTask& task) { return cost_of(task, group); });

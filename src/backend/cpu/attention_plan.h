@@ -33,7 +33,7 @@ struct Merge {
 
 struct AttentionPlan {
   std::vector<AppendTask> appends;  // if any, all of them run before the attends
-  std::vector<AttendTask> attends;  // most expensive first
+  std::vector<AttendTask> attends;  // by rows if most rows are prefill, else the most expensive first
   std::vector<Merge> merges;
   std::int64_t partial_rows = 0;
 };

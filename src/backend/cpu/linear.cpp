@@ -9,14 +9,14 @@ namespace {
 
 // Rows of input handled by one item of a parallel region over rows; fewer elements than kSerial are not worth
 // a region.
-constexpr std::int64_t kSerialElements = 8192;
+constexpr std::int64_t kSerialElements = 10240;
 
 template <class Task>
 void for_rows(ThreadPool& pool, int rows, std::int64_t columns, int grain, Task&& task) {
   if (rows * columns <= kSerialElements) {
     task(std::int64_t{0}, std::int64_t{rows}, 0);
   } else {
-    pool.parallel_for(rows, grain, task);
+    pool.parallel_shares(rows, grain, task);
   }
 }
 
@@ -153,6 +153,7 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
 // unpacking.
 constexpr std::size_t kInputChunkBytes = std::size_t{1} << 20;
 constexpr int kStreamTiles = 4;  // row tiles up to which weights are unpacked again for every two (measured)
+constexpr int kSplitTiles = 8;   // row tiles a thread from which on each thread takes its own rows
 constexpr int kGroupPairs = 4;   // pairs of panels that share a chunk of inputs, if k does not fit one chunk
 
 bool has_tiles(const TileKernels& tiles, const CpuWeight& weight) {
@@ -218,13 +219,14 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
   const auto a_stride = static_cast<std::size_t>(blocks) * kTileElements;  // of a row tile
   const ScratchBlock input(arena, static_cast<std::size_t>(row_tiles) * a_stride * sizeof(std::uint16_t));
   auto* a = static_cast<std::uint16_t*>(input.data());
-  for_rows(pool, row_tiles * kTileRows, weight.columns(), 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-      const float* x = row < static_cast<std::size_t>(in.rows) ? in.x + row * in.stride : nullptr;
-      tiles.input_row(x, weight.columns(), in.norm,
-                      a + row / kTileRows * a_stride + row % kTileRows * kBlock);
-    }
-  });
+  for_rows(pool, row_tiles * kTileRows, weight.columns(), row_tiles >= kSplitTiles ? kTileRows : 4,
+           [&](std::int64_t begin, std::int64_t end, int) {
+             for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+               const float* x = row < static_cast<std::size_t>(in.rows) ? in.x + row * in.stride : nullptr;
+               tiles.input_row(x, weight.columns(), in.norm,
+                               a + row / kTileRows * a_stride + row % kTileRows * kBlock);
+             }
+           });
   if (row_tiles <= kStreamTiles) {
     return stream_tiles(pool, path, weight, {a, a_stride}, in.rows, epilogue, gated);
   }
@@ -232,8 +234,10 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
   // A pair is two columns of tiles: two neighbouring panels, or a gate panel and its up panel.
   const OutputPanels panels(weight, gated);
   const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
-  // Few outputs and many rows: split the rows too, at the price of unpacking once for each part.
-  int row_parts = 1;
+  // Many rows: every thread takes its share of them through all weights. Weights are unpacked once a thread,
+  // but inputs, sums and outputs stay in its own cache from one product to the next (1.3 times as fast).
+  // Else, few outputs: split the rows until there is work for all.
+  int row_parts = row_tiles >= kSplitTiles * pool.threads() ? pool.threads() : 1;
   while (pairs / kGroupPairs * row_parts < 2 * pool.threads() && row_tiles / row_parts >= 16) row_parts *= 2;
   const int part_tiles = ((row_tiles + row_parts - 1) / row_parts + 1) / 2 * 2;
   const int chunk = std::clamp(
@@ -249,7 +253,7 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
                                     static_cast<std::size_t>(group) * sum_floats * sizeof(float);
   const ScratchBlock scratch(arena, scratch_bytes * static_cast<std::size_t>(pool.threads()));
 
-  pool.parallel_for(
+  pool.parallel_shares(
       static_cast<std::int64_t>(groups) * row_parts, 1,
       [&](std::int64_t begin, std::int64_t end, int worker) {
         auto* b0 = reinterpret_cast<std::uint16_t*>(static_cast<std::byte*>(scratch.data()) +

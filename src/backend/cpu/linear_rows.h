@@ -246,37 +246,76 @@ MLXS_INLINE void gate(Activation activation, Floats& v, Floats up) {
   v = v / (1.0f + t) * (up + 1.0f);
 }
 
-inline void finish_panel(const Epilogue& e, const PanelSums& p) {
-  Floats bias{}, up_bias{}, v, other;
-  if (e.bias != nullptr) load_lanes(e.bias + p.column, p.count, bias);
-  if (e.up_bias != nullptr) load_lanes(e.up_bias + p.column, p.count, up_bias);
-  for (int row = 0; row < p.rows; ++row) {
-    const std::size_t at = static_cast<std::size_t>(row) * p.stride;
-    const auto y_row = static_cast<std::size_t>(p.first_row + row);
-    load_lanes(p.sums + at, kFloats, v);
+// The epilogue with its choices made at compile time. kWhole: all 16 lanes are columns of y.
+template <bool kWhole, bool kGated, Activation kActivation, bool kResidual>
+void finish_rows(const Epilogue& e, const PanelSums& p) {
+  const int count = kWhole ? kFloats : p.count;
+  Floats bias{}, up_bias{};
+  if (e.bias != nullptr) load_lanes(e.bias + p.column, count, bias);
+  if (e.up_bias != nullptr) load_lanes(e.up_bias + p.column, count, up_bias);
+  const float *sums = p.sums, *up = p.up;
+  float* y = e.y + static_cast<std::size_t>(p.first_row) * e.y_stride + p.column;
+  const float* residual = nullptr;
+  if constexpr (kResidual) {
+    residual = e.residual + static_cast<std::size_t>(p.first_row) * e.residual_stride + p.column;
+  }
+  for (int row = 0; row < p.rows; ++row, sums += p.stride, y += e.y_stride) {
+    Floats v, other;
+    load_lanes(sums, kFloats, v);
     v += bias;
-    if (p.up != nullptr) {
-      load_lanes(p.up + at, kFloats, other);
-      gate(e.activation, v, other + up_bias);
+    if constexpr (kGated) {
+      load_lanes(up, kFloats, other);
+      gate(kActivation, v, other + up_bias);
+      up += p.stride;
     } else {
-      activate(e.activation, v);
+      activate(kActivation, v);
     }
     if (e.soft_cap > 0.0f) {
       v /= e.soft_cap;
       tanh_lanes(v);
       v *= e.soft_cap;
     }
-    if (e.residual != nullptr) {
-      load_lanes(e.residual + y_row * e.residual_stride + p.column, p.count, other);
+    if constexpr (kResidual) {
+      load_lanes(residual, count, other);
       v += other;
+      residual += e.residual_stride;
     }
-    float* y = e.y + y_row * e.y_stride + p.column;
-    if (p.count == kFloats) {
+    if constexpr (kWhole) {
       std::memcpy(y, &v, sizeof(v));
     } else {
-      for (int l = 0; l < p.count; ++l) y[l] = v[l];
+      for (int l = 0; l < count; ++l) y[l] = v[l];
     }
   }
+}
+
+template <bool kGated, Activation kActivation>
+void finish_activated(const Epilogue& e, const PanelSums& p) {
+  if (p.count < kFloats) {
+    if (e.residual != nullptr) return finish_rows<false, kGated, kActivation, true>(e, p);
+    return finish_rows<false, kGated, kActivation, false>(e, p);
+  }
+  if (e.residual != nullptr) return finish_rows<true, kGated, kActivation, true>(e, p);
+  finish_rows<true, kGated, kActivation, false>(e, p);
+}
+
+template <bool kGated>
+void finish_gated(const Epilogue& e, const PanelSums& p) {
+  switch (e.activation) {
+    case Activation::kNone:
+      return finish_activated<kGated, Activation::kNone>(e, p);
+    case Activation::kSilu:
+      return finish_activated<kGated, Activation::kSilu>(e, p);
+    case Activation::kGeluTanh:
+      return finish_activated<kGated, Activation::kGeluTanh>(e, p);
+    case Activation::kGelu:
+      return finish_activated<kGated, Activation::kGelu>(e, p);
+    case Activation::kSwigluClamped:
+      return finish_activated<kGated, Activation::kSwigluClamped>(e, p);
+  }
+}
+
+inline void finish_panel(const Epilogue& e, const PanelSums& p) {
+  p.up != nullptr ? finish_gated<true>(e, p) : finish_gated<false>(e, p);
 }
 
 }  // namespace

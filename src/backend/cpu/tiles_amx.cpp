@@ -73,9 +73,9 @@ void multiply_2x2(const std::uint16_t* a0, const std::uint16_t* a1, int k_tiles,
   for (int k = 0; k < k_tiles; ++k) {
     const int at = k * kTileElements;
     _tile_loadd(6, b0 + at, kInputBytes);
-    _tile_loadd(4, a0 + at, kInputBytes);
+    _tile_stream_loadd(4, a0 + at, kInputBytes);
     _tile_loadd(7, b1 + at, kInputBytes);
-    _tile_loadd(5, a1 + at, kInputBytes);
+    _tile_stream_loadd(5, a1 + at, kInputBytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -48,6 +49,40 @@ TEST(ThreadPool, ParallelForCoversEveryIndexOnce) {
         for (std::int64_t i = begin; i < end; ++i) seen[static_cast<std::size_t>(i)].fetch_add(1);
       });
       for (const auto& times : seen) ASSERT_EQ(times.load(), 1) << count << " in grains of " << grain;
+    }
+  }
+}
+
+TEST(ThreadPool, SharesCoverEveryIndexOnceAndBeginWithTheOwn) {
+  for (const int threads : {1, 2, 3, 4}) {
+    ThreadPool pool(threads);
+    for (const std::int64_t count : {0, 1, 2, 5, 64, 1000}) {
+      for (const std::int64_t grain : {1, 3, 64, 5000}) {
+        std::vector<std::atomic<int>> taken_by(static_cast<std::size_t>(count));  // worker + 1
+        std::vector<std::int64_t> first(static_cast<std::size_t>(threads), -1);
+        pool.parallel_shares(count, grain, [&](std::int64_t begin, std::int64_t end, int worker) {
+          ASSERT_LT(begin, end);
+          ASSERT_LE(end, count);
+          auto& mine = first[static_cast<std::size_t>(worker)];
+          if (mine < 0) mine = begin;
+          for (std::int64_t i = begin; i < end; ++i) {
+            ASSERT_EQ(taken_by[static_cast<std::size_t>(i)].exchange(worker + 1), 0) << i << " of " << count;
+          }
+        });
+        for (const auto& worker : taken_by) ASSERT_NE(worker.load(), 0);
+        if (count <= grain || threads == 1) continue;  // all on the caller
+        // Who began elsewhere found nothing of its own left.
+        const std::int64_t items = (count + grain - 1) / grain;
+        for (int worker = 0; worker < threads; ++worker) {
+          const std::int64_t begin = items * worker / threads * grain;
+          const std::int64_t end = std::min(count, items * (worker + 1) / threads * grain);
+          const std::int64_t at = first[static_cast<std::size_t>(worker)];
+          if (at < 0 || (begin <= at && at < end)) continue;
+          for (std::int64_t i = begin; i < end; ++i) {
+            ASSERT_NE(taken_by[static_cast<std::size_t>(i)].load(), worker + 1);
+          }
+        }
+      }
     }
   }
 }
