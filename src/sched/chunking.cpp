@@ -2,7 +2,6 @@
 #include "sched/chunking.h"
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 
 namespace mlxs {
@@ -16,30 +15,64 @@ std::int32_t chunk_size(const SchedEntry& entry, std::int32_t limit) {
   return boundary > start ? boundary - start : limit;
 }
 
-}  // namespace
+// Full pages that the chunks of a step begin with: nobody computes the same page beside them.
+class PagesInWork {
+ public:
+  explicit PagesInWork(const KvPool& pool) : pool_(pool) {}
 
-void split_prefill_budget(std::span<SchedEntry*> prompts, std::int32_t budget, const KvPool& pool,
+  // False if another chunk computes the page that this one would begin with.
+  bool claim(const SchedEntry& entry, std::int32_t tokens) {
+    const auto page = pool_.next_page_hash(entry.sequence, entry.tokens);
+    if (page && std::ranges::find(pages_, *page) != pages_.end()) return false;
+    if (page && tokens >= kPageTokens) pages_.push_back(*page);
+    return true;
+  }
+
+ private:
+  const KvPool& pool_;
+  std::vector<std::uint64_t> pages_;
+};
+
+void split_shortest_first(std::span<SchedEntry*> prompts, std::int32_t budget, PagesInWork& in_work,
                           std::vector<PrefillChunk>& chunks) {
-  chunks.clear();
-  if (prompts.empty()) return;
   const SchedEntry* oldest = *std::ranges::min_element(prompts, {}, &SchedEntry::admission);
   std::int32_t kept = std::min(oldest->remaining(), (budget + 1) / 2);
   std::ranges::sort(prompts, {},
                     [](const SchedEntry* e) { return std::tuple(e->tier, e->remaining(), e->admission); });
-
-  std::vector<std::uint64_t> in_work;  // full pages that chunks of this step begin with
   for (SchedEntry* entry : prompts) {
     if (entry == oldest) kept = 0;
     const std::int32_t limit = budget - kept;
     if (limit <= 0) continue;
     const std::int32_t size = chunk_size(*entry, limit);
     if (entry != oldest && size < std::min(entry->remaining(), kPageTokens)) continue;
-    const auto page = pool.next_page_hash(entry->sequence, entry->tokens);
-    if (page && std::ranges::find(in_work, *page) != in_work.end()) continue;
-    if (page && size >= kPageTokens) in_work.push_back(*page);
+    if (!in_work.claim(*entry, size)) continue;
     chunks.push_back({entry, size});
     budget -= size;
   }
+}
+
+void split_fcfs(bool whole, std::span<SchedEntry*> prompts, std::int32_t budget, PagesInWork& in_work,
+                std::vector<PrefillChunk>& chunks) {
+  std::ranges::sort(prompts, {}, [](const SchedEntry* e) { return std::tuple(e->tier, e->admission); });
+  for (SchedEntry* entry : prompts) {
+    const bool fits = entry->remaining() <= budget;
+    if (whole ? !fits && !chunks.empty() : budget <= 0) return;
+    const std::int32_t size = whole ? entry->remaining() : chunk_size(*entry, budget);
+    if (!in_work.claim(*entry, size)) continue;
+    chunks.push_back({entry, size});
+    budget -= size;
+  }
+}
+
+}  // namespace
+
+void split_prefill_budget(PrefillOrder order, std::span<SchedEntry*> prompts, std::int32_t budget,
+                          const KvPool& pool, std::vector<PrefillChunk>& chunks) {
+  chunks.clear();
+  if (prompts.empty()) return;
+  PagesInWork in_work(pool);
+  if (order == PrefillOrder::kShortestFirst) return split_shortest_first(prompts, budget, in_work, chunks);
+  split_fcfs(order == PrefillOrder::kFcfsWhole, prompts, budget, in_work, chunks);
 }
 
 }  // namespace mlxs

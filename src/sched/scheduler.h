@@ -19,6 +19,14 @@ namespace mlxs {
 
 enum class Priority : std::uint8_t { kCritical, kHigh, kNormal, kLow };
 
+// How what decode rows leave of a step's budget is split among prompts. The other two are what other servers
+// do, for comparison in the simulator.
+enum class PrefillOrder : std::uint8_t {
+  kShortestFirst,  // see chunking.h
+  kFcfs,           // chunks in order of admission
+  kFcfsWhole,      // as kFcfs without chunks: whole prompts, and one at least even if the budget is smaller
+};
+
 // Every number ≥ 1; the constructor throws kInvalidArgument otherwise.
 struct SchedulerConfig {
   std::int32_t max_running = 64;  // sequences with pages at once; never more than token_budget run together
@@ -26,6 +34,7 @@ struct SchedulerConfig {
   std::int32_t token_budget = 512;                            // tokens of one step
   std::int32_t max_context = 8192;                            // prompt + generated of one request
   Duration aging_interval = std::chrono::milliseconds(5000);  // a waiting request moves up one tier each
+  PrefillOrder prefill_order = PrefillOrder::kShortestFirst;
 };
 
 struct SchedRequest {

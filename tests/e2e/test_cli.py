@@ -5,7 +5,7 @@ import shutil
 import pytest
 from program import MODEL, needs_model, needs_program, run
 
-COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "bench", "doctor", "version"]
+COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "bench", "sim", "doctor", "version"]
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
                                .max_queue_depth = 20,
                                .token_budget = static_cast<std::int32_t>(1 + below(100)),
                                .max_context = 200,
-                               .aging_interval = std::chrono::milliseconds(50)};
+                               .aging_interval = std::chrono::milliseconds(50),
+                               .prefill_order = static_cast<PrefillOrder>(GetParam() % 3)};
   const KvPoolConfig kv{.num_pages = static_cast<std::int32_t>(4 + below(24)), .prefix_cache = below(4) != 0};
   const auto state = random_;
 
@@ -79,7 +80,7 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
   EXPECT_EQ(live(replay, 3000), plans);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomTraffic, testing::Range(0u, 40u));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomTraffic, testing::Range(0u, 60u));
 
 // Everything at once at 100 % KV: many requests that grow far beyond the pool together, pausing at random.
 TEST(FullPool, NeverDeadlocks) {

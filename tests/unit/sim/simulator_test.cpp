@@ -1,17 +1,25 @@
 // The same scheduler under hours of traffic, in virtual time.
-#include "sched/simulator.h"
+#include "sim/simulator.h"
 
 #include <gtest/gtest.h>
+
+#include "sim/generated_traffic.h"
 
 namespace mlxs {
 namespace {
 
-constexpr CostModel kCost{.step_s = 4e-3, .token_s = 1e-4};
+const CostModel kCost{.fixed_s = 4e-3, .weights_s = 0, .token_s = 1e-4};
+
+SimReport simulate_stream(const SchedulerConfig& config, std::int32_t pages, const TrafficStream& stream,
+                          const PlanObserver& observe = {}) {
+  const auto traffic = generated_traffic({&stream, 1}, 1);
+  return simulate({.scheduler = config, .kv = {.num_pages = pages}, .cost = kCost}, *traffic, observe);
+}
 
 TEST(Simulator, ADayOfTrafficFinishesWithEveryTokenComputedOnce) {
-  const PoissonTraffic day{
+  const TrafficStream day{
       .requests_per_s = 20000 / 86400.0, .requests = 20000, .mean_prompt = 60, .mean_output = 40};
-  const SimReport report = simulate({}, {.num_pages = 8192}, kCost, poisson_traffic(day));
+  const SimReport report = simulate_stream({}, 8192, day);
   EXPECT_NEAR(report.seconds, 86400, 3000);
   EXPECT_EQ(report.scheduler.finished, 20000u);
   EXPECT_EQ(report.scheduler.preemptions, 0u);
@@ -22,11 +30,11 @@ TEST(Simulator, ADayOfTrafficFinishesWithEveryTokenComputedOnce) {
 }
 
 TEST(Simulator, SameInputsSameReport) {
-  const PoissonTraffic traffic{.requests_per_s = 40, .requests = 500, .long_share = 0.05};
+  const TrafficStream traffic{.requests_per_s = 40, .requests = 500, .long_share = 0.05};
   const auto run = [&] {
     std::vector<StepPlan> plans;
-    simulate({}, {.num_pages = 400}, kCost, poisson_traffic(traffic),
-             [&](TimePoint, const StepPlan& plan, const Scheduler&) { plans.push_back(plan); });
+    simulate_stream({}, 400, traffic,
+                    [&](TimePoint, const StepPlan& plan, const Scheduler&) { plans.push_back(plan); });
     return plans;
   };
   EXPECT_EQ(run(), run());
@@ -35,37 +43,34 @@ TEST(Simulator, SameInputsSameReport) {
 // What the token budget is for: while 8,000-token prompts arrive, no running answer waits longer than one
 // full step.
 TEST(Simulator, LongPromptsDoNotStallRunningAnswers) {
-  const PoissonTraffic traffic{
-      .requests_per_s = 3, .requests = 1500, .long_share = 0.02, .long_prompt = 8000};
+  const TrafficStream traffic{.requests_per_s = 3, .requests = 1500, .long_share = 0.02, .long_prompt = 8000};
   const auto longest_gap = [&](std::int32_t budget) {
     const SchedulerConfig config{.token_budget = budget, .max_context = 16384};
-    return simulate(config, {.num_pages = 8192}, kCost, poisson_traffic(traffic)).itl.max;
+    return simulate_stream(config, 8192, traffic).clients.itl.max;
   };
-  EXPECT_LE(longest_gap(512), kCost.step_s + 512 * kCost.token_s + 1e-9);
-  EXPECT_GT(longest_gap(16384), 0.8) << "a whole prompt in one step";
+  EXPECT_LE(longest_gap(512), kCost.fixed_s + 512 * kCost.token_s + 1e-9);
+  EXPECT_GE(longest_gap(16384), 4000 * kCost.token_s) << "a whole prompt in one step";
 }
 
 TEST(Simulator, AShortPromptsFirstTokenDoesNotWaitForLongPrompts) {
-  const PoissonTraffic traffic{
+  const TrafficStream traffic{
       .requests_per_s = 4, .requests = 2000, .mean_output = 20, .long_share = 0.05, .long_prompt = 8000};
-  const SimReport report =
-      simulate({.max_context = 16384}, {.num_pages = 16384}, kCost, poisson_traffic(traffic));
-  EXPECT_GT(report.ttft.max, 8000 * kCost.token_s) << "long prompts arrive";
-  EXPECT_LT(report.ttft.p50, 0.1);
+  const SimReport report = simulate_stream({.max_context = 16384}, 16384, traffic);
+  EXPECT_GT(report.clients.ttft.max, 4000 * kCost.token_s) << "long prompts arrive";
+  EXPECT_LT(report.clients.ttft.p50, 0.1);
 }
 
 TEST(Simulator, ASharedSystemPromptIsComputedOnce) {
-  const PoissonTraffic traffic{.requests_per_s = 20, .requests = 2000, .system_prompt = 1024};
-  const SimReport report = simulate({}, {.num_pages = 8192}, kCost, poisson_traffic(traffic));
+  const TrafficStream traffic{.requests_per_s = 20, .requests = 2000, .system_prompt = 1024};
+  const SimReport report = simulate_stream({}, 8192, traffic);
   EXPECT_GE(report.scheduler.cached_prompt_tokens, 1999u * 1024);
 }
 
 // Ten times more work than the machine can do, and a pool for a fifth of the slots: all are served, and
 // preemption computes few tokens again.
 TEST(Simulator, OverloadOnASmallPoolWastesLittle) {
-  const PoissonTraffic traffic{.requests_per_s = 60, .requests = 1500, .mean_output = 500};
-  const SimReport report =
-      simulate({.max_queue_depth = 2000}, {.num_pages = 800}, kCost, poisson_traffic(traffic));
+  const TrafficStream traffic{.requests_per_s = 60, .requests = 1500, .mean_output = 500};
+  const SimReport report = simulate_stream({.max_queue_depth = 2000}, 800, traffic);
   EXPECT_EQ(report.scheduler.finished, 1500u);
   EXPECT_GT(report.scheduler.preemptions, 100u);
   const auto needed =
@@ -74,9 +79,8 @@ TEST(Simulator, OverloadOnASmallPoolWastesLittle) {
 }
 
 TEST(Simulator, RefusedRequestsEndNothingElse) {
-  const PoissonTraffic traffic{.requests_per_s = 50, .requests = 500, .mean_prompt = 100, .mean_output = 100};
-  const SimReport report =
-      simulate({.max_queue_depth = 3}, {.num_pages = 60}, kCost, poisson_traffic(traffic));
+  const TrafficStream traffic{.requests_per_s = 50, .requests = 500, .mean_prompt = 100, .mean_output = 100};
+  const SimReport report = simulate_stream({.max_queue_depth = 3}, 60, traffic);
   EXPECT_GT(report.scheduler.refused, 0u);
   EXPECT_EQ(report.scheduler.refused + report.scheduler.finished, 500u);
 }
