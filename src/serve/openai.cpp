@@ -40,12 +40,8 @@ std::string chosen_model(const Engine& engine, const std::string& asked) {
 void apply_tools(OpenAiRequest& request, const ModelInfo& model, ToolFormat format,
                  std::vector<std::string>& warnings) {
   for (Prompt& prompt : request.prompts) {
-    auto* chat = std::get_if<ChatPrompt>(&prompt);
-    if (chat == nullptr) continue;
-    if (request.tools.active()) chat->tools_json = request.tools.tools_json;
-    if (model.template_has_tools || (chat->tools_json.empty() && chat->messages_json.empty())) continue;
-    chat->messages_json = plain_tool_messages(messages_json(*chat), chat->tools_json);
-    chat->tools_json.clear();
+    if (auto* chat = std::get_if<ChatPrompt>(&prompt))
+      add_tools(*chat, request.tools, model.template_has_tools);
   }
   if (!request.tools.active()) return;
   request.params.show_special = format != ToolFormat::kHermes;  // their markers are control tokens

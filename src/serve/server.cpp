@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "serve/anthropic.h"
 #include "serve/connection_set.h"
+#include "serve/ollama.h"
 #include "serve/openai.h"
 #include "serve/operations.h"
 
@@ -61,6 +62,7 @@ struct Server::Impl {
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
     add_anthropic_routes(context.router, engine);
+    add_ollama_routes(context.router, engine);
     add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
                                                      return context.draining.load();
                                                    }});

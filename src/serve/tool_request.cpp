@@ -57,6 +57,15 @@ std::string describe_tools(const std::string& tools_json) {
          "The results come back between <tool_response> and </tool_response>.";
 }
 
+std::string messages_json(const ChatPrompt& prompt) {
+  if (!prompt.messages_json.empty()) return prompt.messages_json;
+  OrderedJson messages = OrderedJson::array();
+  for (const ChatMessage& message : prompt.messages) {
+    messages.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return messages.dump();
+}
+
 }  // namespace
 
 void read_tools(ToolRequest& request, const OrderedJson& tools) {
@@ -192,15 +201,6 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format) {
   return fmt::format("start: {}one{}{}\none: {}\ncall: {}\n{}", start, more, end, one, choices, rules);
 }
 
-std::string messages_json(const ChatPrompt& prompt) {
-  if (!prompt.messages_json.empty()) return prompt.messages_json;
-  OrderedJson messages = OrderedJson::array();
-  for (const ChatMessage& message : prompt.messages) {
-    messages.push_back({{"role", message.role}, {"content", message.content}});
-  }
-  return messages.dump();
-}
-
 std::string plain_tool_messages(const std::string& messages_json, const std::string& tools_json) {
   OrderedJson result = OrderedJson::array();
   if (!tools_json.empty()) result.push_back({{"role", "system"}, {"content", describe_tools(tools_json)}});
@@ -231,6 +231,13 @@ std::string plain_tool_messages(const std::string& messages_json, const std::str
     result.push_back({{"role", role}, {"content", content}});
   }
   return result.dump();
+}
+
+void add_tools(ChatPrompt& chat, const ToolRequest& tools, bool template_has_tools) {
+  if (tools.active()) chat.tools_json = tools.tools_json;
+  if (template_has_tools || (chat.tools_json.empty() && chat.messages_json.empty())) return;
+  chat.messages_json = plain_tool_messages(messages_json(chat), chat.tools_json);
+  chat.tools_json.clear();
 }
 
 }  // namespace mlxs

@@ -48,7 +48,8 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format);
 
 // For models whose template knows no tools: the same conversation in plain messages, calls in Hermes' format,
 // the tools described in the system message.
-std::string messages_json(const ChatPrompt& prompt);
 std::string plain_tool_messages(const std::string& messages_json, const std::string& tools_json);
+// Shows the tools to the model: through its template, or as plain messages.
+void add_tools(ChatPrompt& chat, const ToolRequest& tools, bool template_has_tools);
 
 }  // namespace mlxs

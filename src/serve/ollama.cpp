@@ -1,0 +1,172 @@
+#include "serve/ollama.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "serve/error_response.h"
+#include "serve/json_text.h"
+#include "serve/model_keeper.h"
+#include "serve/ollama_format.h"
+#include "serve/ollama_models.h"
+#include "serve/ollama_request.h"
+
+namespace mlxs {
+namespace {
+
+HttpResponse json_response(const Json& value) {
+  return {.body = value.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
+// A handler whose errors read as Ollama's.
+template <class Handle>
+Router::Handler guarded(Handle handle) {
+  return [handle](const HttpRequest& request, std::string_view) -> Reply {
+    try {
+      return handle(request);
+    } catch (const Error& error) {
+      return HttpResponse{.status = http_status(error.code()), .body = ollama_error_json(error)};
+    }
+  };
+}
+
+// The prompt as tokens: its length decides how much room num_ctx leaves.
+TokenPrompt encode(const Engine& engine, OllamaRequest& request, const ModelInfo& model) {
+  const bool plain = request.verbatim || (!request.raw.empty() && !model.has_chat_template);
+  if (!plain) {
+    add_tools(request.chat, request.tools, model.template_has_tools);
+    return {engine.encode_prompt(model.id, std::move(request.chat))};
+  }
+  if (request.chat.messages.size() > 1) {
+    refuse_field("system", fmt::format("'{}' has no chat template for a system prompt", model.id),
+                 "put it into the prompt");
+  }
+  return {engine.encode_prompt(model.id, request.raw)};
+}
+
+// num_predict is a wish: an answer ends where the context does, without an error.
+void limit_answer(OllamaRequest& request, const ModelInfo& model, int prompt_tokens) {
+  const int context = std::min(request.num_ctx.value_or(model.context_length), model.context_length);
+  if (request.num_ctx && *request.num_ctx > model.context_length) {
+    request.ignored.push_back(fmt::format("options.num_ctx = {} is more than the context of {} tokens",
+                                          *request.num_ctx, model.context_length));
+  }
+  const int room = context - prompt_tokens;
+  if (room < 1) {
+    throw Error(ErrorCode::kContextOverflow,
+                fmt::format("the prompt has {} tokens, the context {}", prompt_tokens, context),
+                "shorten the prompt, or raise options.num_ctx; it is never truncated for you", "prompt");
+  }
+  auto& asked = request.params.max_tokens;
+  if (request.num_ctx || asked) asked = std::min(asked.value_or(room), room);
+}
+
+void check_thinking(const OllamaRequest& request) {
+  if (!request.think.value_or(false)) return;
+  refuse_field("think", fmt::format("'{}' does not support thinking", request.params.model),
+               "leave think out, or send false");
+}
+
+std::map<std::string, std::string, std::less<>> option_names() {
+  std::map<std::string, std::string, std::less<>> names{{"max_tokens", "options.num_predict"},
+                                                        {"repetition_penalty", "options.repeat_penalty"},
+                                                        {"structured", "format"}};
+  for (const char* name :
+       {"temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "stop"})
+    names.emplace(name, fmt::format("options.{}", name));
+  return names;
+}
+
+Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, OllamaApi api) {
+  OllamaRequest request = parse_ollama_request(http.body, api);
+  std::optional<Duration> keep;
+  if (request.keep_alive) keep = std::chrono::duration_cast<Duration>(*request.keep_alive);
+  OllamaAnswerInfo info{.api = api, .model = request.params.model, .stream = request.stream};
+  ModelKeeper::Held held = keeper.hold(request.params.model, keep);
+  info.load_seconds = held.load_seconds;
+  if (keep && !held.kept)
+    request.ignored.push_back(
+        fmt::format("keep_alive is ignored: '{}' was loaded by serve and stays", held.id));
+  if (request.empty) {
+    HttpResponse response{
+        .body = ollama_empty_answer(info, held.kept && keep == Duration::zero() ? "unload" : "load")};
+    if (request.stream) {
+      response.body += '\n';
+      response.content_type = kJsonLines;
+    }
+    return response;
+  }
+  check_thinking(request);
+  const ModelInfo model = engine.model_info(held.id);
+  request.params.model = held.id;
+  request.params.request_id = http.id;
+  TokenPrompt prompt = encode(engine, request, model);
+  limit_answer(request, model, static_cast<int>(prompt.tokens.size()));
+  request.params.prompt = std::move(prompt);
+  info.tools = request.tools.active();
+  info.tool_format = tool_format_of(model.tool_format);
+  request.params.show_special = info.tools && info.tool_format != ToolFormat::kHermes;
+
+  Generation generation;
+  generation.stream = request.stream;
+  generation.format = make_ollama_answer(std::move(info));
+  generation.error_body = ollama_error_json;
+  generation.field_names = option_names();
+  generation.warnings = std::move(request.ignored);
+  generation.lease = std::move(held.use);
+  generation.prompts.push_back(std::move(request.params));
+  return generation;
+}
+
+struct ShowRequest {
+  std::string model;
+  bool verbose = false;
+};
+ShowRequest parse_show(std::string_view body) {
+  static constexpr Field<ShowRequest> kFields[] = {
+      {{"model", FieldType::kString}, [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+      {{"name", FieldType::kString}, [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+      {{"verbose", FieldType::kBoolean}, [](ShowRequest& r, const Json& v) { r.verbose = v.get<bool>(); }},
+  };
+  ShowRequest request;
+  read_fields<ShowRequest>(parse_body(body), kFields, request);
+  if (request.model.empty()) refuse_field("model", "model is missing or empty", "model is required");
+  return request;
+}
+
+struct Context {
+  explicit Context(Engine& engine_) : engine(engine_), keeper(engine_), models(engine_, keeper) {}
+  Engine& engine;
+  ModelKeeper keeper;
+  OllamaModels models;
+};
+
+}  // namespace
+
+void add_ollama_routes(Router& router, Engine& engine) {
+  const auto context = std::make_shared<Context>(engine);
+  for (const auto& [path, api] :
+       {std::pair("/api/chat", OllamaApi::kChat), {"/api/generate", OllamaApi::kGenerate}}) {
+    router.add("POST", path, guarded([context, api](const HttpRequest& request) {
+                 return answer(context->engine, context->keeper, request, api);
+               }));
+  }
+  router.add("GET", "/api/tags", guarded([context](const HttpRequest&) -> Reply {
+               return json_response(context->models.tags());
+             }));
+  router.add("GET", "/api/ps", guarded([context](const HttpRequest&) -> Reply {
+               return json_response(context->models.running());
+             }));
+  router.add("GET", "/api/version", guarded([](const HttpRequest&) -> Reply {
+               return json_response({{"version", MLXS_VERSION}});
+             }));
+  router.add("POST", "/api/show", guarded([context](const HttpRequest& request) -> Reply {
+               const ShowRequest show = parse_show(request.body);
+               return json_response(context->models.show(show.model, show.verbose));
+             }));
+}
+
+}  // namespace mlxs

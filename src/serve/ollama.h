@@ -1,0 +1,13 @@
+// Ollama's API: /api/chat, /api/generate, /api/tags, /api/show, /api/ps, /api/version.
+// A model that is on this disk is loaded when a request names it, and goes when keep_alive is over.
+// The handlers may run on any thread; engine outlives the router.
+#pragma once
+
+#include "mlxs/engine.h"
+#include "serve/router.h"
+
+namespace mlxs {
+
+void add_ollama_routes(Router& router, Engine& engine);
+
+}  // namespace mlxs
