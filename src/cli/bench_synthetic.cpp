@@ -10,8 +10,8 @@
 #include <numeric>
 #include <random>
 
+#include "base/percentile.h"
 #include "cli/format.h"
-#include "cli/percentiles.h"
 #include "engine/runner.h"
 #include "formats/model_file.h"
 #include "kv/kv_pool.h"
