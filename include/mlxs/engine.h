@@ -111,6 +111,7 @@ struct GenerateParams {
   std::optional<StructuredOutput> structured;
   RequestPriority priority = RequestPriority::kNormal;
   std::string user;        // tenant label
+  std::string cache_salt;  // computed prompts are shared only among requests where this is equal
   std::string request_id;  // for logs; empty: made up
 
   // When its client sent it, and how much of the time since then went into tokenizing; unset: now.

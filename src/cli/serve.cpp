@@ -33,6 +33,7 @@ struct ServeFlags {
   bool insecure = false;
   std::string api_keys;
   std::vector<std::string> cors_origins;
+  bool share_prefix_cache = false;
   std::string registry;
   EngineFlags engine;
 };
@@ -108,6 +109,7 @@ int serve(const ServeFlags& flags) {
   server_options.port = static_cast<std::uint16_t>(flags.port);
   server_options.cors_origins = flags.cors_origins;
   server_options.keys = std::move(keys);
+  server_options.share_prefix_cache = flags.share_prefix_cache;
   Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
   server.start();
   const std::string url = base_url(flags.host, server.port());
@@ -169,6 +171,9 @@ void add_serve(CLI::App& app, Action& action) {
                    "* lets every page")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_flag(
+      "--share-prefix-cache", flags->share_prefix_cache,
+      "Let tenants reuse each other's computed prompts; each can then find out what others sent");
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

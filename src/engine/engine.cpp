@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/registry.h"
+#include "engine/cache_salts.h"
 #include "engine/loaded_model.h"
 #include "engine/params.h"
 #include "engine/step_loop.h"
@@ -81,6 +82,7 @@ struct Engine::Impl {
 
   EngineOptions options;
   SteadyClock clock;
+  CacheSalts salts;
   Catalog catalog;
   StepLoop loop;
   std::atomic<RequestId> next_id{1};
@@ -269,8 +271,11 @@ std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params
       if (const auto alive = weak.lock()) alive->resume(id);
     });
   });
-  SchedRequest entry{
-      .id = id, .prompt = tokens, .max_new_tokens = limit, .priority = to_sched(params.priority)};
+  SchedRequest entry{.id = id,
+                     .prompt = tokens,
+                     .max_new_tokens = limit,
+                     .priority = to_sched(params.priority),
+                     .cache_salt = impl_->salts.of(params.cache_salt)};
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);
   if (params.structured) {

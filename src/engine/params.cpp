@@ -7,6 +7,8 @@
 namespace mlxs {
 namespace {
 
+constexpr std::size_t kLongestCacheSalt = 2048;
+
 [[noreturn]] void refuse(std::string_view field, const std::string& value, const std::string& rule) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("{} = {} is out of range", field, value),
               fmt::format("{} must be {}", field, rule), std::string(field));
@@ -42,6 +44,10 @@ void validate(const GenerateParams& p, int vocabulary) {
     refuse("stop_token_ids", fmt::format("{} ids", p.stop_token_ids.size()), "at most 100 ids");
   }
   for (const std::int32_t id : p.stop_token_ids) check_range("stop_token_ids", id, 0, vocabulary - 1);
+  if (p.cache_salt.size() > kLongestCacheSalt) {
+    refuse("cache_salt", fmt::format("a string of {} bytes", p.cache_salt.size()),
+           fmt::format("at most {} bytes", kLongestCacheSalt));
+  }
   for (const auto& [token, bias] : p.logit_bias) {
     check_range("logit_bias", token, 0, vocabulary - 1);
     check_range("logit_bias", bias, -100, 100);

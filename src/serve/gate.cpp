@@ -29,4 +29,9 @@ std::variant<const Caller*, HttpResponse> admit_caller(const ApiKeys& keys, Acce
   return caller;
 }
 
+std::string cache_scope(const Caller* caller, bool shared, std::string_view salt) {
+  if (caller == nullptr || shared) return std::string(salt);
+  return fmt::format("{}:{}{}", caller->tenant.size(), caller->tenant, salt);
+}
+
 }  // namespace mlxs

@@ -127,6 +127,14 @@ void set_service_tier(Draft& draft, const Json& value) {
   if (tier == "priority") draft.tier_priority = RequestPriority::kHigh;
 }
 
+// vLLM's field. An empty one would keep nothing apart, against what its sender asks for.
+void set_cache_salt(Draft& draft, const Json& value) {
+  draft.request.params.cache_salt = value.get<std::string>();
+  if (draft.request.params.cache_salt.empty()) {
+    refuse_field("cache_salt", "cache_salt is empty", "give it a character, or leave it out");
+  }
+}
+
 void set_structured(Draft& draft, std::string_view field, std::optional<StructuredOutput> structured) {
   if (!structured) return;
   OpenAiRequest& request = draft.request;
@@ -193,6 +201,9 @@ constexpr Field<Draft> kCommonFields[] = {
     {{"guided_grammar", FieldType::kString}, guided<"grammar">},
     {{"priority", FieldType::kString}, set_priority},
     {{"service_tier", FieldType::kString}, set_service_tier},
+    {{"cache_salt", FieldType::kString}, set_cache_salt},
+    // A hint that sends equal keys to one machine's cache: here there is one, and every request uses it.
+    {{"prompt_cache_key", FieldType::kString}, [](Draft&, const Json&) {}},
     {{"user", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
 };

@@ -41,8 +41,9 @@ Prepared prepare_reply(ServerContext& context, const HttpRequest& request) {
     if (context.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
-    if (caller != nullptr) {  // whatever the body says: nobody counts as another tenant
-      for (GenerateParams& params : generation.prompts) params.user = caller->tenant;
+    for (GenerateParams& params : generation.prompts) {
+      params.cache_salt = cache_scope(caller, context.options.share_prefix_cache, params.cache_salt);
+      if (caller != nullptr) params.user = caller->tenant;  // whatever the body says
     }
     LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation));
     if (!answer.warnings().empty()) {

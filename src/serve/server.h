@@ -32,6 +32,7 @@ struct ServerOptions {
   AdmissionLimits admission;
   std::vector<std::string> cors_origins;  // of web pages that may use the server; "*": every page
   ApiKeys keys;                           // none: nobody is asked for one
+  bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed
 };
 
 class Server {

@@ -4,6 +4,7 @@
 #include <future>
 #include <string>
 
+#include "serve/gate.h"
 #include "serve/server.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
@@ -62,6 +63,16 @@ TEST(Tenant, IsTheKeysAndNotTheBodys) {
 TEST(Tenant, IsTheBodysWhereNobodyHasAKey) {
   EXPECT_EQ(counted_as(false, "/v1/completions", kOpenAi), "bob");
   EXPECT_EQ(counted_as(false, "/v1/messages", kAnthropic), "bob");
+}
+
+TEST(CacheScope, IsAnotherForEveryTenantAndSalt) {
+  const Caller a{.tenant = "a"}, ab{.tenant = "ab"}, one_colon{.tenant = "1:"};
+  EXPECT_EQ(cache_scope(&a, false, "s"), cache_scope(&a, false, "s"));
+  EXPECT_NE(cache_scope(&a, false, "s"), cache_scope(&a, false, ""));
+  EXPECT_NE(cache_scope(&a, false, "bs"), cache_scope(&ab, false, "s")) << "a salt that ends another's name";
+  EXPECT_NE(cache_scope(&one_colon, false, ""), cache_scope(&a, false, ":")) << "nor a name that looks so";
+  EXPECT_EQ(cache_scope(&a, true, "s"), cache_scope(&ab, true, "s"));
+  EXPECT_EQ(cache_scope(nullptr, false, "s"), "s");
 }
 
 }  // namespace

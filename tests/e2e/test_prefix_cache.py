@@ -1,0 +1,84 @@
+"""Who may reuse whose computed prompts: cached_tokens must tell a client nothing about other tenants."""
+
+import hashlib
+
+import pytest
+import requests
+from program import MODEL, ServeProcess, needs_model
+
+pytestmark = needs_model
+
+PROMPT = "The quick brown fox jumps over the lazy dog while the band plays on. " * 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Keys of two tenants, of which one has two, and a place for the packed weights."""
+    folder = tmp_path_factory.mktemp("prefix-cache")
+    lines = [("alice-1", "alice"), ("alice-2", "alice"), ("bob", "bob")]
+    (folder / "keys").write_text("".join(f"{hashlib.sha256(k.encode()).hexdigest()} {t}\n" for k, t in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    process = ServeProcess(MODEL, "--api-keys", str(folder / "keys"), cache=folder)
+    yield process
+    process.close()
+
+
+def cached_tokens(server, key, prompt, **fields):
+    response = requests.post(
+        f"{server.url}/v1/completions",
+        json={"prompt": prompt, "max_tokens": 1, **fields},
+        headers={"authorization": f"Bearer {key}"},
+        timeout=120,
+    )
+    assert response.status_code == 200, response.text
+    assert "x-mlxs-warning" not in response.headers
+    return response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_a_tenant_finds_only_its_own_prompts(server):
+    assert cached_tokens(server, "alice-1", PROMPT) == 0
+    assert cached_tokens(server, "bob", PROMPT) == 0
+    assert cached_tokens(server, "alice-1", PROMPT) >= 64
+    assert cached_tokens(server, "alice-2", PROMPT) >= 64
+    assert cached_tokens(server, "bob", PROMPT) >= 64
+
+
+def test_a_salt_separates_within_a_tenant(server):
+    prompt = "Salted. " + PROMPT
+    assert cached_tokens(server, "alice-1", prompt, cache_salt="one") == 0
+    assert cached_tokens(server, "alice-1", prompt, cache_salt="two") == 0
+    assert cached_tokens(server, "alice-1", prompt) == 0
+    assert cached_tokens(server, "alice-1", prompt, cache_salt="one") >= 64
+    assert cached_tokens(server, "bob", prompt, cache_salt="one") == 0
+
+
+def test_a_cache_key_separates_nothing(server):
+    prompt = "Keyed. " + PROMPT
+    assert cached_tokens(server, "bob", prompt, prompt_cache_key="chat-1") == 0
+    assert cached_tokens(server, "bob", prompt, prompt_cache_key="chat-2") >= 64
+
+
+@pytest.mark.parametrize(("field", "value"), [("cache_salt", ""), ("cache_salt", "x" * 3000), ("prompt_cache_key", 1)])
+def test_wrong_values_are_named(server, field, value):
+    response = requests.post(
+        f"{server.url}/v1/completions",
+        json={"prompt": "a", field: value},
+        headers={"authorization": "Bearer bob"},
+        timeout=60,
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
+
+
+def test_tenants_share_where_the_operator_says_so(folder):
+    server = ServeProcess(MODEL, "--api-keys", str(folder / "keys"), "--share-prefix-cache", cache=folder)
+    try:
+        assert cached_tokens(server, "alice-1", PROMPT) == 0
+        assert cached_tokens(server, "bob", PROMPT) >= 64
+        assert cached_tokens(server, "bob", PROMPT, cache_salt="mine") == 0
+    finally:
+        server.close()
