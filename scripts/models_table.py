@@ -11,7 +11,7 @@ HEAD = """# Models
 
 Made by `scripts/models_table.py` from the results of `tests/parity/families/test_families.py`: a tiny random model of each
 configuration, saved by mlx-lm, whose logits are compared with mlx-lm's in fp32. The figure is the root mean square error in units
-of the logits' spread (mixtures that choose experts: of the median row). Not supported yet: deepseek_v3 (MLA).
+of the logits' spread (mixtures that choose experts: of the median row).
 
 """
 

@@ -50,6 +50,9 @@ struct RawWeight {
 // that several rows share, first must be a multiple of scales.group_rows.
 RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t count);
 
+// Its values, row-major, for what must be rearranged before it is packed.
+std::vector<float> values_of(const RawWeight& weight);
+
 // A weight in the backend's own layout. Opaque; immutable; safe to share between steps. Destroyed with the
 // model.
 class Weight {
@@ -156,6 +159,13 @@ struct AttentionSpec {
   std::int32_t window = 0;        // > 0: a token sees itself and window-1 tokens before it
   float soft_cap = 0.0f;          // > 0: scores become cap · tanh(s / cap)
   const Weight* sinks = nullptr;  // [heads]: an extra logit in the softmax denominator (gpt-oss)
+};
+
+// `runs` runs of `columns` columns: run i goes from column first + i·step of `from` to column to + i·to_step.
+struct ColumnRuns {
+  Tensor from;
+  std::int32_t first = 0, columns = 0, to = 0;
+  std::int32_t runs = 1, step = 0, to_step = 0;
 };
 
 // One expert's feed-forward: down · act(gate_up · x). All experts of a layer have the same shapes.
@@ -267,6 +277,8 @@ class Backend {
   // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
   virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
+  // A tensor made of columns of others, which have as many rows; together the runs fill its `columns`.
+  virtual Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) = 0;
   // Rows are grouped by expert: each used expert's weights are read once a step. → [rows, hidden]
   virtual Tensor moe(Tensor x, const MoeSpec& spec) = 0;
   // qkv: [num_rows, heads·key_dim + kv_heads·(key_dim + value_dim)]. QK-norm, rope, append K and V to the

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include "backend/cpu/dequantize.h"
+#include "backend/cpu/regroup.h"
 #include "backend/ops.h"
 #include "mlxs/error.h"
 
@@ -29,6 +31,22 @@ RawWeight slice_rows(const RawWeight& weight, std::int64_t first, std::int64_t c
     if (!whole.biases.empty()) part.scales.biases = whole.biases.subspan(begin, size);
   }
   return part;
+}
+
+std::vector<float> values_of(const RawWeight& weight) {
+  const auto type = cpu::regrouped_type(weight.type);
+  if (!type || !cpu::can_dequantize(*type)) {
+    throw Error(ErrorCode::kModelLoad, fmt::format("tensor '{}' ({}) holds no weights that can be read",
+                                                   weight.name, dtype_info(weight.type).name));
+  }
+  cpu::check_scales(weight);
+  std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.columns));
+  std::vector<std::byte> blocks(row_bytes(*type, weight.columns));
+  for (std::int64_t row = 0; row < weight.rows; ++row) {
+    cpu::regroup_row(weight, row, blocks.data());
+    cpu::dequantize_row(*type, blocks.data(), weight.columns, values.data() + row * weight.columns);
+  }
+  return values;
 }
 
 }  // namespace mlxs

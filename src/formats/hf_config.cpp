@@ -47,6 +47,7 @@ constexpr KeyName kKeys[] = {
     {"n_shared_experts", "expert_shared_count"},
     {"first_k_dense_replace", "leading_dense_block_count"},
     {"decoder_sparse_step", "expert_layer_step"},
+    {"moe_layer_freq", "expert_layer_step"},
     {"mlp_only_layers", "dense_layers"},
     {"norm_topk_prob", "expert_weights_norm"},
     {"routed_scaling_factor", "expert_weights_scale"},
@@ -89,6 +90,8 @@ class Reader {
     experts();
     check_activation();
     tokens();
+    out_.layers = integer("num_hidden_layers", 1, 1 << 20).value_or(0);
+    out_.draft_layers = integer("num_nextn_predict_layers", 0, 1 << 10).value_or(0);
     if (const json* tied = find("tie_word_embeddings"); tied != nullptr)
       out_.tied_head = flag(*tied, "tie_word_embeddings");
     quantization();

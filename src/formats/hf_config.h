@@ -28,6 +28,8 @@ struct HfConfig {
   bool tied_head = false;                       // the file's own head, if any, is to be left out
   std::optional<MlxQuantization> quantization;  // of layers that have scales
   std::map<std::string, std::optional<MlxQuantization>, std::less<>> overrides;  // by module; nullopt: none
+  // Blocks [layers, layers + draft_layers) guess further tokens; they are left out.
+  std::int64_t layers = 0, draft_layers = 0;
   bool fp8 = false;                                // weight_scale_inv beside F8_E4M3 weights
   std::int64_t fp8_rows = 128, fp8_columns = 128;  // of a block
 };

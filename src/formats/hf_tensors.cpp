@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <charconv>
 #include <map>
 #include <optional>
 #include <set>
@@ -50,7 +51,7 @@ class Builder {
     // Companions first, so that the pass over the rest skips them.
     for (const StoredTensor& tensor : stored_) claim_companions(tensor);
     for (const StoredTensor& tensor : stored_) {
-      if (companions_.contains(tensor.name)) continue;
+      if (companions_.contains(tensor.name) || is_draft(tensor.name)) continue;
       std::string canonical = canonical_tensor_name(*config_.family, tensor.name);
       const bool extra_head = config_.tied_head && canonical.starts_with("output.");
       if (canonical.empty() || extra_head) continue;
@@ -72,6 +73,15 @@ class Builder {
     constexpr std::string_view kWeight = ".weight";
     if (!name.ends_with(kWeight)) return std::nullopt;
     return std::string(name.substr(0, name.size() - kWeight.size()));
+  }
+
+  bool is_draft(std::string_view name) const {
+    constexpr std::string_view kLayers = "model.layers.";
+    if (config_.draft_layers == 0 || !name.starts_with(kLayers)) return false;
+    name.remove_prefix(kLayers.size());
+    std::int64_t layer = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
+    return error == std::errc{} && layer >= config_.layers && layer < config_.layers + config_.draft_layers;
   }
 
   void claim_companions(const StoredTensor& tensor) {

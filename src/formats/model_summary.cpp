@@ -68,8 +68,12 @@ std::uint64_t kv_bytes_per_token(const ModelFile& file, const ModelSummary& s, c
   const std::int64_t head = s.hidden / s.heads;
   const std::int64_t key = file.get_int(prefix + "attention.key_length", head);
   const std::int64_t value = file.get_int(prefix + "attention.value_length", head);
-  std::int64_t heads = s.layers * s.kv_heads;
-  if (file.has(prefix + "attention.kv_lora_rank")) heads = s.layers * s.heads;  // expanded for each head
+  const std::int64_t heads = s.layers * s.kv_heads;
+  if (file.has(prefix + "attention.kv_lora_rank")) {  // one latent, as key and value, and a rotated key
+    const std::int64_t rank = file.get_int(prefix + "attention.kv_lora_rank");
+    const std::int64_t rotated = file.get_int(prefix + "rope.dimension_count", 0);
+    return 2 * static_cast<std::uint64_t>(std::max<std::int64_t>(0, s.layers * (2 * rank + rotated)));
+  }
   return 2 * static_cast<std::uint64_t>(std::max<std::int64_t>(0, heads * (key + value)));
 }
 

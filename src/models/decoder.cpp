@@ -12,14 +12,17 @@ struct Layer {
   WeightPtr qkv, qkv_bias;                      // [(heads + kv_heads)·key_dim + kv_heads·value_dim, hidden]
   WeightPtr query_norm, key_norm;               // [key_dim]
   WeightPtr sinks;                              // [heads]
+  std::optional<LatentAttention> latent;        // instead of qkv and what belongs to it
   WeightPtr attention_out, attention_out_bias;  // [hidden, heads·value_dim]
   WeightPtr post_attention_norm;                // [hidden]
   WeightPtr ffn_norm;                           // [hidden]
   WeightPtr gate_up;                            // [2·feed_forward, hidden]; null: experts
   WeightPtr down;                               // [hidden, feed_forward]
   WeightPtr router, router_bias;                // [experts, hidden]
+  WeightPtr selection_bias;                     // [experts]
   std::vector<Expert> experts;
-  WeightPtr post_ffn_norm;  // [hidden]
+  WeightPtr shared_gate_up, shared_down;  // [2·shared, hidden], [hidden, shared]
+  WeightPtr post_ffn_norm;                // [hidden]
 };
 
 class Decoder final : public Model {
@@ -58,22 +61,9 @@ class Decoder final : public Model {
   Layer load_layer(WeightLoader& load, int index) const {
     const ModelConfig& c = config_;
     const auto name = [&](std::string_view part) { return fmt::format("blk.{}.{}.weight", index, part); };
-    const auto bias = [&](std::string_view part) { return fmt::format("blk.{}.{}.bias", index, part); };
-    const std::int64_t q = c.heads * c.key_dim, k = c.kv_heads * c.key_dim, v = c.kv_heads * c.value_dim;
     Layer layer;
     layer.attention_norm = load.vector(name("attn_norm"), c.hidden);
-    layer.qkv = spec_.fused
-                    ? load.matrix(name("attn_qkv"), q + k + v, c.hidden)
-                    : load.stacked({{name("attn_q"), q}, {name("attn_k"), k}, {name("attn_v"), v}}, c.hidden);
-    if (spec_.qkv_bias)
-      layer.qkv_bias = load.stacked_vector({{bias("attn_q"), q}, {bias("attn_k"), k}, {bias("attn_v"), v}});
-    if (spec_.head_norms) {
-      layer.query_norm = load.vector(name("attn_q_norm"), c.key_dim);
-      layer.key_norm = load.vector(name("attn_k_norm"), c.key_dim);
-    }
-    if (spec_.sinks) layer.sinks = load.vector(name("attn_sinks"), c.heads);
-    layer.attention_out = load.matrix(name("attn_output"), c.hidden, c.heads * c.value_dim);
-    if (spec_.output_bias) layer.attention_out_bias = load.vector(bias("attn_output"), c.hidden);
+    load_attention(load, index, layer);
     if (spec_.post_norms) {
       layer.post_attention_norm = load.vector(name("post_attention_norm"), c.hidden);
       layer.post_ffn_norm = load.vector(name("post_ffw_norm"), c.hidden);
@@ -91,12 +81,42 @@ class Decoder final : public Model {
     return layer;
   }
 
+  void load_attention(WeightLoader& load, int index, Layer& layer) const {
+    const ModelConfig& c = config_;
+    const auto name = [&](std::string_view part) { return fmt::format("blk.{}.{}.weight", index, part); };
+    const auto bias = [&](std::string_view part) { return fmt::format("blk.{}.{}.bias", index, part); };
+    if (spec_.latent) {
+      layer.latent.emplace(load, index, c.heads, c.hidden, *spec_.latent);
+      layer.attention_out = load.matrix(name("attn_output"), c.hidden, c.heads * spec_.latent->value_dim);
+      return;
+    }
+    const std::int64_t q = c.heads * c.key_dim, k = c.kv_heads * c.key_dim, v = c.kv_heads * c.value_dim;
+    layer.qkv = spec_.fused
+                    ? load.matrix(name("attn_qkv"), q + k + v, c.hidden)
+                    : load.stacked({{name("attn_q"), q}, {name("attn_k"), k}, {name("attn_v"), v}}, c.hidden);
+    if (spec_.qkv_bias)
+      layer.qkv_bias = load.stacked_vector({{bias("attn_q"), q}, {bias("attn_k"), k}, {bias("attn_v"), v}});
+    if (spec_.head_norms) {
+      layer.query_norm = load.vector(name("attn_q_norm"), c.key_dim);
+      layer.key_norm = load.vector(name("attn_k_norm"), c.key_dim);
+    }
+    if (spec_.sinks) layer.sinks = load.vector(name("attn_sinks"), c.heads);
+    layer.attention_out = load.matrix(name("attn_output"), c.hidden, c.heads * c.value_dim);
+    if (spec_.output_bias) layer.attention_out_bias = load.vector(bias("attn_output"), c.hidden);
+  }
+
   void load_experts(WeightLoader& load, int index, Layer& layer) const {
     const ExpertsSpec& e = *spec_.experts;
     const std::string block = fmt::format("blk.{}.", index);
     layer.router = load.matrix(block + "ffn_gate_inp.weight", e.count, config_.hidden);
     if (e.router_bias) layer.router_bias = load.vector(block + "ffn_gate_inp.bias", e.count);
+    if (e.selection_bias) layer.selection_bias = load.vector(block + "exp_probs_b.bias", e.count);
     layer.experts = load.experts(block, e.count, e.feed_forward, config_.hidden, e.biases);
+    if (e.shared == 0) return;
+    layer.shared_gate_up =
+        load.stacked({{block + "ffn_gate_shexp.weight", e.shared}, {block + "ffn_up_shexp.weight", e.shared}},
+                     config_.hidden);
+    layer.shared_down = load.matrix(block + "ffn_down_shexp.weight", config_.hidden, e.shared);
   }
 
   Tensor attend(Backend& backend, const Layer& layer, int index, Tensor x) const {
@@ -118,13 +138,20 @@ class Decoder final : public Model {
     attention.window = sliding ? spec_.window : 0;
     attention.sinks = layer.sinks.get();
 
-    const Tensor qkv = backend.linear(x, *layer.qkv, {.norm = &input_norm, .bias = layer.qkv_bias.get()});
-    const Tensor mixed = backend.attention(qkv, attention);
-    backend.release(qkv);
+    const Tensor mixed = layer.latent ? layer.latent->mix(backend, x, input_norm, attention)
+                                      : mix(backend, layer, x, input_norm, attention);
     const Tensor y =
         project(backend, mixed, *layer.attention_out, layer.attention_out_bias, layer.post_attention_norm, x);
     backend.release(mixed);
     return y;
+  }
+
+  static Tensor mix(Backend& backend, const Layer& layer, Tensor x, const NormSpec& input_norm,
+                    const AttentionSpec& attention) {
+    const Tensor qkv = backend.linear(x, *layer.qkv, {.norm = &input_norm, .bias = layer.qkv_bias.get()});
+    const Tensor mixed = backend.attention(qkv, attention);
+    backend.release(qkv);
+    return mixed;
   }
 
   Tensor feed_forward(Backend& backend, const Layer& layer, Tensor x) const {
@@ -139,15 +166,29 @@ class Decoder final : public Model {
   Tensor mix_experts(Backend& backend, const Layer& layer, Tensor x) const {
     const ExpertsSpec& e = *spec_.experts;
     const NormSpec input_norm = norm(layer.ffn_norm);
-    return backend.moe(x, {.gate = e.gate,
-                           .norm = &input_norm,
-                           .router = layer.router.get(),
-                           .router_bias = layer.router_bias.get(),
-                           .experts = layer.experts,
-                           .used = e.used,
-                           .normalize = e.normalize,
-                           .activation = spec_.activation,
-                           .residual = x});
+    // The shared part reads x before the mixture takes its place.
+    Tensor shared{};
+    if (layer.shared_gate_up) {
+      shared = backend.linear(x, *layer.shared_gate_up,
+                              {.norm = &input_norm, .activation = spec_.activation, .gated = true});
+    }
+    const Tensor y = backend.moe(x, {.gate = e.gate,
+                                     .norm = &input_norm,
+                                     .router = layer.router.get(),
+                                     .router_bias = layer.router_bias.get(),
+                                     .selection_bias = layer.selection_bias.get(),
+                                     .experts = layer.experts,
+                                     .used = e.used,
+                                     .groups = e.groups,
+                                     .groups_used = e.groups_used,
+                                     .normalize = e.normalize,
+                                     .scale = e.scale,
+                                     .activation = spec_.activation,
+                                     .residual = x});
+    if (!shared) return y;
+    const Tensor sum = backend.linear(shared, *layer.shared_down, {.residual = y});
+    backend.release(shared);
+    return sum;
   }
 
   // x + W·y, or x + norm(W·y).

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/config_reader.h"
+#include "models/latent_attention.h"
 #include "models/model.h"
 #include "models/rope.h"
 #include "models/weight_loader.h"
@@ -19,6 +20,10 @@ struct ExpertsSpec {
   std::int32_t feed_forward = 0;  // of one expert
   MoeSpec::Gate gate = MoeSpec::Gate::kSoftmax;
   bool normalize = false;
+  float scale = 1.0f;  // of the mixture
+  std::int32_t groups = 1, groups_used = 1;
+  std::int32_t shared = 0;  // feed_forward of the part that every token passes; 0: none
+  bool selection_bias = false;
   bool router_bias = false;
   bool biases = false;      // on every expert's projections
   std::vector<bool> dense;  // layers with an ordinary feed-forward; empty: none
@@ -43,6 +48,7 @@ struct DecoderSpec {
   std::vector<bool> sliding;             // layers that see the window only; empty: all, if there is one
   std::vector<bool> rotated;             // layers with rope; empty: all
   std::optional<float> local_rope_base;  // of the sliding layers
+  std::optional<LatentSpec> latent;      // instead of attn_q, attn_k and attn_v
   std::optional<ExpertsSpec> experts;
 };
 

@@ -19,6 +19,7 @@ std::unique_ptr<Model> load_gemma2(const ModelFile& file, Backend& backend, Weig
 std::unique_ptr<Model> load_gemma3(const ModelFile& file, Backend& backend, WeightCache* cache);
 std::unique_ptr<Model> load_phi3(const ModelFile& file, Backend& backend, WeightCache* cache);
 std::unique_ptr<Model> load_gpt_oss(const ModelFile& file, Backend& backend, WeightCache* cache);
+std::unique_ptr<Model> load_deepseek_v3(const ModelFile& file, Backend& backend, WeightCache* cache);
 
 ExpertsSpec mixtral_experts(const ModelFile& file, const ModelConfig& config);
 DecoderSpec gemma_spec(const ModelFile& file, const ModelConfig& config, std::int32_t pattern,

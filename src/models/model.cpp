@@ -18,10 +18,17 @@ struct Family {
 };
 
 constexpr std::array kFamilies{
-    Family{"llama", load_llama},     Family{"smollm3", load_smollm3}, Family{"mixtral", load_mixtral},
-    Family{"qwen2", load_qwen2},     Family{"qwen3", load_qwen3},     Family{"qwen3moe", load_qwen3_moe},
-    Family{"gemma2", load_gemma2},   Family{"gemma3", load_gemma3},   Family{"phi3", load_phi3},
+    Family{"llama", load_llama},
+    Family{"smollm3", load_smollm3},
+    Family{"mixtral", load_mixtral},
+    Family{"qwen2", load_qwen2},
+    Family{"qwen3", load_qwen3},
+    Family{"qwen3moe", load_qwen3_moe},
+    Family{"gemma2", load_gemma2},
+    Family{"gemma3", load_gemma3},
+    Family{"phi3", load_phi3},
     Family{"gpt-oss", load_gpt_oss},
+    Family{"deepseek2", load_deepseek_v3},
 };
 
 }  // namespace

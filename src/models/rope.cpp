@@ -58,8 +58,8 @@ class ScalingReader {
     const auto magnitude = [&](double scale) {
       return factor > 1 ? 0.1 * scale * std::log(factor) + 1.0 : 1.0;
     };
-    return static_cast<float>(magnitude(file_.get_float(prefix_ + "yarn_mscale", 1.0)) /
-                              magnitude(file_.get_float(prefix_ + "yarn_mscale_all_dim", 0.0)));
+    const YarnMagnitudes magnitudes = yarn_magnitudes(file_, c_);
+    return static_cast<float>(magnitude(magnitudes.rotated) / magnitude(magnitudes.all));
   }
 
   // LongRoPE (Ding et al. 2024): a factor a frequency. A cache holds keys of one rotation, so a model trained
@@ -114,6 +114,16 @@ std::vector<double> frequencies_of(std::int32_t dims, double base) {
 }
 
 }  // namespace
+
+YarnMagnitudes yarn_magnitudes(const ModelFile& file, const ModelConfig& config) {
+  const std::string prefix = config.architecture + ".rope.scaling.yarn_";
+  // GGUF has one number for both, a tenth of theirs.
+  if (const std::string both = prefix + "log_multiplier"; file.has(both)) {
+    const double value = 10.0 * file.get_float(both);
+    return {value, value};
+  }
+  return {file.get_float(prefix + "mscale", 1.0), file.get_float(prefix + "mscale_all_dim", 0.0)};
+}
 
 Rope read_rope(const ModelFile& file, const ModelConfig& config, WeightLoader& load, bool interleaved) {
   std::vector<double> frequencies = frequencies_of(config.rope_dims, static_cast<double>(config.rope_base));

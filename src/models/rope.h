@@ -24,6 +24,12 @@ struct Rope {
   }
 };
 
+// YaRN's growth of the scores in units of 0.1·ln(factor): of the rotated dims, and of all.
+struct YarnMagnitudes {
+  double rotated = 1.0, all = 0.0;
+};
+YarnMagnitudes yarn_magnitudes(const ModelFile& file, const ModelConfig& config);
+
 // interleaved: what files of this family mean that do not say. Takes rope tables from `load` if it has any.
 Rope read_rope(const ModelFile& file, const ModelConfig& config, WeightLoader& load, bool interleaved);
 // Without scaling, at this base: the local layers of Gemma 3.

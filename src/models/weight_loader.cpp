@@ -98,6 +98,41 @@ std::vector<Expert> WeightLoader::experts(const std::string& block, std::int64_t
   return result;
 }
 
+RawWeight WeightLoader::whole(std::string_view name, std::initializer_list<std::int64_t> shape) {
+  RawWeight all = take(name, shape);
+  all.rows = 1;
+  for (const std::int64_t extent : std::span(shape.begin(), shape.size() - 1)) all.rows *= extent;
+  return all;
+}
+
+WeightPtr WeightLoader::slice(const RawWeight& whole, std::int64_t first, std::int64_t count) {
+  if (whole.scales && first % whole.scales.group_rows != 0) {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: tensor '{}' has blocks of {} rows, which row {} divides",
+                            file_.path().string(), whole.name, whole.scales.group_rows, first),
+                "take the model's plain or GGUF form");
+  }
+  RawWeight part = slice_rows(whole, first, count);
+  part.name = names_.emplace_back(fmt::format("{}@{}", whole.name, first));
+  return prepare({&part, 1}, WeightUse::kMatrix);
+}
+
+WeightPtr WeightLoader::transposed_slice(const RawWeight& whole, std::int64_t first, std::int64_t count) {
+  const std::vector<float> rows = values_of(slice_rows(whole, first, count));
+  std::vector<float> columns(rows.size());
+  for (std::int64_t row = 0; row < count; ++row) {
+    for (std::int64_t i = 0; i < whole.columns; ++i)
+      columns[static_cast<std::size_t>(i * count + row)] =
+          rows[static_cast<std::size_t>(row * whole.columns + i)];
+  }
+  const RawWeight part{.name = names_.emplace_back(fmt::format("{}@{}t", whole.name, first)),
+                       .type = DType::kF32,
+                       .rows = whole.columns,
+                       .columns = count,
+                       .bytes = std::as_bytes(std::span(columns))};
+  return prepare({&part, 1}, WeightUse::kMatrix);
+}
+
 WeightPtr WeightLoader::vector(std::string_view name, std::int64_t size) {
   const RawWeight raw = take(name, {size});
   return prepare({&raw, 1}, WeightUse::kVector);

@@ -24,6 +24,11 @@ class WeightLoader {
   WeightPtr matrix(std::string_view name, std::int64_t rows, std::int64_t columns);
   // One weight from several matrices with the same inputs, outputs stacked in this order: {name, rows}.
   WeightPtr stacked(std::initializer_list<std::pair<std::string, std::int64_t>> parts, std::int64_t columns);
+  // A tensor of which only slices are packed; its leading dimensions count as rows.
+  RawWeight whole(std::string_view name, std::initializer_list<std::int64_t> shape);
+  WeightPtr slice(const RawWeight& whole, std::int64_t first, std::int64_t count);
+  // Those rows as columns: [whole.columns, count].
+  WeightPtr transposed_slice(const RawWeight& whole, std::int64_t first, std::int64_t count);
   WeightPtr vector(std::string_view name, std::int64_t size);
   WeightPtr stacked_vector(std::initializer_list<std::pair<std::string, std::int64_t>> parts);
   // The experts of one block ("blk.3."), from stacked tensors (ffn_gate_exps …) or from one tensor an expert
@@ -52,7 +57,7 @@ class WeightLoader {
   Backend& backend_;
   WeightCache* cache_;
   std::set<std::string_view> used_;
-  std::deque<std::string> names_;  // of experts in stacked tensors
+  std::deque<std::string> names_;  // of experts in stacked tensors, and of slices
   std::size_t packed_bytes_ = 0;
 };
 

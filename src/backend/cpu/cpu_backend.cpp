@@ -147,6 +147,22 @@ Tensor CpuBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec
   return y;
 }
 
+Tensor CpuBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t columns) {
+  const Tensor y = allocate(parts.front().from.rows, columns);
+  pool_.parallel_for(y.rows, 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* to = static_cast<float*>(y.handle) + row * columns;
+      for (const ColumnRuns& part : parts) {
+        const float* from = floats_of(part.from) + row * part.from.columns + part.first;
+        for (std::int32_t i = 0; i < part.runs; ++i)
+          std::copy_n(from + std::ptrdiff_t{i} * part.step, part.columns,
+                      to + part.to + std::ptrdiff_t{i} * part.to_step);
+      }
+    }
+  });
+  return y;
+}
+
 Tensor CpuBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const Tensor y = allocate(qkv.rows, static_cast<std::int64_t>(spec.heads) * spec.value_dim);
   const AttentionVectors vectors{.query_norm = head_norm(spec.query_norm),

@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) override;
   Tensor moe(Tensor x, const MoeSpec& spec) override;
   Tensor attention(Tensor qkv, const AttentionSpec& spec) override;
   Tensor gather_sampled(Tensor x) override;

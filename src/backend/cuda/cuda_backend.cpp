@@ -150,6 +150,15 @@ Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spe
   return y;
 }
 
+Tensor CudaBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t columns) {
+  const Tensor y = allocate(parts.front().from.rows, columns);
+  for (const ColumnRuns& part : parts) {
+    copy_columns(stream_.get(), floats_of(part.from) + part.first, part.from.columns, part.step,
+                 floats_of(y) + part.to, columns, part.to_step, y.rows, part.runs, part.columns);
+  }
+  return y;
+}
+
 Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const KvLayer kv = static_cast<CudaKvStore&>(*batch_.kv).layer(spec.layer);
   const StepRows& rows = index_.rows();

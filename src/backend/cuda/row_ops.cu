@@ -89,6 +89,16 @@ __global__ void gather_kernel(const float* __restrict__ x, const int* index, int
   for (int i = threadIdx.x; i < columns; i += kThreads) y[to + i] = x[from + i];
 }
 
+__global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, int x_step, float* y,
+                                    int y_columns, int y_step, int runs, int columns) {
+  const float* from = x + static_cast<size_t>(blockIdx.x) * x_columns;
+  float* to = y + static_cast<size_t>(blockIdx.x) * y_columns;
+  for (int i = threadIdx.x; i < runs * columns; i += kThreads) {
+    const int run = i / columns, column = i % columns;
+    to[run * y_step + column] = from[run * x_step + column];
+  }
+}
+
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
                            int columns, const float* residual, float* y) {
   const size_t row = blockIdx.x;
@@ -121,6 +131,12 @@ void normalize(cudaStream_t stream, const float* x, int rows, int columns, const
 
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y) {
   gather_kernel<<<rows, kThreads, 0, stream>>>(x, index, columns, y);
+}
+
+void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
+                  int y_step, int rows, int runs, int columns) {
+  copy_columns_kernel<<<rows, kThreads, 0, stream>>>(x, x_columns, x_step, y, y_columns, y_step, runs,
+                                                     columns);
 }
 
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,

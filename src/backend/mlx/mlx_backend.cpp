@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "backend/cpu/machine.h"
 #include "backend/mlx/mlx_factory.h"
@@ -176,6 +177,20 @@ Tensor MlxBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec
     release(spec.residual);  // y takes its place
   }
   return keep(std::move(y));
+}
+
+Tensor MlxBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t) {
+  std::map<std::int32_t, mx::array> pieces;  // by where they begin
+  for (const ColumnRuns& part : parts) {
+    for (std::int32_t i = 0; i < part.runs; ++i) {
+      const std::int32_t first = part.first + i * part.step;
+      pieces.emplace(part.to + i * part.to_step,
+                     mx::slice(array_of(part.from), {0, first}, {part.from.rows, first + part.columns}));
+    }
+  }
+  std::vector<mx::array> ordered;
+  for (const auto& [first, piece] : pieces) ordered.push_back(piece);
+  return keep(mx::concatenate(ordered, 1));
 }
 
 Tensor MlxBackend::attention(Tensor qkv, const AttentionSpec& spec) {

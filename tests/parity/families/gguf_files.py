@@ -87,6 +87,31 @@ def add_rope(writer, config, dims):
         writer.add_rope_scaling_factor(scaling["factor"])
         if kind == "yarn":
             writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+            if "mscale_all_dim" in scaling:
+                writer.add_rope_scaling_yarn_log_mul(0.1 * scaling["mscale_all_dim"])
+
+
+def add_latent(writer, config):
+    """Latents count as one head's keys and values, and the heads' own sizes have keys of their own."""
+    rank, rotated = config["kv_lora_rank"], config["qk_rope_head_dim"]
+    writer.add_head_count_kv(1)
+    writer.add_key_length(rank + rotated)
+    writer.add_value_length(rank)
+    writer.add_key_length_mla(config["qk_nope_head_dim"] + rotated)
+    writer.add_value_length_mla(config["v_head_dim"])
+    writer.add_kv_lora_rank(rank)
+    if config["q_lora_rank"]:
+        writer.add_q_lora_rank(config["q_lora_rank"])
+    add_rope(writer, config, rotated)
+    if not config["n_routed_experts"]:
+        return
+    writer.add_expert_shared_count(config["n_shared_experts"])
+    writer.add_expert_group_count(config["n_group"])
+    writer.add_expert_group_used_count(config["topk_group"])
+    writer.add_expert_weights_scale(config["routed_scaling_factor"])
+    writer.add_expert_weights_norm(True)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    writer.add_leading_dense_block_count(config["first_k_dense_replace"])
 
 
 def add_parameters(writer, config):
@@ -97,20 +122,24 @@ def add_parameters(writer, config):
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if "head_dim" in config:
-        writer.add_key_length(head)
-        writer.add_value_length(head)
     writer.add_vocab_size(config["vocab_size"])
-    add_rope(writer, config, int(head * config.get("partial_rotary_factor", 1.0)))
+    if "kv_lora_rank" in config:
+        add_latent(writer, config)
+    else:
+        writer.add_head_count_kv(config["num_key_value_heads"])
+        if "head_dim" in config:
+            writer.add_key_length(head)
+            writer.add_value_length(head)
+        add_rope(writer, config, int(head * config.get("partial_rotary_factor", 1.0)))
     if config.get("sliding_window") and config.get("use_sliding_window", True):
         writer.add_sliding_window(config["sliding_window"])
     if family == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
         writer.add_final_logit_softcapping(config["final_logit_softcapping"])
-    if "num_experts_per_tok" in config:
-        writer.add_expert_count(config.get("num_experts") or config["num_local_experts"])
+    experts = next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), None)
+    if experts:
+        writer.add_expert_count(experts)
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config["intermediate_size"] if family == "gpt_oss" else config.get("moe_intermediate_size")
         if inner:

@@ -27,6 +27,7 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True}
+LATENT = {"kv_lora_rank": 64, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64}
 FAMILIES = {
     "llama": {"model_type": "llama"},
     "llama-tied": {"model_type": "llama", "tie_word_embeddings": True},
@@ -89,9 +90,33 @@ FAMILIES = {
         "rope_scaling": YARN,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 4,
+        **LATENT,
+        "q_lora_rank": 64,
+        "rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.8},
+        "n_routed_experts": 8,
+        "n_shared_experts": 2,
+        "n_group": 4,
+        "topk_group": 2,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 64,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5,
+    },
+    "deepseek_v3-dense": {
+        "model_type": "deepseek_v3",
+        "num_key_value_heads": 4,
+        **LATENT,
+        "q_lora_rank": None,
+        "n_routed_experts": None,
+    },
 }
 # With every expert chosen nothing can flip, so what they compute is held to the tight bound.
 FAMILIES |= {f"{name}-all": {**FAMILIES[name], "num_experts_per_tok": 8} for name in ("mixtral", "qwen3_moe", "gpt_oss")}
+FAMILIES["deepseek_v3-all"] = {**FAMILIES["deepseek_v3"], "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1}
 FORMATS = {
     "bf16": None,
     "4bit-g64": {"bits": 4, "group_size": 64},
@@ -101,7 +126,7 @@ FORMATS = {
 BOUND = {"amx": 0.04, "avx512": 0.015, "avx2": 0.015, "portable": 0.015}
 # Close router scores flip between experts under rounding, which changes that row and what later rows see of it altogether:
 # mixtures that choose are held to a looser bound at the median row.
-MIXTURES = {"mixtral", "qwen3_moe", "gpt_oss"}
+MIXTURES = {"mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"}
 TOKENS = np.random.default_rng(1).integers(0, tiny.VOCABULARY, 96)
 PATHS = [("cpu", isa) for isa in ("amx", "avx512", "avx2", "portable")]
 PATHS += [(name, "amx") for name in tiny.backends() if name != "cpu"]

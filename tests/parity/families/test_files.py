@@ -82,35 +82,105 @@ def test_shards_with_an_index(tmp_path):
     assert np.array_equal(tiny.our_logits(folder, TOKENS, tmp_path), expected)
 
 
+def block_scaled(weight):
+    """Codes and scales of blocks of 128 × 128, and the values that they stand for."""
+    import mlx.core as mx
+
+    rows, columns = weight.shape
+    padded = mx.pad(weight, ((0, -rows % 128), (0, -columns % 128)))
+    blocks = padded.reshape(padded.shape[0] // 128, 128, padded.shape[1] // 128, 128)
+    scale = mx.abs(blocks).max(axis=(1, 3)) / 448.0
+    codes = mx.to_fp8(blocks / scale[:, None, :, None])
+    back = (mx.from_fp8(codes, dtype=mx.float32) * scale[:, None, :, None]).reshape(padded.shape)
+    return codes.reshape(padded.shape)[:rows, :columns], scale, back[:rows, :columns]
+
+
+def save_fp8(folder, tensors, chosen):
+    """tensors with those chosen as block-scaled FP8, as DeepSeek and Qwen publish it; returns the values that are left."""
+    import mlx.core as mx
+
+    plain, scaled = {}, {}
+    for name, weight in tensors.items():
+        plain[name] = scaled[name] = weight
+        if chosen(name):
+            scaled[name], scaled[name + "_scale_inv"], plain[name] = block_scaled(weight)
+    mx.save_safetensors(str(folder / "model.safetensors"), scaled)
+    rename_type(folder / "model.safetensors", "U8", "F8_E4M3")
+    quantization = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    change(folder / "config.json", quantization_config=quantization)
+    (folder / "model.safetensors.index.json").unlink()
+    return plain
+
+
 def test_block_scaled_fp8(tmp_path):
-    """As DeepSeek and Qwen publish it; the oracle multiplies the blocks out."""
+    """The oracle reads the blocks multiplied out."""
     import mlx.core as mx
 
     folder = tiny.save(tmp_path / "model", {**LLAMA, "intermediate_size": 320}, dtype="float32")
-    tensors = mx.load(str(folder / "model.safetensors"))
-    plain, scaled = {}, {}
-    for name, weight in tensors.items():
-        if "_proj" not in name:
-            plain[name] = scaled[name] = weight
-            continue
-        rows, columns = weight.shape
-        padded = mx.pad(weight, ((0, -rows % 128), (0, -columns % 128)))
-        blocks = padded.reshape(padded.shape[0] // 128, 128, padded.shape[1] // 128, 128)
-        scale = mx.abs(blocks).max(axis=(1, 3)) / 448.0
-        codes = mx.to_fp8(blocks / scale[:, None, :, None])
-        back = (mx.from_fp8(codes, dtype=mx.float32) * scale[:, None, :, None]).reshape(padded.shape)
-        plain[name] = back[:rows, :columns]
-        scaled[name] = codes.reshape(padded.shape)[:rows, :columns]
-        scaled[name + "_scale_inv"] = scale
-    mx.save_safetensors(str(folder / "model.safetensors"), plain)
-    expected = tiny.oracle_logits(folder, TOKENS)
-    mx.save_safetensors(str(folder / "model.safetensors"), scaled)
-    rename_type(folder / "model.safetensors", "U8", "F8_E4M3")
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors.index.json").unlink()
+    multiplied = Path(shutil.copytree(folder, tmp_path / "multiplied"))
+    plain = save_fp8(folder, mx.load(str(folder / "model.safetensors")), lambda name: "_proj" in name)
+    mx.save_safetensors(str(multiplied / "model.safetensors"), plain)
+    expected = tiny.oracle_logits(multiplied, TOKENS)
     assert tiny.distance(tiny.our_logits(folder, TOKENS, tmp_path), expected) <= 0.02
+
+
+DEEPSEEK = {
+    **LLAMA,
+    "model_type": "deepseek_v3",
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 128,
+    "q_lora_rank": 64,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 64,
+    "first_k_dense_replace": 1,
+}
+
+
+def as_published(tensors, heads, experts):
+    """mlx-lm's tensors of a deepseek_v3 under the names and in the shapes of the hub, with a block that drafts tokens."""
+    import mlx.core as mx
+
+    published = {}
+    for name, weight in tensors.items():
+        base = name.rsplit(".", 2)[0]
+        if "embed_q" in name:
+            values = tensors[name.replace("embed_q", "unembed_out")]
+            both = mx.concatenate([weight.swapaxes(1, 2), values], axis=1)
+            published[base + ".kv_b_proj.weight"] = mx.contiguous(both.reshape(heads * both.shape[1], -1))
+        elif "switch_mlp" in name:
+            for i in range(experts):
+                published[name.replace("switch_mlp", f"experts.{i}")] = mx.contiguous(weight[i])
+        elif "unembed_out" not in name:
+            published[name] = weight
+    drafts = {k.replace("layers.2.", "layers.3."): v for k, v in published.items() if "layers.2." in k}
+    drafts |= {"model.layers.3.eh_proj.weight": mx.zeros((128, 256)), "model.layers.3.enorm.weight": mx.ones(128)}
+    return published | drafts
+
+
+@pytest.mark.parametrize("fp8", [False, True], ids=["f32", "fp8"])
+def test_deepseek_as_published(fp8, tmp_path):
+    import mlx.core as mx
+
+    folder = tiny.save(tmp_path / "model", DEEPSEEK, dtype="float32")
+    multiplied = Path(shutil.copytree(folder, tmp_path / "multiplied"))
+    published = as_published(mx.load(str(folder / "model.safetensors")), 4, 4)
+    change(folder / "config.json", num_nextn_predict_layers=1)
+    if fp8:
+        left = save_fp8(folder, published, lambda name: "_proj" in name and "layernorm" not in name)
+    else:
+        left = published
+        mx.save_safetensors(str(folder / "model.safetensors"), published)
+        (folder / "model.safetensors.index.json").unlink()
+    kept = {name: weight for name, weight in left.items() if "layers.3." not in name}
+    mx.save_safetensors(str(multiplied / "model.safetensors"), kept)  # the oracle takes these names too
+    ours = tiny.our_logits(folder, TOKENS, tmp_path, {"MLXS_CPU_ISA": "portable"})
+    assert tiny.distance(ours, tiny.oracle_logits(multiplied, TOKENS)) <= 0.015
 
 
 def rename_type(path, old, new):

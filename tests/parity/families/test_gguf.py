@@ -5,7 +5,7 @@ import gguf_files
 import numpy as np
 import pytest
 import tiny
-from test_families import BASE, BOUND, FAMILIES, MIXTURES, TOKENS, row_errors
+from test_families import BASE, BOUND, FAMILIES, MIXTURES, TOKENS, YARN, row_errors
 
 Type = gguf.GGMLQuantizationType
 TYPES = {"f32": Type.F32, "q8_0": Type.Q8_0, "mxfp4": Type.MXFP4}
@@ -13,10 +13,13 @@ TYPES = {"f32": Type.F32, "q8_0": Type.Q8_0, "mxfp4": Type.MXFP4}
 FIXED = {
     "gemma2": {"query_pre_attn_scalar": 64},
     "gemma3": {"sliding_window_pattern": 6},
+    "deepseek_v3": {"rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    "deepseek_v3-all": {"rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}},
     "qwen3_moe": {"mlp_only_layers": []},
     "qwen3_moe-all": {"mlp_only_layers": []},
 }
-CONFIGURATIONS = {name: {**BASE, **config, **FIXED.get(name, {})} for name, config in FAMILIES.items() if name != "llama-dynamic"}
+UNSAID = {"llama-dynamic", "deepseek_v3-dense"}
+CONFIGURATIONS = {name: {**BASE, **config, **FIXED.get(name, {})} for name, config in FAMILIES.items() if name not in UNSAID}
 
 
 CASES = [(name, kind) for name in CONFIGURATIONS for kind in ("f32", "q8_0")]

@@ -248,6 +248,7 @@ TEST_P(AttentionPaths, RaggedBatchesOfEveryShape) {
        .rope_dims = 64,
        .interleaved = true},                                                           // MLA-like
       {.heads = 3, .kv_heads = 1, .key_dim = 20, .value_dim = 36, .magnitude = 1.3f},  // padded both
+      {.heads = 40, .kv_heads = 1, .key_dim = 576, .value_dim = 512, .rope_dims = 64, .interleaved = true},
   };
   unsigned seed = 11;
   for (const HeadsCase& c : shapes) {

@@ -41,6 +41,13 @@ const AttentionCase kCases[] = {
     {.name = "values_narrower", .value_dim = 32},
     {.name = "wide_heads", .heads = 2, .kv_heads = 1, .key_dim = 128, .value_dim = 128, .rope_dims = 128},
     {.name = "encoder", .causal = false},
+    {.name = "latent",
+     .heads = 8,
+     .kv_heads = 1,
+     .key_dim = 160,
+     .value_dim = 128,
+     .rope_dims = 32,
+     .interleaved = true},
 };
 
 std::vector<float> random_floats(std::size_t count, float spread, unsigned seed, float around = 0.0f) {
@@ -321,6 +328,43 @@ TEST_P(Conformance, AttentionAndFusionsOverRaggedSteps) {
     }
   }
 }
+
+// Two runs that change places, a piece taken twice, and a whole tensor behind them.
+void expect_assembled(Backend& backend) {
+  constexpr int kColumns = 32, kTokens = 5;
+  const WeightPtr table =
+      weight_of(backend, random_floats(kTokens * kColumns, 1.0f, 3), kTokens, WeightUse::kEmbedding);
+  const std::vector<TokenId> tokens{4, 0, 3, 3, 1};
+  const std::vector<std::int32_t> positions{0, 1, 2, 3, 4};
+  backend.begin_step({tokens, positions, {}, positions, nullptr});
+  const Tensor a = backend.embed(*table), b = backend.embed(*table, 0.5f);
+  const ColumnRuns parts[] = {
+      {.from = a, .first = 7, .columns = 5, .to = 8, .runs = 2, .step = 10, .to_step = -8},
+      {.from = b, .first = 1, .columns = 3, .to = 5},
+      {.from = b, .first = 1, .columns = 3, .to = 13},
+      {.from = b, .columns = kColumns, .to = 16}};
+  const Tensor y = backend.assemble(parts, 16 + kColumns);
+  backend.end_step();
+  std::vector<float> from_a(kTokens * kColumns), from_b(from_a.size()), got(kTokens * (16 + kColumns));
+  backend.read(a, from_a);
+  backend.read(b, from_b);
+  backend.read(y, got);
+  ASSERT_EQ(y.columns, 16 + kColumns);
+  for (int row = 0; row < kTokens; ++row) {
+    const float *own_a = &from_a[static_cast<std::size_t>(row * kColumns)],
+                *own_b = &from_b[static_cast<std::size_t>(row * kColumns)];
+    std::vector<float> expected(own_a + 17, own_a + 22);
+    expected.insert(expected.end(), own_b + 1, own_b + 4);
+    expected.insert(expected.end(), own_a + 7, own_a + 12);
+    expected.insert(expected.end(), own_b + 1, own_b + 4);
+    expected.insert(expected.end(), own_b, own_b + kColumns);
+    const auto begin = got.begin() + row * (16 + kColumns);
+    EXPECT_EQ(std::vector<float>(begin, begin + 16 + kColumns), expected) << "row " << row;
+  }
+}
+
+TEST(Assemble, TakesColumnsOnTheCpu) { expect_assembled(*make_backend("cpu", {.threads = 2})); }
+TEST_P(Conformance, AssembleTakesColumns) { expect_assembled(*other_); }
 
 TEST_P(Conformance, ACopiedPageServesAsWell) {
   TinyModel reference(*cpu_, kCases[0]), tried(*other_, kCases[0]);
