@@ -23,6 +23,7 @@ void add_ps(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_sim(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
+void add_collect_env(CLI::App& app, Action& action);
 void add_version(CLI::App& app, Action& action);
 
 }  // namespace mlxs::cli

@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   mlxs::cli::add_bench(app, action);
   mlxs::cli::add_sim(app, action);
   mlxs::cli::add_doctor(app, action);
+  mlxs::cli::add_collect_env(app, action);
   mlxs::cli::add_version(app, action);
 
   try {

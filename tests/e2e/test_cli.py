@@ -1,11 +1,12 @@
 """The commands that end by themselves: exit statuses, messages, JSON, run's streaming and flags."""
 
 import shutil
+import socket
 
 import pytest
 from program import MODEL, needs_model, needs_program, run
 
-COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "bench", "sim", "doctor", "version"]
+COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "bench", "sim", "doctor", "collect-env", "version"]
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,30 @@ class TestUsage:
         result = run("doctor", cache=cache)
         assert result.status == 0
         assert "portable" in result.out
+        assert "unset MLXS_CPU_ISA" in result.out
         assert str(cache) in result.out
+
+    def test_doctor_fails_if_the_cache_cannot_be_written(self, tmp_path):
+        blocked = tmp_path / "file"
+        blocked.write_text("")
+        result = run("doctor", "--json", cache=blocked / "cache")
+        finding = next(f for f in result.json()["findings"] if f["subject"] == "cache")
+        assert (result.status, finding["level"]) == (1, "failure")
+        assert "MLXS_CACHE_DIR" in finding["remedy"]
+
+    def test_doctor_says_whose_port_it_is(self, cache):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = str(other.getsockname()[1])
+            findings = run("doctor", "--json", "--port", port, cache=cache).json()["findings"]
+        assert "another program" in next(f["found"] for f in findings if f["subject"] == "port")
+
+    def test_collect_env_shows_no_secret(self, cache, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy:1")
+        result = run("collect-env", cache=cache)
+        assert result.status == 0
+        assert "HF_TOKEN" in result.out and "(hidden)@proxy:1" in result.out
+        assert "secret" not in result.out and "password" not in result.out
 
 
 @needs_program
