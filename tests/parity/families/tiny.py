@@ -66,14 +66,34 @@ def save(folder, config, *, dtype="bfloat16", quantization=None, predicate=None,
     return folder
 
 
-def oracle_logits(folder, tokens):
-    """[tokens, vocabulary] of mlx-lm with the stored weights, computed in fp32."""
+def windowed(layer, window):
+    """An mlx-lm layer that sees a window only, whatever mask it is given: for families whose windows mlx-lm leaves out."""
+    import mlx.nn as nn
+    from mlx_lm.models.base import create_causal_mask
+
+    class Windowed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+            self.use_sliding = False  # what llama's forward pass asks
+
+        def __call__(self, x, mask, cache):
+            return self.layer(x, create_causal_mask(x.shape[1], window_size=window), cache)
+
+    return Windowed()
+
+
+def oracle_logits(folder, tokens, sliding=None):
+    """[tokens, vocabulary] of mlx-lm with the stored weights, computed in fp32. sliding: layers made to see config.json's
+    window only."""
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
     with mx.stream(mx.cpu):
-        model, _ = load_model(Path(folder))
+        model, config = load_model(Path(folder))
         model.set_dtype(mx.float32)
+        for i in sliding or []:
+            model.model.layers[i] = windowed(model.model.layers[i], config["sliding_window"])
         return np.array(model(mx.array(np.asarray(tokens)[None]))[0].astype(mx.float32))
 
 
