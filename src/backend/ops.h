@@ -111,6 +111,10 @@ struct Batch {
   std::span<const SequenceSpan> sequences;     // cover the rows exactly, in order
   std::span<const std::int32_t> sampled_rows;  // rows whose logits are wanted, ascending
   KvStore* kv = nullptr;
+  // Not 0: all steps with this number make the same ops, with the same weights and specs, in the same order,
+  // up to sample(); a backend may record a step and replay it for others of its shape. A number is used for
+  // one model.
+  std::uint64_t program = 0;
 };
 
 // ---------------------------------------------------------------- op parameters

@@ -99,7 +99,8 @@ class Streams {
                          .positions = positions_,
                          .sequences = sequences_,
                          .sampled_rows = sampled_,
-                         .kv = kv_.get()});
+                         .kv = kv_.get(),
+                         .program = 1});
     backend_.sample(model_.forward(backend_), std::vector<SampleRow>(sampled_.size()));
     const std::span<const Sampled> drawn = backend_.end_step();
     const double took = seconds_since(began);

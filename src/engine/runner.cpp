@@ -1,6 +1,7 @@
 #include "engine/runner.h"
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "engine/request.h"
@@ -18,6 +19,11 @@ KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages, DType type) {
                 .type = type};
 }
 
+std::uint64_t next_program() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
 }  // namespace
 
 std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
@@ -30,6 +36,7 @@ Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_
     : backend_(backend),
       model_(model),
       kv_type_(kv_type),
+      program_(next_program()),
       clock_(clock),
       kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
 
@@ -53,7 +60,9 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
     }
   }
 
-  backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get()});
+  // A step that samples nothing (a prompt's early chunk) makes one op less than the others.
+  const std::uint64_t program = sampling_.empty() ? 0 : program_;
+  backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get(), program});
   const Tensor logits = model_.forward(backend_);
   if (!sampling_.empty()) backend_.sample(logits, sampling_);
   const std::span<const Sampled> sampled = backend_.end_step();

@@ -38,6 +38,7 @@ class Runner {
   Backend& backend_;
   Model& model_;
   DType kv_type_;
+  std::uint64_t program_;  // of the steps that run() makes; no other runner has it
   const Clock& clock_;
   std::unique_ptr<KvStore> kv_;
   std::vector<TokenId> tokens_;

@@ -30,6 +30,7 @@ __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ q
   const float* from =
       qkv + static_cast<size_t>(row) * (query_columns + key_columns + kv.kv_heads * kv.value_dim);
   const int position = step.positions[row];
+  if (position < 0) return;
   const int page = step.pages[step.first_page[row] + position / kPage];
   if (head >= spec.heads + kv.kv_heads) {
     const int own = head - spec.heads - kv.kv_heads;

@@ -22,11 +22,17 @@ __device__ inline void unpack(const uint4& from, float* to) {
   }
 }
 
+__device__ inline void put(float* y, const Operand& operand, size_t place, int dim, int dims, int heads,
+                           float value) {
+  y[place * dims + dim] = value;
+  put_operand(operand, static_cast<int>(place / heads), static_cast<int>(place % heads) * dims + dim, value);
+}
+
 // kParts: dims in units of 64.
 template <int kParts>
 __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restrict__ q, StepRows step,
                                                           Attention spec, KvLayer kv, int splits,
-                                                          float* partial, float* y) {
+                                                          float* partial, float* y, Operand operand) {
   const int row = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int split = static_cast<int>(blockIdx.z);
   const int kv_head = head / (spec.heads / kv.kv_heads);
@@ -121,7 +127,7 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) value += merged[g][dim] * factors[g];
     if (splits == 1) {
-      y[place * kv.value_dim + dim] = value / sum;
+      put(y, operand, place, dim, kv.value_dim, spec.heads, sum > 0.0f ? value / sum : 0.0f);
     } else {
       out[dim] = value;
     }
@@ -132,7 +138,8 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
   }
 }
 
-__global__ void merge_kernel(const float* __restrict__ partial, int splits, int places, int dims, float* y) {
+__global__ void merge_kernel(const float* __restrict__ partial, int splits, int places, int heads, int dims,
+                             float* y, Operand operand) {
   const int place = static_cast<int>(blockIdx.x);
   const auto part = [&](int s) { return partial + (static_cast<size_t>(s) * places + place) * (dims + 2); };
   float top = kNothing;
@@ -142,7 +149,7 @@ __global__ void merge_kernel(const float* __restrict__ partial, int splits, int 
   for (int dim = static_cast<int>(threadIdx.x); dim < dims; dim += static_cast<int>(blockDim.x)) {
     float value = 0.0f;
     for (int s = 0; s < splits; ++s) value += part(s)[dim] * __expf(part(s)[dims] - top);
-    y[static_cast<size_t>(place) * dims + dim] = value / sum;
+    put(y, operand, place, dim, dims, heads, sum > 0.0f ? value / sum : 0.0f);
   }
 }
 
@@ -155,26 +162,26 @@ int attention_splits(const StepRows& step, int heads, int multiprocessors) {
 }
 
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
-            const KvLayer& kv, int splits, float* partial, float* y) {
+            const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand) {
   const dim3 grid(step.rows, spec.heads, splits);
   const int dims = kv.key_dim > kv.value_dim ? kv.key_dim : kv.value_dim;
   switch ((dims + 63) / 64) {
     case 1:
-      attend_kernel<1><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y);
+      attend_kernel<1><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y, operand);
       break;
     case 2:
-      attend_kernel<2><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y);
+      attend_kernel<2><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y, operand);
       break;
     case 3:
-      attend_kernel<3><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y);
+      attend_kernel<3><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y, operand);
       break;
     default:
-      attend_kernel<4><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y);
+      attend_kernel<4><<<grid, kThreads, 0, stream>>>(q, step, spec, kv, splits, partial, y, operand);
       break;
   }
   if (splits > 1)
     merge_kernel<<<step.rows * spec.heads, 64, 0, stream>>>(partial, splits, step.rows * spec.heads,
-                                                            kv.value_dim, y);
+                                                            spec.heads, kv.value_dim, y, operand);
 }
 
 }  // namespace mlxs::cuda

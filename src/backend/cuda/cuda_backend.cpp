@@ -12,6 +12,11 @@
 #include "mlxs/error.h"
 
 namespace mlxs::cuda {
+namespace {
+
+constexpr std::size_t kMostPicks = 4096;  // rows that the GPU samples in one step
+
+}  // namespace
 
 Stream::Stream(int device) {
   check(cudaSetDevice(device), fmt::format("device {}", device));
@@ -25,6 +30,8 @@ CudaBackend::CudaBackend(int device, int threads)
   multiprocessors_ = properties.multiProcessorCount;
   name_ = fmt::format("{}, sm_{}{}, {} multiprocessors", properties.name, properties.major, properties.minor,
                       multiprocessors_);
+  picks_ = DeviceBuffer(kMostPicks * sizeof(Greedy), "sampling");
+  picked_.reserve(kMostPicks * sizeof(Greedy));
 }
 
 CudaBackend::~CudaBackend() { cudaStreamSynchronize(stream_.get()); }
@@ -78,88 +85,135 @@ Tensor CudaBackend::allocate(std::int32_t rows, std::int64_t columns) {
           static_cast<std::int32_t>(columns)};
 }
 
+Operand CudaBackend::make_operand(int rows, int columns) {
+  const int stride = operand_stride(columns);
+  const std::size_t bytes = static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride) * 2;
+  void* data = memory_.allocate(bytes);
+  if (stride != columns) check(cudaMemsetAsync(data, 0, bytes, stream_.get()), "an operand");
+  return {data, stride};
+}
+
+Operand CudaBackend::make_twin(Tensor tensor) {
+  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns);
+}
+
+Tensor CudaBackend::overwrite(Tensor tensor) {
+  if (const auto twin = twins_.find(tensor.handle); twin != twins_.end()) {
+    memory_.release(twin->second.data);
+    twins_.erase(twin);
+  }
+  return tensor;
+}
+
+void CudaBackend::release(Tensor tensor) {
+  if (graphs_.replaying()) return;
+  memory_.release(overwrite(tensor).handle);
+}
+
+CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm) {
+  const auto twin = twins_.find(x.handle);
+  if (norm == nullptr && twin != twins_.end()) return {.operand = twin->second};
+  const int stride = operand_stride(x.columns);
+  const Operand made{
+      memory_.allocate(static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2), stride};
+  const Norm as = norm != nullptr ? norm_of(*norm) : Norm{};
+  normalize_operand(stream_.get(), floats_of(x), x.rows, x.columns, norm != nullptr ? &as : nullptr, made);
+  return {.operand = made, .owned = made.data};
+}
+
 void CudaBackend::begin_step(const Batch& batch) {
   // A step that was left by an exception may still be running; its index must not change under it.
+  const std::uint64_t kv = batch.kv != nullptr ? static_cast<CudaKvStore*>(batch.kv)->serial() : 0;
+  const StepGraphs::Shape shape = graphs_.begin(batch, kv, stream_.get());
   check(cudaStreamSynchronize(stream_.get()), "the step before");
   batch_ = batch;
   sampling_.clear();
   sampled_.clear();
   memory_.reset();
-  index_.begin(batch, memory_, stream_.get());
+  twins_.clear();
+  if (index_.begin(batch, shape.rows, shape.longest, stream_.get())) graphs_.clear();
+  graphs_.start(stream_.get());
 }
 
 Tensor CudaBackend::embed(const Weight& table, float scale) {
+  if (graphs_.replaying()) return graphs_.next();
   const CudaWeight& weight = cuda_weight(table);
-  const Tensor y = allocate(static_cast<std::int32_t>(batch_.tokens.size()), weight.columns());
+  const Tensor y = allocate(index_.rows().rows, weight.columns());
   cuda::embed(stream_.get(), weight.segments().data(), weight.first_rows().data(),
               static_cast<int>(weight.segments().size()), index_.tokens(), y.rows, scale, floats_of(y));
-  return y;
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::norm(Tensor x, const NormSpec& spec) {
+  if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(x.rows, x.columns);
   normalize(stream_.get(), floats_of(x), x.rows, x.columns, norm_of(spec), nullptr, floats_of(y));
-  return y;
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
+  if (graphs_.replaying()) return graphs_.next();
   normalize(stream_.get(), floats_of(x), x.rows, x.columns, norm_of(spec), floats_of(residual),
             floats_of(residual));
-  return residual;
+  return graphs_.note(overwrite(residual));
 }
 
-void CudaBackend::product(const CudaWeight& weight, const float* x, int rows, const Finish& f) {
+void CudaBackend::product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f) {
   const int outputs = static_cast<int>(weight.rows());
-  const bool narrow = rows <= kMatvecRows;
   const auto each = [&](auto&& run) {
     for (std::size_t s = 0; s < weight.segments().size(); ++s)
       run(weight.segments()[s], weight.first_rows()[s]);
   };
-  if (narrow && !f.gated)
-    return each([&](const Rows& w, int first) { matvec(stream_.get(), w, x, rows, first, f); });
+  const bool narrow = rows <= kThinRows;
+  const auto thin_to = [&](const Finish& to) {
+    each([&](const Rows& w, int first) { thin(stream_.get(), w, x, rows, first, to, {}, multiprocessors_); });
+  };
+  if (narrow && (!f.gated || weight.segments().size() == 1)) return thin_to(f);
 
   const int splits =
       narrow ? 1 : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
   const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
                                   static_cast<std::size_t>(outputs) * sizeof(float));
-  each([&](const Rows& w, int first) {
-    if (narrow) {
-      matvec(stream_.get(), w, x, rows, first, {.y = sums.floats(), .columns = outputs});
-    } else {
+  if (narrow) {
+    thin_to({.y = sums.floats(), .columns = outputs});
+  } else {
+    each([&](const Rows& w, int first) {
       matmul(stream_.get(), w, x, rows, first, splits, sums.floats(), outputs);
-    }
-  });
+    });
+  }
   finish(stream_.get(), sums.floats(), splits, rows, f);
 }
 
 Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {
+  if (graphs_.replaying()) return graphs_.next();
   const std::int64_t columns = spec.gated ? weight.rows() / 2 : weight.rows();
-  const Tensor normed = spec.norm != nullptr ? norm(x, *spec.norm) : Tensor{};
-  const Tensor input = normed ? normed : x;
-  // In place unless the product still reads what it would overwrite.
-  const bool in_place = spec.residual && spec.residual.handle != input.handle;
-  const Tensor y = in_place ? spec.residual : allocate(x.rows, columns);
-  product(cuda_weight(weight), floats_of(input), x.rows,
+  const Input input = input_of(x, spec.norm);
+  const Tensor y = spec.residual && spec.residual.handle != x.handle ? overwrite(spec.residual)
+                                                                     : allocate(x.rows, columns);
+  product(cuda_weight(weight), input.operand, x.rows,
           {.bias = floats_of(spec.bias),
            .residual = floats_of(spec.residual),
            .y = floats_of(y),
+           .operand = spec.gated ? make_twin(y) : Operand{},  // goes into another product next
            .columns = y.columns,
            .act = act_of(spec.activation),
            .gated = spec.gated});
-  release(normed);
-  return y;
+  memory_.release(input.owned);
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t columns) {
+  if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(parts.front().from.rows, columns);
   for (const ColumnRuns& part : parts) {
     copy_columns(stream_.get(), floats_of(part.from) + part.first, part.from.columns, part.step,
                  floats_of(y) + part.to, columns, part.to_step, y.rows, part.runs, part.columns);
   }
-  return y;
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
+  if (graphs_.replaying()) return graphs_.next();
   const KvLayer kv = static_cast<CudaKvStore&>(*batch_.kv).layer(spec.layer);
   const StepRows& rows = index_.rows();
   const Attention attention{.heads = spec.heads,
@@ -182,54 +236,60 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
                                      ? 1
                                      : static_cast<std::size_t>(splits) * heads *
                                            static_cast<std::size_t>(spec.value_dim + 2) * sizeof(float));
-  attend(stream_.get(), q.floats(), rows, attention, kv, splits, partial.floats(), floats_of(y));
-  return y;
+  attend(stream_.get(), q.floats(), rows, attention, kv, splits, partial.floats(), floats_of(y),
+         make_twin(y));
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::gather_sampled(Tensor x) {
+  if (graphs_.replaying()) return graphs_.next();
+  if (batch_.sampled_rows.size() == batch_.tokens.size()) return graphs_.note(x);  // all, in order
   const Tensor y = allocate(static_cast<std::int32_t>(batch_.sampled_rows.size()), x.columns);
   if (y.rows > 0) gather_rows(stream_.get(), floats_of(x), index_.sampled(), y.rows, x.columns, floats_of(y));
-  return y;
+  return graphs_.note(y);
 }
 
 Tensor CudaBackend::logits(Tensor x, const Weight& head, const NormSpec* norm_spec, float soft_cap) {
+  if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(x.rows, head.rows());
-  if (x.rows == 0) return y;
-  const Tensor normed = norm_spec != nullptr ? norm(x, *norm_spec) : Tensor{};
-  product(cuda_weight(head), floats_of(normed ? normed : x), x.rows,
+  if (x.rows == 0) return graphs_.note(y);
+  const Input input = input_of(x, norm_spec);
+  product(cuda_weight(head), input.operand, x.rows,
           {.y = floats_of(y), .columns = y.columns, .soft_cap = soft_cap});
-  release(normed);
-  return y;
+  memory_.release(input.owned);
+  return graphs_.note(y);
 }
 
 void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
-  logits_ = logits;
   sampling_.assign(rows.begin(), rows.end());
+  logits_ = logits;
+  logits_.rows = static_cast<std::int32_t>(rows.size());
+  if (graphs_.replaying() || sampling_.empty() || rows.size() > kMostPicks) return;
+  // Of padding too, so that a graph serves any number of rows.
+  const auto all = static_cast<std::size_t>(std::max(logits.rows, logits_.rows));
+  const Scratch parts(memory_, all * kGreedyParts * 16);
+  greedy(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, parts.data(),
+         reinterpret_cast<Greedy*>(picks_.data()));
+  check(cudaMemcpyAsync(picked_.reserve(0), picks_.data(), all * sizeof(Greedy), cudaMemcpyDeviceToHost,
+                        stream_.get()),
+        "sampling");
 }
 
 std::span<const Sampled> CudaBackend::end_step() {
+  graphs_.finish(stream_.get());
   sampled_.resize(sampling_.size());
   const auto plain = [](const SampleRow& row) {
     return row.temperature == 0.0f && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
            row.frequency_penalty == 0.0f && row.top_logprobs <= 0 && row.bias.empty() && row.allowed.empty();
   };
-  bool host = !sampling_.empty();
-  if (!sampling_.empty() && std::ranges::all_of(sampling_, plain)) {
-    const std::size_t bytes = sampling_.size() * sizeof(Greedy);
-    const Scratch picks(memory_, bytes);
-    greedy(stream_.get(), floats_of(logits_), logits_.rows, logits_.columns,
-           static_cast<Greedy*>(picks.data()));
-    auto* picked = reinterpret_cast<Greedy*>(results_.reserve(bytes));
-    check(cudaMemcpyAsync(picked, picks.data(), bytes, cudaMemcpyDeviceToHost, stream_.get()), "sampling");
-    check(cudaStreamSynchronize(stream_.get()), "the step");
-    host = false;
-    for (std::size_t i = 0; i < sampled_.size(); ++i) {
-      sampled_[i] = {.token = picked[i].token, .logprob = picked[i].logprob};
-      host = host || picked[i].token < 0;  // not finite: the host's sampler knows what that means
-    }
+  check(cudaStreamSynchronize(stream_.get()), "the step");
+  bool host = sampling_.size() > kMostPicks || !std::ranges::all_of(sampling_, plain);
+  const auto* picked = reinterpret_cast<const Greedy*>(picked_.reserve(0));
+  for (std::size_t i = 0; i < sampled_.size() && !host; ++i) {
+    sampled_[i] = {.token = picked[i].token, .logprob = picked[i].logprob};
+    host = picked[i].token < 0;  // not finite: the host's sampler knows what that means
   }
   if (host) sample_on_host();
-  check(cudaStreamSynchronize(stream_.get()), "the step");
   check(cudaGetLastError(), "the step");
   return sampled_;
 }
@@ -239,7 +299,7 @@ std::span<const Sampled> CudaBackend::end_step() {
 void CudaBackend::sample_on_host() {
   const std::size_t count =
       static_cast<std::size_t>(logits_.rows) * static_cast<std::size_t>(logits_.columns);
-  auto* values = reinterpret_cast<float*>(results_.reserve(count * sizeof(float)));
+  auto* values = reinterpret_cast<float*>(host_logits_.reserve(count * sizeof(float)));
   read(logits_, {values, count});
   cpu::sample(pool_, isa_, values, logits_.rows, logits_.columns, sampling_, sampled_, sample_scratch_);
 }

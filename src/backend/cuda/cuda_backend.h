@@ -1,8 +1,9 @@
-// The op set on one NVIDIA GPU: activations in f32, weights packed, products with bf16 operands from five
-// rows on; every op is queued on one stream and end_step() waits for it. Owned by the engine; its thread
-// makes every call. Failures of the driver throw kInternal, of memory kOutOfMemory.
+// The op set on one NVIDIA GPU: the residual stream in f32, weights packed, products of bf16 operands summed
+// in f32; every op is queued on one stream, or replayed from a graph, and end_step() waits for it. Owned by
+// the engine; its thread makes every call. Failures of the driver throw kInternal, of memory kOutOfMemory.
 #pragma once
 
+#include <unordered_map>
 #include <vector>
 
 #include "backend/cpu/isa.h"
@@ -10,8 +11,8 @@
 #include "backend/cuda/cuda_weight.h"
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_index.h"
-#include "backend/moe_routing.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -53,15 +54,26 @@ class CudaBackend final : public Backend {
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
   std::span<const Sampled> end_step() override;
-  void release(Tensor tensor) override { memory_.release(tensor.handle); }
+  void release(Tensor tensor) override;
   void read(Tensor tensor, std::span<float> out) override;
 
  private:
+  // A product's input; `owned` is to be given back after it, if not null.
+  struct Input {
+    Operand operand;
+    const void* owned = nullptr;
+  };
+
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  // f.y = epilogue(x · Wᵀ)
-  void product(const CudaWeight& weight, const float* x, int rows, const Finish& f);
-  // Experts in order, each over its rows of x → [rows · used, hidden], in expert order.
-  void run_experts(const MoeSpec& spec, const float* x, int hidden, float* y);
+  Operand make_operand(int rows, int columns);  // padding is zero, the rest is not set
+  Operand make_twin(Tensor tensor);             // an operand with the same values, for who writes both
+  Tensor overwrite(Tensor tensor);              // its twin, if it has one, is no longer the same
+  Input input_of(Tensor x, const NormSpec* norm);
+  // epilogue(x · Wᵀ) to what f names.
+  void product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
+  // The same for each expert's rows; shape: any expert's weight.
+  void expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows, const Operand& x,
+                      const Finish& f);
   void sample_on_host();
 
   int device_;
@@ -73,11 +85,14 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   StepMemory memory_;
   StepIndex index_;
+  StepGraphs graphs_;
   Batch batch_;
+  std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
 
-  MoeRouting routing_;
   cpu::SampleScratch sample_scratch_;
-  PinnedBuffer results_;  // greedy picks, or logits
+  DeviceBuffer picks_;  // greedy ones; both stay where they are, as graphs write to them
+  PinnedBuffer picked_;
+  PinnedBuffer host_logits_;
   Tensor logits_;
   std::vector<SampleRow> sampling_;
   std::vector<Sampled> sampled_;

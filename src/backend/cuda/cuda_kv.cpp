@@ -2,11 +2,22 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+
 #include "mlxs/error.h"
 
 namespace mlxs::cuda {
+namespace {
 
-CudaKvStore::CudaKvStore(const KvSpec& spec, cudaStream_t stream) : spec_(spec), stream_(stream) {
+std::uint64_t next_serial() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+CudaKvStore::CudaKvStore(const KvSpec& spec, cudaStream_t stream)
+    : spec_(spec), stream_(stream), serial_(next_serial()) {
   if (spec.type != DType::kBF16) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the cuda backend keeps no KV cache of type {}", dtype_info(spec.type).name),

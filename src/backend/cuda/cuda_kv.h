@@ -15,11 +15,13 @@ class CudaKvStore final : public KvStore {
 
   std::size_t bytes() const override { return keys_.bytes() + values_.bytes(); }
   KvLayer layer(int index) const;
+  std::uint64_t serial() const { return serial_; }  // no other store ever had it
   void copy_page(PageId from, PageId to);
 
  private:
   KvSpec spec_;
   cudaStream_t stream_;
+  std::uint64_t serial_;
   std::size_t key_page_ = 0, value_page_ = 0;  // bytes of a page of one layer
   DeviceBuffer keys_, values_;
 };

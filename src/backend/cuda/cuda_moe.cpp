@@ -1,73 +1,139 @@
-// A mixture of experts: the router's logits are read back and routed on the host, as the CPU does it, and
-// each used expert multiplies its own rows side by side.
+// A mixture of experts without the host: the router's logits are routed on the GPU, and each chosen expert
+// multiplies its own rows, its weights read once.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/op_specs.h"
+#include "mlxs/error.h"
 
 namespace mlxs::cuda {
 namespace {
 
-std::span<const float> host_floats(const Weight* weight) {
-  return weight != nullptr ? cuda_weight(*weight).host_floats() : std::span<const float>{};
+constexpr std::size_t kMostExperts = 2048;  // what route() takes
+
+RouteGate gate_of(MoeSpec::Gate gate) {
+  switch (gate) {
+    case MoeSpec::Gate::kSoftmax:
+      return RouteGate::kSoftmax;
+    case MoeSpec::Gate::kSoftmaxOfChosen:
+      return RouteGate::kSoftmaxOfChosen;
+    case MoeSpec::Gate::kSigmoid:
+      return RouteGate::kSigmoid;
+  }
+  return RouteGate::kSoftmax;
+}
+
+bool alike(const CudaWeight& a, const CudaWeight& b) {
+  return std::ranges::equal(a.segments(), b.segments(), [](const Rows& x, const Rows& y) {
+    return x.type == y.type && x.group_shift == y.group_shift && x.rows == y.rows && x.columns == y.columns;
+  });
+}
+
+// [segments][experts] on the GPU.
+const ExpertWeight* table_of(std::span<const Expert> experts, WeightPtr Expert::*which,
+                             WeightPtr Expert::*bias) {
+  const CudaWeight& first = cuda_weight(*(experts.front().*which));
+  DeviceBuffer& table = first.expert_table();
+  if (table.data() == nullptr) {
+    std::vector<ExpertWeight> entries;
+    for (std::size_t s = 0; s < first.segments().size(); ++s) {
+      for (const Expert& expert : experts) {
+        const CudaWeight& weight = cuda_weight(*(expert.*which));
+        if (!alike(weight, first)) {
+          throw Error(ErrorCode::kModelLoad, "the experts of a layer are stored in different types",
+                      "use --backend cpu, or a model whose experts are quantized alike");
+        }
+        entries.push_back(
+            {weight.segments()[s].codes, weight.segments()[s].scales, floats_of((expert.*bias).get())});
+      }
+    }
+    table = DeviceBuffer(entries.size() * sizeof(ExpertWeight), "a layer's experts");
+    check(cudaMemcpy(table.data(), entries.data(), table.bytes(), cudaMemcpyHostToDevice),
+          "a layer's experts");
+  }
+  return reinterpret_cast<const ExpertWeight*>(table.data());
 }
 
 }  // namespace
 
-void CudaBackend::run_experts(const MoeSpec& spec, const float* x, int hidden, float* y) {
-  for (std::size_t e = 0; e < spec.experts.size(); ++e) {
-    const int first = routing_.first_row[e], rows = routing_.first_row[e + 1] - first;
-    if (rows == 0) continue;
-    const Expert& expert = spec.experts[e];
-    const auto inner = static_cast<int>(expert.down->columns());
-    const auto at = static_cast<std::size_t>(first) * static_cast<std::size_t>(hidden);
-    const Scratch gated(memory_,
-                        static_cast<std::size_t>(rows) * static_cast<std::size_t>(inner) * sizeof(float));
-    product(cuda_weight(*expert.gate_up), x + at, rows,
-            {.bias = floats_of(expert.gate_up_bias.get()),
-             .y = gated.floats(),
-             .columns = inner,
-             .act = act_of(spec.activation),
-             .gated = true});
-    product(cuda_weight(*expert.down), gated.floats(), rows,
-            {.bias = floats_of(expert.down_bias.get()), .y = y + at, .columns = hidden});
-  }
+void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows,
+                                 const Operand& x, const Finish& f) {
+  const auto each = [&](const Finish& to) {
+    for (std::size_t s = 0; s < shape.segments().size(); ++s) {
+      rows.table = table + s * static_cast<std::size_t>(rows.count);
+      thin(stream_.get(), shape.segments()[s], x, rows.places, shape.first_rows()[s], to, rows,
+           multiprocessors_);
+    }
+  };
+  if (!f.gated || shape.segments().size() == 1) return each(f);
+  const int outputs =
+      static_cast<int>(shape.rows());  // gates and ups of different types: apart, then together
+  const Scratch sums(
+      memory_, static_cast<std::size_t>(rows.places) * static_cast<std::size_t>(outputs) * sizeof(float));
+  each({.y = sums.floats(), .columns = outputs});
+  finish(stream_.get(), sums.floats(), 1, rows.places, f);
 }
 
 Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
-  const Tensor normed = spec.norm != nullptr ? norm(x, *spec.norm) : Tensor{};
-  const float* input = floats_of(normed ? normed : x);
-  const Tensor choices = allocate(x.rows, static_cast<std::int64_t>(spec.experts.size()));
-  product(cuda_weight(*spec.router), input, x.rows, {.y = floats_of(choices), .columns = choices.columns});
-  std::vector<float> logits(static_cast<std::size_t>(choices.rows) *
-                            static_cast<std::size_t>(choices.columns));
-  read(choices, logits);
-  route(logits, host_floats(spec.router_bias), host_floats(spec.selection_bias), spec, routing_);
+  if (graphs_.replaying()) return graphs_.next();
+  if (spec.experts.size() > kMostExperts) {
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("the CUDA backend takes {} experts a layer, this one has {}", kMostExperts,
+                            spec.experts.size()));
+  }
+  const auto count = static_cast<int>(spec.experts.size()), places = x.rows * spec.used;
+  const Input input = input_of(x, spec.norm);
+  const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
+  product(cuda_weight(*spec.router), input.operand, x.rows, {.y = choices.floats(), .columns = count});
 
-  // rows, then places, then weights: four bytes each, [rows · used]. The host waited in read(), so nothing is
-  // on its way from the buffer.
-  const std::size_t places = routing_.rows.size();
-  auto* staged = reinterpret_cast<int*>(results_.reserve(3 * places * sizeof(int)));
-  std::ranges::copy(routing_.rows, staged);
-  std::ranges::copy(routing_.places, staged + places);
-  std::ranges::copy(routing_.weights, reinterpret_cast<float*>(staged + 2 * places));
-  const Scratch index(memory_, 3 * places * sizeof(int));
-  check(
-      cudaMemcpyAsync(index.data(), staged, 3 * places * sizeof(int), cudaMemcpyHostToDevice, stream_.get()),
-      "an expert's rows");
-  const auto* rows = static_cast<const int*>(index.data());
+  const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
+  const Scratch routing(memory_, (3 * all + 2 * spec.experts.size() + 2) * sizeof(int));
+  auto* numbers = static_cast<int*>(routing.data());
+  const Routed routed{.weights = routing.floats(),
+                      .places = numbers + all,
+                      .rows = numbers + 2 * all,
+                      .first = numbers + 3 * all,
+                      .active = numbers + 3 * all + count + 1,
+                      .num_active = numbers + 3 * all + 2 * count + 1};
+  route(stream_.get(), choices.floats(), index_.rows().positions, x.rows,
+        {.experts = count,
+         .used = spec.used,
+         .groups = spec.groups,
+         .groups_used = spec.groups_used,
+         .gate = gate_of(spec.gate),
+         .normalize = spec.normalize,
+         .scale = spec.scale,
+         .router_bias = floats_of(spec.router_bias),
+         .selection_bias = floats_of(spec.selection_bias)},
+        routed);
 
-  const auto wide = static_cast<std::size_t>(x.columns);
-  const Scratch grouped(memory_, places * wide * sizeof(float)),
-      outputs(memory_, places * wide * sizeof(float));
-  gather_rows(stream_.get(), input, rows, static_cast<int>(places), x.columns, grouped.floats());
-  run_experts(spec, grouped.floats(), x.columns, outputs.floats());
-  const Tensor y = spec.residual ? spec.residual : allocate(x.rows, x.columns);
-  mix_rows(stream_.get(), outputs.floats(), rows + places, reinterpret_cast<const float*>(rows + 2 * places),
-           spec.used, x.rows, x.columns, floats_of(spec.residual), floats_of(y));
-  release(choices);
-  release(normed);
-  return y;
+  const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
+                   &down = cuda_weight(*spec.experts.front().down);
+  ExpertRows rows{.first = routed.first,
+                  .active = routed.active,
+                  .num_active = routed.num_active,
+                  .rows = routed.rows,
+                  .count = count,
+                  .places = places};
+  const Operand inner = make_operand(places, static_cast<int>(down.columns()));
+  expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
+                 input.operand,
+                 {.operand = inner,
+                  .columns = static_cast<int>(down.columns()),
+                  .act = act_of(spec.activation),
+                  .gated = true});
+  rows.rows = nullptr;
+  const Scratch outputs(memory_, all * wide * sizeof(float));
+  expert_product(down, table_of(spec.experts, &Expert::down, &Expert::down_bias), rows, inner,
+                 {.y = outputs.floats(), .columns = x.columns});
+  const Tensor y = spec.residual ? overwrite(spec.residual) : allocate(x.rows, x.columns);
+  mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
+           floats_of(spec.residual), floats_of(y));
+  memory_.release(inner.data);
+  memory_.release(input.owned);
+  return graphs_.note(y);
 }
 
 }  // namespace mlxs::cuda

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/regroup.h"
@@ -143,8 +142,9 @@ void CudaWeight::pack_part(ThreadPool& pool, Uploader& uploader, const RawWeight
 }
 
 void CudaWeight::pack_vector(std::span<const RawWeight> parts, Uploader& uploader) {
-  host_floats_.resize(static_cast<std::size_t>(rows_ * columns_));
-  float* out = host_floats_.data();
+  packed_bytes_ = static_cast<std::size_t>(rows_ * columns_) * sizeof(float);
+  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
+  auto* out = reinterpret_cast<float*>(uploader.next(packed_bytes_));
   for (const RawWeight& part : parts) {
     const DType type = *cpu::regrouped_type(part.type);
     std::vector<std::byte> blocks(row_bytes(type, columns_));
@@ -153,9 +153,6 @@ void CudaWeight::pack_vector(std::span<const RawWeight> parts, Uploader& uploade
       cpu::dequantize_row(type, blocks.data(), columns_, out);
     }
   }
-  packed_bytes_ = host_floats_.size() * sizeof(float);
-  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
-  std::memcpy(uploader.next(packed_bytes_), host_floats_.data(), packed_bytes_);
   uploader.send(storage_.data(), 0, packed_bytes_);
   uploader.sent();
 }

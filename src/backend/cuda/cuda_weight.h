@@ -52,8 +52,10 @@ class CudaWeight final : public Weight {
   // Consecutive rows of one packing; a stack of tensors of different types has several.
   std::span<const Rows> segments() const { return segments_; }
   std::span<const int> first_rows() const { return first_rows_; }
+  // Kept by the first expert's weight: where those of its layer lie (ExpertWeight), made when they are first
+  // used.
+  DeviceBuffer& expert_table() const { return expert_table_; }
   const float* floats() const { return reinterpret_cast<const float*>(storage_.data()); }  // kVector
-  std::span<const float> host_floats() const { return host_floats_; }                      // kVector
 
  private:
   void pack_vector(std::span<const RawWeight> parts, Uploader& uploader);
@@ -61,9 +63,9 @@ class CudaWeight final : public Weight {
                  std::int64_t first_row) const;
 
   DeviceBuffer storage_;
+  mutable DeviceBuffer expert_table_;
   std::vector<Rows> segments_;
   std::vector<int> first_rows_;
-  std::vector<float> host_floats_;
 };
 
 }  // namespace mlxs::cuda

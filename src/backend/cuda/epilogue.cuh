@@ -1,6 +1,7 @@
 // What follows a product, as device functions that the kernels share.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "backend/cuda/kernels.h"
@@ -29,12 +30,24 @@ __device__ inline float gate(float g, float up, Act act) {
   return g / (1.0f + __expf(-1.702f * g)) * (up + 1.0f);
 }
 
+// Where a column of an operand stands in its row: 0 4 1 5 2 6 3 7 of each eight.
+__device__ inline int operand_place(int column) {
+  const int i = column & 7;
+  return (column & ~7) | ((i & 3) << 1) | (i >> 2);
+}
+
+__device__ inline void put_operand(const Operand& to, int row, int column, float value) {
+  static_cast<__nv_bfloat16*>(to.data)[static_cast<size_t>(row) * to.stride + operand_place(column)] =
+      __float2bfloat16(value);
+}
+
 // Behind the bias and the gate.
 __device__ inline void store(const Finish& f, int row, int column, float value) {
   const size_t at = static_cast<size_t>(row) * f.columns + column;
   if (f.soft_cap > 0.0f) value = f.soft_cap * tanhf(value / f.soft_cap);
   if (f.residual != nullptr) value += f.residual[at];
-  f.y[at] = value;
+  if (f.y != nullptr) f.y[at] = value;
+  if (f.operand.data != nullptr) put_operand(f.operand, row, column, value);
 }
 
 __device__ inline float warp_sum(float value) {

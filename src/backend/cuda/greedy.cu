@@ -1,58 +1,79 @@
 // The most common way to sample, without the logits leaving the GPU: the highest logit of a row and its log
-// probability. NaN anywhere in a row makes its result invalid.
+// probability. Several blocks share a row. NaN anywhere in it makes its result invalid.
 #include "backend/cuda/epilogue.cuh"
 
 namespace mlxs::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 256;
 
-struct Best {
-  float value;
+// A share of a row: its highest value and where, Σ exp(value - highest).
+struct Share {
+  float highest;
   int index;
+  float sum;
+  int broken;
 };
 
-__device__ Best better(Best a, Best b) {
-  return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
+__device__ Share join(const Share& a, const Share& b) {
+  const bool second = b.highest > a.highest || (b.highest == a.highest && b.index < a.index);
+  const float highest = second ? b.highest : a.highest;
+  // An empty share's highest is -infinity, as that of a row which is all so.
+  const auto part = [&](const Share& s) {
+    return s.highest == highest ? s.sum : s.sum * __expf(s.highest - highest);
+  };
+  return {highest, second ? b.index : a.index, part(a) + part(b), a.broken | b.broken};
 }
 
-__global__ __launch_bounds__(kThreads) void greedy_kernel(const float* __restrict__ logits, int columns,
-                                                          Greedy* out) {
-  const float* row = logits + static_cast<size_t>(blockIdx.x) * columns;
-  Best best{-INFINITY, columns};
-  bool broken = false;
-  for (int i = threadIdx.x; i < columns; i += kThreads) {
-    broken = broken || isnan(row[i]);
-    best = better(best, {row[i], i});
-  }
-  __shared__ Best bests[kThreads / 32];
-  __shared__ float sums[kThreads / 32];
-  const auto reduce = [](Best b) {
+__device__ Share join_warp(Share s) {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-      b = better(b,
-                 {__shfl_xor_sync(0xffffffffu, b.value, step), __shfl_xor_sync(0xffffffffu, b.index, step)});
-    return b;
-  };
-  best = reduce(best);
-  if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
-  const bool any_broken = __syncthreads_or(broken);
-  best = reduce(bests[threadIdx.x % 32]);
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < columns; i += kThreads) sum += __expf(row[i] - best.value);
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+  for (int step = 16; step > 0; step /= 2) {
+    s = join(s, {__shfl_xor_sync(0xffffffffu, s.highest, step), __shfl_xor_sync(0xffffffffu, s.index, step),
+                 __shfl_xor_sync(0xffffffffu, s.sum, step), __shfl_xor_sync(0xffffffffu, s.broken, step)});
+  }
+  return s;
+}
+
+__global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict__ logits, int columns,
+                                                         Share* parts) {
+  const float* row = logits + static_cast<size_t>(blockIdx.y) * columns;
+  Share best{-INFINITY, columns, 0.0f, 0};
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + threadIdx.x; i < columns;
+       i += kGreedyParts * kThreads) {
+    const float value = row[i];
+    best.broken |= isnan(value);
+    if (value > best.highest) {
+      best.sum = (best.highest == -INFINITY ? 0.0f : best.sum * __expf(best.highest - value)) + 1.0f;
+      best.highest = value;
+      best.index = i;
+    } else if (value > -INFINITY) {
+      best.sum += __expf(value - best.highest);
+    }
+  }
+  __shared__ Share shares[kThreads / 32];
+  best = join_warp(best);
+  if (threadIdx.x % 32 == 0) shares[threadIdx.x / 32] = best;
   __syncthreads();
-  sum = warp_sum(sums[threadIdx.x % 32]);
   if (threadIdx.x != 0) return;
+  for (int i = 1; i < kThreads / 32; ++i) best = join(best, shares[i]);
+  parts[blockIdx.y * kGreedyParts + blockIdx.x] = best;
+}
+
+__global__ void join_kernel(const Share* parts, Greedy* out) {
+  static_assert(kGreedyParts == 32);
+  const Share best = join_warp(parts[blockIdx.x * kGreedyParts + threadIdx.x]);
   // All -infinity, or a +infinity: the host's sampler decides.
-  out[blockIdx.x] = {any_broken || isinf(best.value) ? -1 : best.index, -logf(sum)};
+  if (threadIdx.x == 0)
+    out[blockIdx.x] = {best.broken || isinf(best.highest) ? -1 : best.index, -logf(best.sum)};
 }
 
 }  // namespace
 
-void greedy(cudaStream_t stream, const float* logits, int rows, int columns, Greedy* out) {
-  greedy_kernel<<<rows, kThreads, 0, stream>>>(logits, columns, out);
+void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, Greedy* out) {
+  static_assert(sizeof(Share) == 16);
+  auto* shares = static_cast<Share*>(parts);
+  share_kernel<<<dim3(kGreedyParts, rows), kThreads, 0, stream>>>(logits, columns, shares);
+  join_kernel<<<rows, kGreedyParts, 0, stream>>>(shares, out);
 }
 
 }  // namespace mlxs::cuda

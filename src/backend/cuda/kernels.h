@@ -29,28 +29,55 @@ struct Rows {
 
 // ---------------------------------------------------------------- linear
 
+// Activations as the tensor cores take them: bf16 [rows][stride], columns padded to 64 with zeros. Each eight
+// columns stand in the order 0 4 1 5 2 6 3 7: a word of eight 4-bit codes, masked and shifted, gives them in
+// these pairs.
+struct Operand {
+  void* data = nullptr;
+  int stride = 0;
+};
+inline int operand_stride(int columns) { return (columns + 63) / 64 * 64; }
+
 enum class Act : std::uint8_t { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
 // What happens to the sums of a product. In this order: bias, gate or activation, soft cap, residual.
 struct Finish {
   const float* bias = nullptr;
   const float* residual = nullptr;  // [rows][columns], may be y
-  float* y = nullptr;               // [rows][columns]
+  float* y = nullptr;               // [rows][columns]; may be null if operand is wanted only
+  Operand operand{};                // the same values; its padding is the caller's
   int columns = 0;                  // of y
   float soft_cap = 0;
   Act act = Act::kNone;
   bool gated = false;  // the sums have 2 · columns columns, gate first
 };
 
-// y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for 1 to 4 rows; not for gated ones, whose
-// sums lie apart.
-void matvec(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column,
-            const Finish& finish);
-inline constexpr int kMatvecRows = 4;
+// The rows of a step in the order of the experts that they go to (route()), for products that read the
+// weights of each chosen expert once.
+struct ExpertWeight {
+  const void* codes = nullptr;
+  const void* scales = nullptr;
+  const float* bias = nullptr;
+};
+struct ExpertRows {
+  const ExpertWeight* table = nullptr;  // [count]; of one shape and packing
+  const int* first = nullptr;           // [count + 1]: places of an expert's rows
+  const int* active = nullptr;          // [num_active]: experts that have rows
+  const int* num_active = nullptr;
+  const int* rows = nullptr;  // of a place: the row of x; null: x is in that order already
+  int count = 0;
+  int places = 0;  // rows of the step times experts a row, at most
+};
+
+// y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for few rows, whose weights are read once; or
+// for each expert's rows, with w the shape of every table entry and y in the order of places.
+void thin(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column,
+          const Finish& finish, const ExpertRows& experts, int multiprocessors);
+inline constexpr int kThinRows = 32;
 
 // The tensor-core path: sums[split][row][first_column + i], f32, with `stride` columns; the shares of the
 // splits are summed by finish().
-void matmul(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column, int splits,
+void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
             float* sums, int stride);
 int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
 
@@ -71,14 +98,41 @@ void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int
 // y = norm(x), plus residual if given (may be y).
 void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
                const float* residual, float* y);
+// The same to an operand, padding included; norm: nullptr copies.
+void normalize_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm* norm,
+                       const Operand& y);
 // y[i] = x[index[i]]
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y);
 // y[row · y_columns + i · y_step + j] = x[row · x_columns + i · x_step + j] for `runs` runs of `columns`.
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns);
-// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]
+// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
               int rows, int columns, const float* residual, float* y);
+
+// ---------------------------------------------------------------- mixture of experts
+
+enum class RouteGate : std::uint8_t { kSoftmax, kSoftmaxOfChosen, kSigmoid };
+struct Route {
+  int experts = 0, used = 0;
+  int groups = 1, groups_used = 1;
+  RouteGate gate = RouteGate::kSoftmax;
+  bool normalize = false;
+  float scale = 1;
+  const float* router_bias = nullptr;     // [experts], or null
+  const float* selection_bias = nullptr;  // [experts], or null
+};
+struct Routed {
+  float* weights = nullptr;  // [rows][used]
+  int* places = nullptr;     // [rows][used]: in the order of experts; -1: the row is padding
+  int* rows = nullptr;       // [rows · used]: the row of a place
+  int* first = nullptr;      // [experts + 1]
+  int* active = nullptr;     // [experts]
+  int* num_active = nullptr;
+};
+// As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
+void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
+           const Routed& to);
 
 // ---------------------------------------------------------------- attention
 
@@ -91,7 +145,7 @@ struct KvLayer {
 
 // Per row of the step: its position, and where the pages of its sequence begin and how long it is.
 struct StepRows {
-  const int* positions = nullptr;   // [rows]
+  const int* positions = nullptr;   // [rows]; -1: padding, which writes no key and sees none
   const int* first_page = nullptr;  // [rows] into pages
   const int* lengths = nullptr;     // [rows] of the sequence after this step
   const int* pages = nullptr;
@@ -125,7 +179,7 @@ void append(cudaStream_t stream, const float* qkv, const StepRows& step, const A
 // partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split.
 int attention_splits(const StepRows& step, int heads, int multiprocessors);
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
-            const KvLayer& kv, int splits, float* partial, float* y);
+            const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand);
 
 // ---------------------------------------------------------------- measuring
 
@@ -140,7 +194,8 @@ struct Greedy {
   int token;      // -1: the row holds NaN
   float logprob;  // of that token
 };
-// The highest logit of each row, ties to the lowest index.
-void greedy(cudaStream_t stream, const float* logits, int rows, int columns, Greedy* out);
+// The highest logit of each row, ties to the lowest index. parts: rows · kGreedyParts · 16 bytes.
+inline constexpr int kGreedyParts = 32;
+void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, Greedy* out);
 
 }  // namespace mlxs::cuda

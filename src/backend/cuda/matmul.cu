@@ -1,9 +1,9 @@
-// Five rows and more: tiles of weights are unpacked to bf16 in shared memory and multiplied on the tensor
-// cores (mma.sync, by way of nvcuda::wmma), f32 sums. The inputs are split over blocks where the outputs
-// alone would not fill the GPU.
+// More rows than thin() takes: tiles of weights are unpacked to bf16 in shared memory and multiplied on the
+// tensor cores (mma.sync, by way of nvcuda::wmma), f32 sums. The inputs are split over blocks where the
+// outputs alone would not fill the GPU.
 #include <mma.h>
 
-#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/operand.cuh"
 #include "backend/cuda/rows.cuh"
 
 namespace mlxs::cuda {
@@ -14,14 +14,14 @@ namespace wmma = nvcuda::wmma;
 constexpr int kOut = 64;    // outputs of a tile
 constexpr int kDepth = 64;  // inputs of a tile
 constexpr int kPad = 8;     // elements behind a row, so that rows start in different banks
+constexpr int kTile = 64;   // rows of a tile
 constexpr int kThreads = 128;
 
 // Warps stand kWarpRows × kWarpOuts over a tile of kTile rows and kOut outputs.
-template <Codes kCodes, int kTile>
-__global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, const float* __restrict__ x, int rows,
-                                                          int first_column, int chunks_per_split, float* sums,
-                                                          int stride) {
-  constexpr int kWarpRows = kTile >= 64 ? 2 : 1, kWarpOuts = 4 / kWarpRows;
+template <Codes kCodes>
+__global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int rows, int first_column,
+                                                          int chunks_per_split, float* sums, int stride) {
+  constexpr int kWarpRows = 2, kWarpOuts = 4 / kWarpRows;
   constexpr int kFragRows = kTile / 16 / kWarpRows, kFragOuts = kOut / 16 / kWarpOuts;
   __shared__ __align__(16) __nv_bfloat16 inputs[kTile][kDepth + kPad];
   __shared__ __align__(16) __nv_bfloat16 weights[kOut][kDepth + kPad];
@@ -39,10 +39,10 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, const float* _
 
   // The next tile's words are on their way while this one is multiplied.
   constexpr int kChunksEach = kOut * (kDepth / 16) / kThreads;
-  constexpr int kFoursEach = kTile * kDepth / 4 / kThreads;
+  constexpr int kEightsEach = kTile * kDepth / 8 / kThreads;
   Chunk<kCodes> codes[kChunksEach];
   float2 scales[kChunksEach];
-  float4 fours[kFoursEach];
+  uint4 eights[kEightsEach];
   const auto fetch = [&](int depth) {
 #pragma unroll
     for (int i = 0; i < kChunksEach; ++i) {
@@ -53,20 +53,13 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, const float* _
       scales[i] = scale_of<kCodes>(w, row, chunk);
     }
 #pragma unroll
-    for (int i = 0; i < kFoursEach; ++i) {
-      const int at = thread + i * kThreads, row = first_row + at / (kDepth / 4);
-      const int column = depth + at % (kDepth / 4) * 4;
-      const float* from = x + static_cast<size_t>(row) * w.columns + column;
-      fours[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int i = 0; i < kEightsEach; ++i) {
+      const int at = thread + i * kThreads, row = first_row + at / (kDepth / 8);
+      const int column = depth + at % (kDepth / 8) * 8;
+      eights[i] = {};
       if (row < rows && column < end) {
-        if (w.columns % 4 == 0 && column < w.columns) {
-          fours[i] = __ldg(reinterpret_cast<const float4*>(from));
-        } else if (w.columns % 4 != 0) {
-          if (column < w.columns) fours[i].x = from[0];
-          if (column + 1 < w.columns) fours[i].y = from[1];
-          if (column + 2 < w.columns) fours[i].z = from[2];
-          if (column + 3 < w.columns) fours[i].w = from[3];
-        }
+        eights[i] = __ldg(reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x.data) +
+                                                         static_cast<size_t>(row) * x.stride + column));
       }
     }
   };
@@ -78,17 +71,16 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, const float* _
       const int at = thread + i * kThreads;
       auto* to = reinterpret_cast<__nv_bfloat162*>(&weights[at / (kDepth / 16)][at % (kDepth / 16) * 16]);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) {
-        to[k] = __floats2bfloat162_rn(fmaf(codes[i].code(2 * k), scales[i].x, scales[i].y),
-                                      fmaf(codes[i].code(2 * k + 1), scales[i].x, scales[i].y));
+      for (int k = 0; k < 8; ++k) {  // in the operand's order
+        const int first = k / 4 * 8 + k % 4;
+        to[k] = __floats2bfloat162_rn(fmaf(codes[i].code(first), scales[i].x, scales[i].y),
+                                      fmaf(codes[i].code(first + 4), scales[i].x, scales[i].y));
       }
     }
 #pragma unroll
-    for (int i = 0; i < kFoursEach; ++i) {
+    for (int i = 0; i < kEightsEach; ++i) {
       const int at = thread + i * kThreads;
-      auto* to = reinterpret_cast<__nv_bfloat162*>(&inputs[at / (kDepth / 4)][at % (kDepth / 4) * 4]);
-      to[0] = __floats2bfloat162_rn(fours[i].x, fours[i].y);
-      to[1] = __floats2bfloat162_rn(fours[i].z, fours[i].w);
+      *reinterpret_cast<uint4*>(&inputs[at / (kDepth / 8)][at % (kDepth / 8) * 8]) = eights[i];
     }
     __syncthreads();
     if (depth + kDepth < end) fetch(depth + kDepth);
@@ -142,32 +134,25 @@ __global__ void finish_kernel(const float* __restrict__ sums, int splits, int ro
         f.gated ? gate(total(column), total(column + f.columns), f.act) : activate(total(column), f.act));
 }
 
-int tile_of(int rows) { return rows <= 16 ? 16 : 64; }
-
 template <Codes kCodes>
-void launch(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column, int splits,
+void launch(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
             float* sums, int stride) {
-  const int chunks = w.padded / 16, tile = tile_of(rows);
+  const int chunks = w.padded / 16;
   // Whole tiles a split, so that only the last one is ragged.
   const int each = ((chunks + splits - 1) / splits + kDepth / 16 - 1) / (kDepth / 16) * (kDepth / 16);
-  const dim3 grid((w.rows + kOut - 1) / kOut, (rows + tile - 1) / tile, splits);
-  if (tile == 16) {
-    matmul_kernel<kCodes, 16><<<grid, kThreads, 0, stream>>>(w, x, rows, first_column, each, sums, stride);
-  } else {
-    matmul_kernel<kCodes, 64><<<grid, kThreads, 0, stream>>>(w, x, rows, first_column, each, sums, stride);
-  }
+  const dim3 grid((w.rows + kOut - 1) / kOut, (rows + kTile - 1) / kTile, splits);
+  matmul_kernel<kCodes><<<grid, kThreads, 0, stream>>>(w, x, rows, first_column, each, sums, stride);
 }
 
 }  // namespace
 
 int matmul_splits(int outputs, int inputs, int rows, int multiprocessors) {
-  const int tile = tile_of(rows);
-  const int blocks = (outputs + kOut - 1) / kOut * ((rows + tile - 1) / tile);
+  const int blocks = (outputs + kOut - 1) / kOut * ((rows + kTile - 1) / kTile);
   const int wanted = 4 * multiprocessors / blocks, possible = inputs / (2 * kDepth);
   return max(1, min(min(wanted, possible), 16));
 }
 
-void matmul(cudaStream_t stream, const Rows& w, const float* x, int rows, int first_column, int splits,
+void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
             float* sums, int stride) {
   switch (w.type) {
     case Codes::k4:

@@ -1,5 +1,5 @@
 // Ops that walk rows of activations: embedding, norms, gathering, and mixing the experts' outputs.
-#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/operand.cuh"
 #include "backend/cuda/rows.cuh"
 
 namespace mlxs::cuda {
@@ -83,6 +83,39 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict_
   }
 }
 
+// A block a row.
+__global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restrict__ x, int columns,
+                                                           Norm norm, bool normalize, Operand y) {
+  const float* row = x + static_cast<size_t>(blockIdx.x) * columns;
+  float mean = 0.0f, factor = 1.0f;
+  if (normalize) {
+    if (norm.layer) {
+      float sum = 0.0f;
+      for (int i = threadIdx.x; i < columns; i += kThreads) sum += row[i];
+      mean = block_sum(sum) / columns;
+    }
+    float squares = 0.0f;
+    for (int i = threadIdx.x; i < columns; i += kThreads) squares += (row[i] - mean) * (row[i] - mean);
+    factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
+  }
+  auto* to = reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(y.data) +
+                                      static_cast<size_t>(blockIdx.x) * y.stride);
+  for (int eight = threadIdx.x; eight < y.stride / 8; eight += kThreads) {
+    float values[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int column = eight * 8 + i;
+      values[i] = 0.0f;
+      if (column >= columns) continue;
+      values[i] = row[column];
+      if (!normalize) continue;
+      values[i] = (values[i] - mean) * factor * (norm.gain[column] + norm.offset);
+      if (norm.bias != nullptr) values[i] += norm.bias[column];
+    }
+    to[eight] = pack_operand(values);
+  }
+}
+
 __global__ void gather_kernel(const float* __restrict__ x, const int* index, int columns, float* y) {
   const size_t from = static_cast<size_t>(index[blockIdx.x]) * columns;
   const size_t to = static_cast<size_t>(blockIdx.x) * columns;
@@ -104,8 +137,10 @@ __global__ void mix_kernel(const float* __restrict__ x, const int* places, const
   const size_t row = blockIdx.x;
   for (int i = threadIdx.x; i < columns; i += kThreads) {
     float sum = 0.0f;
-    for (int j = 0; j < used; ++j)
-      sum += weights[row * used + j] * x[static_cast<size_t>(places[row * used + j]) * columns + i];
+    for (int j = 0; j < used; ++j) {
+      const int place = places[row * used + j];
+      if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
+    }
     if (residual != nullptr) sum += residual[row * columns + i];
     y[row * columns + i] = sum;
   }
@@ -127,6 +162,12 @@ void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int
 void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
                const float* residual, float* y) {
   norm_kernel<<<rows, kThreads, 0, stream>>>(x, columns, norm, residual, y);
+}
+
+void normalize_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm* norm,
+                       const Operand& y) {
+  operand_kernel<<<rows, kThreads, 0, stream>>>(x, columns, norm != nullptr ? *norm : Norm{}, norm != nullptr,
+                                                y);
 }
 
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y) {

@@ -1,42 +1,52 @@
 #include "backend/cuda/step_index.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace mlxs::cuda {
+namespace {
 
-void StepIndex::begin(const Batch& batch, StepMemory& memory, cudaStream_t stream) {
+constexpr std::size_t kLeast = std::size_t{1}
+                               << 20;  // bytes: a quarter of a million pages before anything moves
+
+}  // namespace
+
+bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_t stream) {
   tables_.clear();
-  const std::size_t rows = batch.tokens.size();
+  const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
   for (const SequenceSpan& s : batch.sequences) pages += s.pages.size();
-  const std::size_t count = 4 * rows + pages + batch.sampled_rows.size();
-  auto* host = reinterpret_cast<int*>(staging_.reserve(std::max<std::size_t>(count, 1) * sizeof(int)));
-  auto* device = static_cast<int*>(memory.allocate(std::max<std::size_t>(count, 1) * sizeof(int)));
+  // tokens, positions, first pages, lengths and sampled rows; last the pages, whose number differs.
+  const std::size_t bytes = (5 * rows + pages) * sizeof(int);
+  const bool moves = bytes > device_.bytes();
+  if (moves) device_ = DeviceBuffer(std::max(kLeast, std::bit_ceil(bytes)), "a step's rows");
+  auto* host = reinterpret_cast<int*>(staging_.reserve(std::max<std::size_t>(bytes, 1)));
+  auto* device = reinterpret_cast<int*>(device_.data());
 
-  int* first_pages = host + 2 * rows;
-  int* lengths = host + 3 * rows;
-  int* page = host + 4 * rows;
+  const auto array = [&](int* base, std::size_t index) { return base + index * rows; };
+  std::fill(host, array(host, 5), 0);
+  std::fill(array(host, 1), array(host, 2), -1);
   std::ranges::copy(batch.tokens, host);
-  std::ranges::copy(batch.positions, host + rows);
-  rows_.longest = 0;
+  std::ranges::copy(batch.positions, array(host, 1));
+  int* page = array(host, 5);
   for (const SequenceSpan& s : batch.sequences) {
-    const int length = s.start + s.num_rows;
     for (int i = 0; i < s.num_rows; ++i) {
-      first_pages[s.first_row + i] = static_cast<int>(page - (host + 4 * rows));
-      lengths[s.first_row + i] = length;
+      array(host, 2)[s.first_row + i] = static_cast<int>(page - array(host, 5));
+      array(host, 3)[s.first_row + i] = s.start + s.num_rows;
     }
     page = std::ranges::copy(s.pages, page).out;
-    rows_.longest = std::max(rows_.longest, length);
   }
-  std::ranges::copy(batch.sampled_rows, page);
-  check(cudaMemcpyAsync(device, host, count * sizeof(int), cudaMemcpyHostToDevice, stream), "a step's rows");
+  std::ranges::copy(batch.sampled_rows, array(host, 4));
+  if (bytes > 0) check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "a step's rows");
   tokens_ = device;
-  rows_.positions = device + rows;
-  rows_.first_page = device + 2 * rows;
-  rows_.lengths = device + 3 * rows;
-  rows_.pages = device + 4 * rows;
-  rows_.rows = static_cast<int>(rows);
-  sampled_ = device + 4 * rows + pages;
+  rows_.positions = array(device, 1);
+  rows_.first_page = array(device, 2);
+  rows_.lengths = array(device, 3);
+  sampled_ = array(device, 4);
+  rows_.pages = array(device, 5);
+  rows_.rows = num_rows;
+  rows_.longest = longest;
+  return moves;
 }
 
 Rotation StepIndex::rotation(const RopeSpec& rope, StepMemory& memory, cudaStream_t stream) {

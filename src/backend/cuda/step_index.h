@@ -13,8 +13,9 @@ namespace mlxs::cuda {
 
 class StepIndex {
  public:
-  // The previous step has ended on the stream.
-  void begin(const Batch& batch, StepMemory& memory, cudaStream_t stream);
+  // For `rows` rows, of which those behind the batch's are padding, and sequences of up to `longest` tokens.
+  // The previous step has ended on the stream. True if what rows() and the others point to has moved.
+  bool begin(const Batch& batch, int rows, int longest, cudaStream_t stream);
 
   const StepRows& rows() const { return rows_; }
   const int* tokens() const { return tokens_; }
@@ -23,6 +24,7 @@ class StepIndex {
 
  private:
   PinnedBuffer staging_;
+  DeviceBuffer device_;
   StepRows rows_;
   const int* tokens_ = nullptr;
   const int* sampled_ = nullptr;

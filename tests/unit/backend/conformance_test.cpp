@@ -152,8 +152,9 @@ class TinyModel {
                            .num_pages = 24});
   }
 
-  std::vector<float> run(const Steps::Step& step) {
-    backend_.begin_step({step.tokens, step.positions, step.spans, step.sampled, kv_.get()});
+  // program: as Batch's.
+  std::vector<float> run(const Steps::Step& step, std::uint64_t program = 0) {
+    backend_.begin_step({step.tokens, step.positions, step.spans, step.sampled, kv_.get(), program});
     const NormSpec norm{.gain = gain_.get(), .epsilon = 1e-5f};
     const NormSpec query_norm{.gain = query_gain_.get(), .epsilon = 1e-6f, .unit_offset = case_.unit_offset};
     const NormSpec key_norm{.gain = key_gain_.get(), .epsilon = 1e-6f, .unit_offset = case_.unit_offset};
@@ -366,6 +367,21 @@ void expect_assembled(Backend& backend) {
 TEST(Assemble, TakesColumnsOnTheCpu) { expect_assembled(*make_backend("cpu", {.threads = 2})); }
 TEST_P(Conformance, AssembleTakesColumns) { expect_assembled(*other_); }
 
+TEST_P(Conformance, StepsOfAProgramMayBeReplayed) {
+  for (const AttentionCase& c : {kCases[0], kCases[4], kCases[6]}) {
+    TinyModel reference(*cpu_, c), tried(*other_, c);
+    Steps steps(3, TinyModel::kVocabulary);
+    // Each shape of a decode step several times, prompts and other shapes between.
+    const std::vector<std::vector<int>> counts{{20, 7, 33}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 0, 1},
+                                               {0, 1, 1},   {1, 1, 0}, {5, 0, 1}, {1, 1, 1}, {0, 1, 0},
+                                               {0, 0, 1},   {1, 0, 0}, {1, 1, 1}};
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      const Steps::Step step = steps.next(counts[i]);
+      EXPECT_LT(distance(tried.run(step, 1), reference.run(step)), kBound) << c.name << ", step " << i;
+    }
+  }
+}
+
 TEST_P(Conformance, ACopiedPageServesAsWell) {
   TinyModel reference(*cpu_, kCases[0]), tried(*other_, kCases[0]);
   Steps steps(2, TinyModel::kVocabulary);
@@ -405,20 +421,30 @@ TEST_P(Conformance, EveryStorageType) {
   const int columns = 512, outputs = 48;
   for (const DType type : cpu::test::kWeightTypes) {
     const cpu::test::RandomWeight weight = cpu::test::random_weight(type, outputs, columns, random);
-    std::vector<std::vector<float>> results;
-    for (Backend* backend : {cpu_.get(), other_.get()}) {
-      const RawWeight raw = weight.raw();
-      const WeightPtr table = backend->prepare({&raw, 1}, WeightUse::kEmbedding, nullptr);
-      const std::vector<TokenId> tokens{0, 17, 47};
-      const std::vector<std::int32_t> positions{0, 1, 2}, rows{0, 1, 2};
-      backend->begin_step({tokens, positions, {}, rows, nullptr});
-      const Tensor y = backend->linear(backend->embed(*table), *table);
-      backend->end_step();
-      std::vector<float> out(3 * outputs);
-      backend->read(y, out);
-      results.push_back(std::move(out));
+    for (const int rows : {1, 3, 12, 30, 40}) {
+      std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
+      for (int i = 0; i < rows; ++i) tokens[static_cast<std::size_t>(i)] = i * 17 % outputs;
+      std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));
+      std::iota(positions.begin(), positions.end(), 0);
+      std::vector<std::vector<float>> results;
+      for (Backend* backend : {cpu_.get(), other_.get()}) {
+        const RawWeight raw = weight.raw();
+        const WeightPtr table = backend->prepare({&raw, 1}, WeightUse::kEmbedding, nullptr);
+        backend->begin_step({tokens, positions, {}, positions, nullptr});
+        const Tensor x = backend->embed(*table);
+        const Tensor y = backend->linear(x, *table), gated = backend->linear(x, *table, {.gated = true});
+        backend->end_step();
+        std::vector<float> out(static_cast<std::size_t>(rows * outputs));
+        backend->read(y, out);
+        results.push_back(std::move(out));
+        out.resize(static_cast<std::size_t>(rows * outputs / 2));
+        backend->read(gated, out);
+        results.push_back(std::move(out));
+      }
+      EXPECT_LT(distance(results[2], results[0]), kBound) << dtype_info(type).name << ", " << rows << " rows";
+      EXPECT_LT(distance(results[3], results[1]), 2 * kBound)
+          << dtype_info(type).name << ", " << rows << " rows, gated";
     }
-    EXPECT_LT(distance(results[1], results[0]), kBound) << dtype_info(type).name;
   }
 }
 

@@ -1,0 +1,54 @@
+// The decode steps of a program (Batch::program) as CUDA graphs: one for each number of rows, rounded up, and
+// each range of lengths. A shape runs op by op the first time, is captured the second time, and from then on
+// one launch replays it while the ops only hand out the tensors that they made then. Engine thread only.
+// Addresses must stay: blocks of StepMemory are never freed, and StepIndex tells when its own moves.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace mlxs::cuda {
+
+class StepGraphs {
+ public:
+  StepGraphs() = default;
+  ~StepGraphs() { clear(); }
+  StepGraphs(const StepGraphs&) = delete;
+  StepGraphs& operator=(const StepGraphs&) = delete;
+
+  // What the step's kernels are launched for: more rows and longer sequences than the batch has.
+  struct Shape {
+    int rows = 0, longest = 0;
+  };
+  // kv: a number that no other KV store ever had.
+  Shape begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream);
+  void start(cudaStream_t stream);   // everything that the step must copy in is on its way
+  void finish(cudaStream_t stream);  // the last op was called: launches what was captured, now or before
+  void clear();
+
+  bool replaying() const { return mode_ == Mode::kReplay; }
+  Tensor next();             // of the op that is being replayed
+  Tensor note(Tensor made);  // of an op that ran
+
+ private:
+  enum class Mode { kEager, kCapture, kReplay };
+  using Key = std::tuple<std::uint64_t, std::uint64_t, int, int>;  // program, KV, rows, longest
+  struct Graph {
+    bool seen = false;
+    cudaGraphExec_t exec{};
+    std::vector<Tensor> tensors;
+  };
+
+  std::map<Key, Graph> graphs_;
+  Graph* current_ = nullptr;
+  Mode mode_ = Mode::kEager;
+  std::size_t next_ = 0;
+};
+
+}  // namespace mlxs::cuda
