@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <future>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,7 +12,9 @@
 #include "cli/commands.h"
 #include "cli/sim_report.h"
 #include "mlxs/error.h"
+#include "sim/compare.h"
 #include "sim/scenarios.h"
+#include "sim/trace_traffic.h"
 
 namespace mlxs::cli {
 namespace {
@@ -20,6 +22,10 @@ namespace {
 struct SimFlags {
   std::string scenario = "long";
   ScenarioSize size;
+  std::vector<double> rates = {10};
+  std::string trace;
+  double speed = 1;
+  std::string svg;
   std::uint64_t seed = 1;
   std::vector<std::string> policies;
   SchedulerConfig scheduler{.max_running = 256, .token_budget = 512, .max_context = 36864};
@@ -47,33 +53,55 @@ SimSetup setup_of(const SimFlags& flags) {
   return setup;
 }
 
-int simulate_all(SimFlags flags) {
+std::vector<SimJob> jobs_of(const SimFlags& flags, const std::vector<SimPolicy>& policies) {
   const SimSetup setup = setup_of(flags);
-  flags.size.max_context = flags.scheduler.max_context;
-  const std::vector<TrafficStream> streams = scenario(flags.scenario, flags.size);
-  std::vector<SimColumn> columns;
-  std::vector<std::future<SimReport>> running;
-  for (const SimPolicy& policy : chosen_policies(flags.policies)) {
-    columns.push_back({.policy = policy});
-    running.push_back(std::async(std::launch::async, [&streams, &flags, own = with_policy(setup, policy)] {
-      const auto traffic = generated_traffic(streams, flags.seed);
-      return simulate(own, *traffic);
-    }));
+  std::vector<SimJob> jobs;
+  for (const double rate : flags.trace.empty() ? flags.rates : std::vector<double>{0}) {
+    ScenarioSize size = flags.size;
+    size.requests_per_s = rate;
+    size.max_context = flags.scheduler.max_context;
+    const auto traffic = [flags, size]() -> std::unique_ptr<Traffic> {
+      if (!flags.trace.empty()) return trace_file_traffic(flags.trace, flags.speed);
+      return generated_traffic(scenario(flags.scenario, size), flags.seed);
+    };
+    for (const SimPolicy& policy : policies)
+      jobs.push_back({policy, rate, with_policy(setup, policy), traffic});
   }
-  for (std::size_t i = 0; i < running.size(); ++i) columns[i].report = running[i].get();
+  return jobs;
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (!file) throw Error(ErrorCode::kIo, fmt::format("cannot write '{}'", path), "does its folder exist?");
+}
+
+int simulate_all(const SimFlags& flags) {
+  const std::vector<SimPolicy> policies = chosen_policies(flags.policies);
+  const std::vector<SimJob> jobs = jobs_of(flags, policies);
+  const std::vector<SimRun> runs = run_jobs(jobs);
+  const SimSetup& setup = jobs.front().setup;
+  const std::string what = flags.trace.empty() ? flags.scenario : flags.trace;
+  if (!flags.svg.empty()) {
+    const std::string title =
+        runs.size() > policies.size() ? what : fmt::format("{}, {:g} requests/s", what, flags.rates.front());
+    write_file(flags.svg, sim_figure(flags.trace.empty() ? title : what, runs, policies.size(), setup.slo));
+  }
   if (flags.json) {
-    nlohmann::json policies = nlohmann::json::array();
-    for (const SimColumn& column : columns) policies.push_back(sim_json(column));
-    fmt::print("{}\n", nlohmann::json{{"scenario", flags.scenario},
-                                      {"requests_per_s", flags.size.requests_per_s},
+    nlohmann::json all = nlohmann::json::array();
+    for (const SimRun& run : runs) all.push_back(sim_json(run));
+    fmt::print("{}\n", nlohmann::json{{"traffic", what},
                                       {"seconds", flags.size.seconds},
                                       {"seed", flags.seed},
                                       {"cost", setup.cost.source},
-                                      {"policies", policies}}
+                                      {"runs", all}}
                            .dump());
-  } else {
-    fmt::print("{}\ncost of a step: {}\n", sim_table(columns), setup.cost.source);
+    return 0;
   }
+  fmt::print("{}\ncost of a step: {}\n",
+             runs.size() > policies.size() ? sim_rate_table(runs, policies.size()) : sim_table(runs),
+             setup.cost.source);
   return 0;
 }
 
@@ -94,12 +122,22 @@ void add_sim(CLI::App& app, Action& action) {
   command->add_option("--scenario", flags->scenario, "The traffic, see below")
       ->check(CLI::IsMember(scenarios))
       ->capture_default_str();
-  command->add_option("--rate", flags->size.requests_per_s, "Requests a second")
-      ->check(CLI::Range(1e-3, 1e5))
-      ->capture_default_str();
+  CLI::Option* rate =
+      command->add_option("--rate", flags->rates, "Requests a second; several to compare loads")
+          ->check(CLI::Range(1e-3, 1e5))
+          ->delimiter(',')
+          ->capture_default_str();
   command->add_option("--seconds", flags->size.seconds, "How long requests arrive, in simulated seconds")
       ->check(CLI::Range(1.0, 1e8))
       ->capture_default_str();
+  command->add_option("--trace", flags->trace, "JSON lines in place of a scenario: see docs/scheduling.md")
+      ->check(CLI::ExistingFile)
+      ->excludes(rate);
+  command->add_option("--speed", flags->speed, "Plays a trace this much faster")
+      ->check(CLI::Range(1e-3, 1e3))
+      ->needs("--trace")
+      ->capture_default_str();
+  command->add_option("--svg", flags->svg, "Writes a figure there: latencies, or goodput by rate");
   command->add_option("--seed", flags->seed, "Same seed, same requests")->capture_default_str();
   command->add_option("--policies", flags->policies, "Which ones; all by default")
       ->check(CLI::IsMember(policies))
@@ -133,6 +171,7 @@ void add_sim(CLI::App& app, Action& action) {
   command->add_flag("--json", flags->json, "One JSON object");
   command->footer(about +
                   "\n\nExamples:\n  mlx-serving sim --scenario long --rate 12\n"
+                  "  mlx-serving sim --rate 2,4,8,16 --svg goodput.svg\n"
                   "  mlx-serving sim --scenario flood --policies fcfs,ours --json");
   command->callback([flags, &action] { action = [flags] { return simulate_all(*flags); }; });
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/format.h"
+#include "cli/svg_chart.h"
 
 namespace mlxs::cli {
 namespace {
@@ -13,29 +14,30 @@ std::string ms(double seconds) {
 }
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
-nlohmann::json json_of(const Percentiles& p) {
+nlohmann::json json_of(const LatencyHistogram& durations) {
+  const Percentiles p = durations.percentiles();
   return {{"p50_s", p.p50}, {"p95_s", p.p95}, {"p99_s", p.p99}, {"max_s", p.max}};
 }
 
 }  // namespace
 
-std::string sim_table(const std::vector<SimColumn>& columns) {
+std::string sim_table(std::span<const SimRun> runs) {
   std::vector<std::vector<std::string>> rows(1, {""});
-  for (const SimColumn& column : columns) rows[0].push_back(column.policy.heading);
+  for (const SimRun& run : runs) rows[0].push_back(run.policy.heading);
   const auto add = [&](const char* name, auto value) {
     std::vector<std::string>& row = rows.emplace_back(1, name);
-    for (const SimColumn& column : columns) row.push_back(value(column.report));
+    for (const SimRun& run : runs) row.push_back(value(run.report));
   };
   using R = const SimReport&;
   add("goodput (requests/s within SLO)", [](R r) { return fmt::format("{:.2f}", r.goodput()); });
   add("requests within SLO", [](R r) { return percent(r.slo_share()); });
-  add("TTFT p50", [](R r) { return ms(r.clients.ttft.p50); });
-  add("TTFT p95", [](R r) { return ms(r.clients.ttft.p95); });
-  add("TTFT p99", [](R r) { return ms(r.clients.ttft.p99); });
-  add("ITL p50", [](R r) { return ms(r.clients.itl.p50); });
-  add("ITL p95", [](R r) { return ms(r.clients.itl.p95); });
-  add("ITL p99", [](R r) { return ms(r.clients.itl.p99); });
-  add("ITL max", [](R r) { return ms(r.clients.itl.max); });
+  add("TTFT p50", [](R r) { return ms(r.clients.ttft.percentiles().p50); });
+  add("TTFT p95", [](R r) { return ms(r.clients.ttft.percentiles().p95); });
+  add("TTFT p99", [](R r) { return ms(r.clients.ttft.percentiles().p99); });
+  add("ITL p50", [](R r) { return ms(r.clients.itl.percentiles().p50); });
+  add("ITL p95", [](R r) { return ms(r.clients.itl.percentiles().p95); });
+  add("ITL p99", [](R r) { return ms(r.clients.itl.percentiles().p99); });
+  add("ITL max", [](R r) { return ms(r.clients.itl.percentiles().max); });
   add("longest wait for a token", [](R r) { return ms(r.clients.longest_wait_s); });
   add("fairness gap (tokens in a minute)", [](R r) { return fmt::format("{:.0f}", r.clients.fairness_gap); });
   add("tokens/s generated", [](R r) {
@@ -50,8 +52,18 @@ std::string sim_table(const std::vector<SimColumn>& columns) {
   return format_table(rows);
 }
 
-nlohmann::json sim_json(const SimColumn& column) {
-  const SimReport& r = column.report;
+std::string sim_rate_table(std::span<const SimRun> runs, std::size_t policies) {
+  std::vector<std::vector<std::string>> rows(1, {"goodput (requests/s within SLO) at"});
+  for (const SimRun& run : runs.first(policies)) rows[0].push_back(run.policy.heading);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (i % policies == 0) rows.push_back({fmt::format("{:g} requests/s", runs[i].requests_per_s)});
+    rows.back().push_back(fmt::format("{:.2f}", runs[i].report.goodput()));
+  }
+  return format_table(rows);
+}
+
+nlohmann::json sim_json(const SimRun& run) {
+  const SimReport& r = run.report;
   nlohmann::json tenants = nlohmann::json::array();
   for (const TenantReport& t : r.clients.tenants) {
     tenants.push_back({{"tenant", t.name},
@@ -63,7 +75,8 @@ nlohmann::json sim_json(const SimColumn& column) {
                        {"service", t.service},
                        {"ttft", json_of(t.ttft)}});
   }
-  return {{"policy", column.policy.name},
+  return {{"policy", run.policy.name},
+          {"requests_per_s", run.requests_per_s},
           {"goodput", r.goodput()},
           {"slo_share", r.slo_share()},
           {"ttft", json_of(r.clients.ttft)},
@@ -86,6 +99,38 @@ nlohmann::json sim_json(const SimColumn& column) {
           {"computed_tokens", r.computed_tokens},
           {"prefix_hit_rate", r.hit_rate()},
           {"tenants", tenants}};
+}
+
+std::string sim_figure(const std::string& title, std::span<const SimRun> runs, std::size_t policies,
+                       const SloTargets& slo) {
+  std::vector<LineChart> charts;
+  if (runs.size() > policies) {
+    charts.push_back({.title = "requests a second within SLO", .x_label = "requests a second"});
+    charts.push_back({.title = "requests within SLO", .x_label = "requests a second", .percent = true});
+    for (std::size_t i = 0; i < policies; ++i) {
+      ChartLine goodput{.label = runs[i].policy.heading}, share = goodput;
+      for (std::size_t j = i; j < runs.size(); j += policies) {
+        goodput.points.emplace_back(runs[j].requests_per_s, runs[j].report.goodput());
+        share.points.emplace_back(runs[j].requests_per_s, runs[j].report.slo_share());
+      }
+      charts[0].lines.push_back(std::move(goodput));
+      charts[1].lines.push_back(std::move(share));
+    }
+    return charts_svg(title, charts);
+  }
+  const auto add = [&](std::string name, const char* what, double mark, auto durations) {
+    LineChart& chart = charts.emplace_back(LineChart{
+        .title = std::move(name), .x_label = what, .seconds = true, .percent = true, .x_mark = mark});
+    for (const SimRun& run : runs) chart.lines.push_back({run.policy.heading, durations(run).cumulative()});
+  };
+  const std::vector<TenantReport>& tenants = runs.front().report.clients.tenants;
+  for (std::size_t t = 0; t < tenants.size(); ++t) {
+    add(tenants.size() > 1 ? tenants[t].name + ": first tokens" : "first tokens", "at most this long",
+        slo.ttft_s, [t](const SimRun& run) { return run.report.clients.tenants[t].ttft; });
+  }
+  add("gaps between tokens", "at most this long", slo.tpot_s,
+      [](const SimRun& run) { return run.report.clients.itl; });
+  return charts_svg(title, charts);
 }
 
 }  // namespace mlxs::cli

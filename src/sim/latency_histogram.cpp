@@ -17,7 +17,11 @@ std::size_t bucket_of(double seconds, std::size_t count) {
 }  // namespace
 
 void LatencyHistogram::add(double seconds) {
-  ++counts_[bucket_of(seconds, counts_.size())];
+  if (seconds != last_) {  // all rows of a step took the same time: one logarithm a step
+    last_ = seconds;
+    last_bucket_ = bucket_of(seconds, counts_.size());
+  }
+  ++counts_[last_bucket_];
   ++total_;
   max_ = std::max(max_, seconds);
 }
@@ -31,6 +35,18 @@ double LatencyHistogram::quantile(double q) const {
       return std::min(max_, kLowest * std::pow(kGrowth, static_cast<double>(i + 1)));
   }
   return max_;
+}
+
+std::vector<std::pair<double, double>> LatencyHistogram::cumulative() const {
+  std::vector<std::pair<double, double>> points;
+  std::uint64_t below = 0;
+  for (std::size_t i = 0; i < counts_.size(); ++i) {
+    if (counts_[i] == 0) continue;
+    below += counts_[i];
+    points.emplace_back(std::min(max_, kLowest * std::pow(kGrowth, static_cast<double>(i + 1))),
+                        static_cast<double>(below) / static_cast<double>(total_));
+  }
+  return points;
 }
 
 double LatencyHistogram::share_at_most(double seconds) const {

@@ -58,7 +58,7 @@ void SimMetrics::token(Request& request, TimePoint now) {
   if (request.produced++ == 0) {
     const double ttft = to_seconds(now - request.arrival);
     ttft_.add(ttft);
-    tenant.ttft.add(ttft);
+    tenant.report.ttft.add(ttft);
     longest_wait_s_ = std::max(longest_wait_s_, ttft);
     request.first_token = now;
   } else {
@@ -89,21 +89,18 @@ void SimMetrics::ended(Request& request, SimEnd how, TimePoint now) {
 ClientReport SimMetrics::report() const {
   ClientReport all;
   for (const Tenant& tenant : tenants_) {
-    TenantReport& one = all.tenants.emplace_back(tenant.report);
-    one.ttft = tenant.ttft.percentiles();
+    const TenantReport& one = all.tenants.emplace_back(tenant.report);
     all.submitted += one.submitted;
     all.finished += one.finished;
     all.cancelled += one.cancelled;
     all.refused += one.refused;
     all.within_slo += one.within_slo;
   }
-  all.ttft = ttft_.percentiles();
-  all.itl = itl_.percentiles();
+  all.ttft = ttft_;
+  all.itl = itl_;
   all.itl_within_target = itl_.share_at_most(slo_.tpot_s);
   all.longest_wait_s = longest_wait_s_;
   all.fairness_gap = fairness_gap_;
-  all.ttft_histogram = ttft_;
-  all.itl_histogram = itl_;
   return all;
 }
 

@@ -25,20 +25,19 @@ struct TenantReport {
   std::uint64_t submitted = 0, finished = 0, cancelled = 0, refused = 0;
   std::uint64_t within_slo = 0;  // of the finished
   double service = 0;            // prompt tokens computed + 2 × tokens generated
-  Percentiles ttft;
+  LatencyHistogram ttft;
 };
 
 struct ClientReport {
   std::uint64_t submitted = 0, finished = 0, cancelled = 0, refused = 0;
   std::uint64_t within_slo = 0;  // of the finished
-  Percentiles ttft, itl;
+  LatencyHistogram ttft, itl;
   double itl_within_target = 1;  // share of the gaps between tokens
   double longest_wait_s = 0;     // arrival to first token, or to the end without one
   // The largest difference of service, in one minute, between two tenants that both had requests waiting all
   // that minute; 0 if no two ever had.
   double fairness_gap = 0;
   std::vector<TenantReport> tenants;
-  LatencyHistogram ttft_histogram, itl_histogram;
 };
 
 class SimMetrics {
@@ -63,7 +62,6 @@ class SimMetrics {
  private:
   struct Tenant {
     TenantReport report;
-    LatencyHistogram ttft;
     std::int64_t waiting = 0;
     bool waited_throughout = false;  // this minute
     double service_before = 0;       // this minute

@@ -6,7 +6,6 @@
 #include <deque>
 #include <functional>
 #include <queue>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,8 +14,10 @@
 namespace mlxs {
 namespace {
 
-void require(bool holds, const std::string& broken) {
-  if (!holds) throw Error(ErrorCode::kInternal, "simulator: " + broken, "this is a bug; please report it");
+void require(bool holds, const char* broken, RequestId id = 0) {
+  if (holds) return;
+  throw Error(ErrorCode::kInternal, fmt::format("simulator: {} (request {})", broken, id),
+              "this is a bug; please report it");
 }
 
 class Simulation {
@@ -61,7 +62,7 @@ class Simulation {
 
   Live& live(RequestId id) {
     require(id >= first_id_ && id - first_id_ < live_.size() && !live_[id - first_id_].ended,
-            fmt::format("request {} ended before", id));
+            "a request was planned after its end", id);
     return live_[id - first_id_];
   }
 
@@ -71,6 +72,8 @@ class Simulation {
       SimRequest next = traffic_.take(id);
       next.request.id = id;
       next.request.arrival = *at;
+      next.request.cache_salt =
+          static_cast<std::uint64_t>(next.tenant);  // as in the engine: nobody's cache but one's own
       if (setup_.ignore_priorities) next.request.priority = Priority::kNormal;
       Live& added = live_.emplace_back(
           Live{.metrics = {.arrival = *at,
@@ -139,7 +142,7 @@ class Simulation {
     out.computed_tokens = computed_tokens_;
     scheduler_.check();
     require(live_.empty(), "a request never ended");
-    require(out.scheduler.kv.held == 0, fmt::format("{} pages are held by nobody", out.scheduler.kv.held));
+    require(out.scheduler.kv.held == 0, "pages are held by nobody");
     return out;
   }
 

@@ -46,7 +46,7 @@ TEST(Simulator, LongPromptsDoNotStallRunningAnswers) {
   const TrafficStream traffic{.requests_per_s = 3, .requests = 1500, .long_share = 0.02, .long_prompt = 8000};
   const auto longest_gap = [&](std::int32_t budget) {
     const SchedulerConfig config{.token_budget = budget, .max_context = 16384};
-    return simulate_stream(config, 8192, traffic).clients.itl.max;
+    return simulate_stream(config, 8192, traffic).clients.itl.percentiles().max;
   };
   EXPECT_LE(longest_gap(512), kCost.fixed_s + 512 * kCost.token_s + 1e-9);
   EXPECT_GE(longest_gap(16384), 4000 * kCost.token_s) << "a whole prompt in one step";
@@ -56,8 +56,8 @@ TEST(Simulator, AShortPromptsFirstTokenDoesNotWaitForLongPrompts) {
   const TrafficStream traffic{
       .requests_per_s = 4, .requests = 2000, .mean_output = 20, .long_share = 0.05, .long_prompt = 8000};
   const SimReport report = simulate_stream({.max_context = 16384}, 16384, traffic);
-  EXPECT_GT(report.clients.ttft.max, 4000 * kCost.token_s) << "long prompts arrive";
-  EXPECT_LT(report.clients.ttft.p50, 0.1);
+  EXPECT_GT(report.clients.ttft.percentiles().max, 4000 * kCost.token_s) << "long prompts arrive";
+  EXPECT_LT(report.clients.ttft.percentiles().p50, 0.1);
 }
 
 TEST(Simulator, ASharedSystemPromptIsComputedOnce) {
