@@ -110,6 +110,9 @@ struct GenerateParams {
   bool show_special = false;  // control tokens stand in the text, but for the end token
   std::optional<StructuredOutput> structured;
   RequestPriority priority = RequestPriority::kNormal;
+  double slo_ttft_ms =
+      0;  // wanted: arrival to first token; 0: no target; refused at once if it cannot be met
+  double slo_tpot_ms = 0;  // wanted: mean time of every later token; 0: no target
   std::string user;        // tenant label
   std::string cache_salt;  // computed prompts are shared only among requests where this is equal
   std::string request_id;  // for logs; empty: made up
@@ -152,6 +155,7 @@ struct Chunk {
   GenerationStats stats;                        // done and error
   ErrorCode error_code = ErrorCode::kInternal;  // error
   std::string error_message;
+  int retry_after_s = 0;  // as Error has it
 };
 
 // A running request as a stream: token chunks, then exactly one done or error chunk, then the end.
@@ -193,6 +197,10 @@ struct EngineSchedulerStats {
   std::uint64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
   int kv_pages_total = 0, kv_pages_held = 0, kv_pages_cached = 0, kv_pages_free = 0;
   std::uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
+  // Requests with a target (slo_ttft_ms, slo_tpot_ms) and what became of them.
+  std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
+  std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
+  double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
 };
 
 struct EngineHealth {

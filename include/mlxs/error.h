@@ -44,6 +44,9 @@ class Error : public std::runtime_error {
   ErrorCode code() const { return code_; }
   const std::string& hint() const { return hint_; }
   const std::string& field() const { return field_; }
+  // kOverloaded: whole seconds after which another try is likely to succeed; 0: never, as it is.
+  int retry_after_s() const { return retry_after_s_; }
+  void set_retry_after_s(int seconds) { retry_after_s_ = seconds; }
   // "message (hint)" on one line, as logs and the terminal show it.
   std::string full() const { return hint_.empty() ? what() : std::string(what()) + " (" + hint_ + ")"; }
 
@@ -51,6 +54,7 @@ class Error : public std::runtime_error {
   ErrorCode code_;
   std::string hint_;
   std::string field_;
+  int retry_after_s_ = 0;
 };
 
 }  // namespace mlxs

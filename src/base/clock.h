@@ -31,6 +31,10 @@ class ManualClock final : public Clock {
 };
 
 inline double to_seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+inline Duration from_seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+inline Duration from_ms(double ms) { return from_seconds(ms * 1e-3); }
 inline double to_ms(Duration d) { return to_seconds(d) * 1e3; }
 
 }  // namespace mlxs

@@ -275,15 +275,17 @@ std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params
                      .prompt = tokens,
                      .max_new_tokens = limit,
                      .priority = to_sched(params.priority),
-                     .cache_salt = impl_->salts.of(params.cache_salt)};
+                     .cache_salt = impl_->salts.of(params.cache_salt),
+                     .slo = {.ttft = from_ms(params.slo_ttft_ms), .tpot = from_ms(params.slo_tpot_ms)}};
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);
   if (params.structured) {
     request->grammar = matcher_for(*model, *params.structured);
     request->allowed.resize((static_cast<std::size_t>(model->info().vocabulary) + 31) / 32);
   }
-  request->queued = entry.arrival = impl_->clock.now();
-  request->timeline.submitted(entry.arrival);
+  request->queued = impl_->clock.now();
+  request->timeline.submitted(request->queued);
+  entry.arrival = request->timeline.received();  // targets count from there
   // std::function wants copies, so the request travels in a shared holder.
   auto parcel = std::make_shared<std::pair<std::unique_ptr<Request>, SchedRequest>>(std::move(request),
                                                                                     std::move(entry));
@@ -322,8 +324,11 @@ GenerateResult Engine::generate(const GenerateParams& params) {
         result.finish = chunk->finish;
         result.stats = chunk->stats;
         break;
-      case Chunk::Type::kError:
-        throw Error(chunk->error_code, chunk->error_message);
+      case Chunk::Type::kError: {
+        Error error(chunk->error_code, chunk->error_message);
+        error.set_retry_after_s(chunk->retry_after_s);
+        throw error;
+      }
     }
   }
   return result;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine/load_plan.h"
 #include "engine/model_text.h"
+#include "engine/refusal.h"
 #include "formats/catalog.h"
 
 namespace mlxs {
@@ -139,26 +140,20 @@ void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
   for (const RequestId id : scheduler_->running(TimelineRecorder::kMaxSeen)) running.push_back(seen(id));
   request->timeline.queued(queue_clock_, before.running + before.paused, before.waiting, std::move(running));
   requests_.emplace(request->id, std::move(request));
-  if (const auto refusal = scheduler_->add(std::move(entry))) refuse(*refusal);
+  if (const auto refusal = scheduler_->add(std::move(entry), clock_.now())) refuse(*refusal);
 }
 
 void LoadedModel::refuse(const Refusal& refusal) {
   Request& request = *requests_.at(refusal.request);
-  const TimePoint now = clock_.now();
-  switch (refusal.cause) {
-    case RefusalCause::kQueueFull:
-      fail(request, ErrorCode::kOverloaded,
-           fmt::format("the queue of '{}' is full; try again in {:.0f} s", info_.id,
-                       std::max(1.0, refusal.retry_after_s)),
-           now);
-      break;
-    case RefusalCause::kTooLong:
-      fail(request, ErrorCode::kContextOverflow,
-           fmt::format("{} prompt tokens and {} new tokens can never fit {} tokens of KV cache",
-                       request.prompt_tokens, request.max_new_tokens, context_limit_),
-           now);
-      break;
-  }
+  publish_stats();  // before the client hears of it
+  const Error error = refusal_error(refusal, request, info_.id, context_limit_);
+  end(request,
+      {.type = Chunk::Type::kError,
+       .finish = FinishReason::kError,
+       .error_code = error.code(),
+       .error_message = error.full(),
+       .retry_after_s = error.retry_after_s()},
+      "error", clock_.now());
   requests_.erase(refusal.request);
 }
 
@@ -190,6 +185,7 @@ bool LoadedModel::step() {
   scheduler_->plan(started, plan_);
   note_plan(started);
   const StepPlan& plan = plan_;
+  for (const Refusal& refusal : plan.refused) refuse(refusal);
   if (plan.empty()) return false;
   const TimePoint planned = clock_.now();
 
@@ -393,7 +389,16 @@ void LoadedModel::publish_stats() {
             .kv_pages_cached = s.kv.cached,
             .kv_pages_free = s.kv.free,
             .prefix_query_tokens = s.kv.prefix_queries,
-            .prefix_hit_tokens = s.kv.prefix_hits};
+            .prefix_hit_tokens = s.kv.prefix_hits,
+            .slo_requests = s.slo.requests,
+            .slo_met = s.slo.met,
+            .slo_missed_ttft = s.slo.missed_ttft,
+            .slo_missed_tpot = s.slo.missed_tpot,
+            .slo_refused = s.slo.refused,
+            .slo_promoted = s.slo.promoted,
+            .goodput_tokens = s.slo.goodput_tokens,
+            .step_fixed_ms = s.step_fixed_s * 1e3,
+            .step_token_ms = s.step_token_s * 1e3};
 }
 
 }  // namespace mlxs

@@ -34,6 +34,9 @@ void validate(const GenerateParams& p, int vocabulary) {
   check_range("frequency_penalty", p.frequency_penalty, -2, 2);
   check_range("repetition_penalty", p.repetition_penalty, 0.01, 100);
   check_range("top_logprobs", p.top_logprobs, -1, 20);
+  constexpr double kHour = 3600e3;
+  if (p.slo_ttft_ms != 0) check_range("slo_ttft_ms", p.slo_ttft_ms, 1, kHour);
+  if (p.slo_tpot_ms != 0) check_range("slo_tpot_ms", p.slo_tpot_ms, 1, kHour);
   if (p.stop.size() > 16) refuse("stop", fmt::format("{} strings", p.stop.size()), "at most 16 strings");
   for (const std::string& stop : p.stop) {
     if (stop.empty() || stop.size() > 1024) {

@@ -43,6 +43,7 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
       ignore_eos(params.ignore_eos),
       penalized(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
                 params.frequency_penalty != 0.0f),
+      slo{.ttft = from_ms(params.slo_ttft_ms), .tpot = from_ms(params.slo_tpot_ms)},
       timeline(std::move(times)),
       on_ended(params.on_ended) {
   sampling.temperature = params.temperature;

@@ -12,6 +12,7 @@
 #include "engine/timeline.h"
 #include "engine/token_channel.h"
 #include "mlxs/engine.h"
+#include "sched/scheduler.h"
 #include "text/detokenizer.h"
 #include "text/grammar.h"
 
@@ -58,6 +59,7 @@ struct Request {
   bool penalized;
   TokenCounts counts;
 
+  SloTarget slo;
   TimelineRecorder timeline;
   std::function<void(RequestTimeline)> on_ended;
   TimePoint queued{}, first_step{};  // zero: not yet

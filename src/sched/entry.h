@@ -30,8 +30,14 @@ struct SchedEntry {
   bool decoding = false;   // has sampled since it was admitted
   bool preempted = false;  // was admitted before and lost its pages
 
+  SloTarget slo;
+  TimePoint arrival{}, first_token{}, last_token{};  // zero: not yet
+  std::int32_t uncached_tokens = 0;                  // of the prompt, when it was added
+
   int tier = 0;                              // priority, or better after ageing; kept from then on
   TimePoint promote_at{};                    // while waiting: when it ages into the next tier
+  TimePoint risk_at = TimePoint::max();      // while waiting: when half of its slack is gone
+  TimePoint hopeless_at = TimePoint::max();  // while waiting for the first time: too late to make its TTFT
   std::list<SchedEntry*>::iterator place{};  // while waiting
 
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens.size()); }

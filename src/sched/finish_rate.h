@@ -16,6 +16,8 @@ class FinishRate {
     average_ = average_ > 0 ? (1 - kWeight) * average_ + kWeight * sample : sample;
   }
 
+  double average() const { return average_; }  // step time per request that ended; 0: none did yet
+
   // Until a place in a full queue is free: admissions follow from ends. At least a second while nothing has
   // ended yet.
   double seconds_to_next() const { return average_ > 0 ? average_ : std::max(1.0, since_last_); }

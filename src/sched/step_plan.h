@@ -20,12 +20,13 @@ struct PlannedSpan {
   bool operator==(const PlannedSpan&) const = default;
 };
 
-enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull };
+enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
 
 struct Refusal {
   RequestId request = 0;
   RefusalCause cause{};
-  double retry_after_s = 0;  // when a place is likely to be free; 0: never
+  double retry_after_s = 0;     // when it is likely to be taken; 0: never
+  double predicted_ttft_s = 0;  // kDeadline: what it would have got, from its arrival
 
   bool operator==(const Refusal&) const = default;
 };
@@ -34,11 +35,12 @@ struct Refusal {
 enum class QueueBlock : std::uint8_t { kNothing, kSlots, kPages };
 
 struct StepPlan {
-  std::uint64_t step = 0;                     // 1, 2, … of this scheduler; 0 if empty
-  std::vector<PlannedSpan> spans;             // decode rows first, then prefill chunks
-  std::vector<RequestId> preempted;           // lost their pages before this step; they will be recomputed
-  std::vector<RequestId> preempted_for;       // beside preempted: who got the room
-  std::vector<RequestId> admitted;            // got a place and pages in this step
+  std::uint64_t step = 0;                // 1, 2, … of this scheduler; 0 if empty
+  std::vector<PlannedSpan> spans;        // decode rows first, then prefill chunks
+  std::vector<RequestId> preempted;      // lost their pages before this step; they will be recomputed
+  std::vector<RequestId> preempted_for;  // beside preempted: who got the room
+  std::vector<RequestId> admitted;       // got a place and pages in this step
+  std::vector<Refusal> refused;          // waited, and can no longer make their deadline: they have ended
   QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
   std::int32_t total_tokens = 0;
   std::int32_t decode_rows = 0;

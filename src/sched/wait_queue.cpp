@@ -1,4 +1,4 @@
-// Tier queues; age() looks at the entries only when a promotion is due.
+// Tier queues; age() looks at the entries only when something is due.
 #include "sched/wait_queue.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@ namespace mlxs {
 void WaitQueue::push(SchedEntry& entry, TimePoint since) {
   entry.place = tiers_[static_cast<std::size_t>(entry.tier)].insert(position_for(entry), &entry);
   entry.promote_at = since + interval_;
-  if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
+  next_due_ = std::min(next_due_, due(entry));
 }
 
 WaitQueue::Tier::iterator WaitQueue::position_for(const SchedEntry& entry) {
@@ -20,19 +20,34 @@ WaitQueue::Tier::iterator WaitQueue::position_for(const SchedEntry& entry) {
 
 void WaitQueue::remove(SchedEntry& entry) { tiers_[static_cast<std::size_t>(entry.tier)].erase(entry.place); }
 
-void WaitQueue::age(TimePoint now) {
-  if (now < next_promotion_) return;
-  next_promotion_ = TimePoint::max();
-  for (std::size_t from = 1; from < tiers_.size(); ++from) {
+std::span<SchedEntry* const> WaitQueue::age(TimePoint now) {
+  hopeless_.clear();
+  if (now < next_due_) return hopeless_;
+  next_due_ = TimePoint::max();
+  for (std::size_t from = 0; from < tiers_.size(); ++from) {
     for (auto next = tiers_[from].begin(); next != tiers_[from].end();) {
       SchedEntry& entry = **next++;
       for (; entry.tier > 0 && entry.promote_at <= now; entry.promote_at += interval_) --entry.tier;
+      if (entry.risk_at <= now) {
+        entry.risk_at = TimePoint::max();
+        if (entry.tier > kRescueTier) {
+          entry.tier = kRescueTier;
+          ++rescued_;
+        }
+      }
       if (const auto to = static_cast<std::size_t>(entry.tier); to != from) {
         tiers_[to].splice(position_for(entry), tiers_[from], entry.place);
       }
-      if (entry.tier > 0) next_promotion_ = std::min(next_promotion_, entry.promote_at);
+      if (entry.hopeless_at <= now) hopeless_.push_back(&entry);
+      next_due_ = std::min(next_due_, due(entry));
     }
   }
+  return hopeless_;
+}
+
+TimePoint WaitQueue::due(const SchedEntry& entry) {
+  const TimePoint target = std::min(entry.risk_at, entry.hopeless_at);
+  return entry.tier > 0 ? std::min(target, entry.promote_at) : target;
 }
 
 SchedEntry* WaitQueue::front() const {

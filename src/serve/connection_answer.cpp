@@ -51,7 +51,7 @@ net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional
   const LiveAnswer::State state = co_await next_state(*answer, response.body);
   if (gone_) co_return;
   if (state == LiveAnswer::State::kFailed) {
-    response = failure_response(context_, *reason_to_stop(*answer), answer->error_body());
+    response = failure_response(*reason_to_stop(*answer), answer->error_body());
   } else if (!answer->warnings().empty()) {
     response.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
   }
@@ -71,8 +71,7 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
     if (gone_) co_return;
     const bool failed = state == LiveAnswer::State::kFailed;
     if (failed && !begun && events.empty()) {
-      co_await send_response(exchange,
-                             failure_response(context_, *reason_to_stop(*answer), answer->error_body()));
+      co_await send_response(exchange, failure_response(*reason_to_stop(*answer), answer->error_body()));
       co_return;
     }
     if (failed) {

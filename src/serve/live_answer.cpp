@@ -12,7 +12,9 @@ constexpr std::size_t kOneWrite = 64 << 10;  // bytes after which a stream write
 Error with_field_name(const Error& error, const Generation& generation) {
   const auto alias = generation.field_names.find(error.field());
   if (alias == generation.field_names.end()) return error;
-  return Error(error.code(), error.what(), error.hint(), alias->second);
+  Error renamed(error.code(), error.what(), error.hint(), alias->second);
+  renamed.set_retry_after_s(error.retry_after_s());
+  return renamed;
 }
 
 }  // namespace
@@ -25,9 +27,12 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
   const int places = prompts * generation.n;
   std::optional<Admission::Ticket> ticket = admission.try_enter(places);
   if (!ticket) {
-    throw Error(ErrorCode::kOverloaded,
+    const int seconds = admission.retry_after_s(places);
+    Error error(ErrorCode::kOverloaded,
                 fmt::format("{} sequences are in flight already", admission.in_flight()),
-                fmt::format("try again in {} s", admission.retry_after_s(places)));
+                fmt::format("try again in {} s", seconds));
+    error.set_retry_after_s(seconds);
+    throw error;
   }
 
   LiveAnswer answer;
@@ -93,6 +98,7 @@ LiveAnswer::State LiveAnswer::take(std::size_t choice, std::string& out) {
     if (choices_[choice]->try_next(chunk) != Generator::Poll::kChunk) return State::kPending;
     if (chunk.type == Chunk::Type::kError) {
       error_.emplace(chunk.error_code, chunk.error_message);
+      error_->set_retry_after_s(chunk.retry_after_s);
       return State::kFailed;
     }
     const bool done = chunk.type == Chunk::Type::kDone;

@@ -8,6 +8,7 @@
 #include "serve/chat_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
+#include "serve/qos_headers.h"
 #include "serve/structured_fields.h"
 
 namespace mlxs {
@@ -101,19 +102,8 @@ void set_stream_options(Draft& draft, const Json& value) {
 }
 
 void set_priority(Draft& draft, const Json& value) {
-  static constexpr std::pair<std::string_view, RequestPriority> kNames[] = {
-      {"critical", RequestPriority::kCritical},
-      {"high", RequestPriority::kHigh},
-      {"normal", RequestPriority::kNormal},
-      {"low", RequestPriority::kLow}};
-  for (const auto& [name, priority] : kNames) {
-    if (value != name) continue;
-    draft.request.params.priority = priority;
-    draft.priority_given = true;
-    return;
-  }
-  refuse_field("priority", fmt::format("priority = '{}' is none", value.get<std::string>()),
-               "use critical, high, normal or low");
+  draft.request.params.priority = parse_priority("priority", value.get_ref<const std::string&>());
+  draft.priority_given = true;
 }
 
 // OpenAI's way to pay for time: an explicit priority is more precise and wins.
@@ -204,6 +194,10 @@ constexpr Field<Draft> kCommonFields[] = {
     {{"cache_salt", FieldType::kString}, set_cache_salt},
     // A hint that sends equal keys to one machine's cache: here there is one, and every request uses it.
     {{"prompt_cache_key", FieldType::kString}, [](Draft&, const Json&) {}},
+    {{"slo_ttft_ms", FieldType::kNumber, 1, kLongestSloMs},
+     [](Draft& d, const Json& v) { d.request.params.slo_ttft_ms = v.get<double>(); }},
+    {{"slo_tpot_ms", FieldType::kNumber, 1, kLongestSloMs},
+     [](Draft& d, const Json& v) { d.request.params.slo_tpot_ms = v.get<double>(); }},
     {{"user", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
 };

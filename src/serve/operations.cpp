@@ -39,7 +39,16 @@ nlohmann::json stats_json(const EngineSchedulerStats& s) {
             {"cached", s.kv_pages_cached},
             {"free", s.kv_pages_free}}},
           {"prefix_query_tokens", s.prefix_query_tokens},
-          {"prefix_hit_tokens", s.prefix_hit_tokens}};
+          {"prefix_hit_tokens", s.prefix_hit_tokens},
+          {"slo",
+           {{"requests", s.slo_requests},
+            {"met", s.slo_met},
+            {"missed_ttft", s.slo_missed_ttft},
+            {"missed_tpot", s.slo_missed_tpot},
+            {"refused", s.slo_refused},
+            {"promoted", s.slo_promoted},
+            {"goodput_tokens", s.goodput_tokens}}},
+          {"step_cost_ms", {{"fixed", s.step_fixed_ms}, {"per_token", s.step_token_ms}}}};
 }
 
 }  // namespace

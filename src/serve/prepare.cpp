@@ -8,6 +8,7 @@
 #include "serve/error_response.h"
 #include "serve/gate.h"
 #include "serve/http_text.h"
+#include "serve/qos_headers.h"
 
 namespace mlxs {
 
@@ -17,11 +18,15 @@ std::string warning_text(const std::vector<std::string>& warnings) {
   return header_value(out);
 }
 
-HttpResponse failure_response(const ServerContext& context, const Error& error, ErrorBody body) {
+HttpResponse failure_response(const Error& error, ErrorBody body) {
   HttpResponse response = error_response(error);
   if (body != nullptr) response.body = body(error);
   if (error.code() == ErrorCode::kOverloaded) {
-    response.headers.emplace_back("retry-after", fmt::format("{}", context.admission.retry_after_s(1)));
+    if (error.retry_after_s() > 0) {
+      response.headers.emplace_back("retry-after", fmt::format("{}", error.retry_after_s()));
+    } else {  // OpenAI's clients try again all the same unless told not to
+      response.headers.emplace_back("x-should-retry", "false");
+    }
   }
   return response;
 }
@@ -38,6 +43,7 @@ Prepared prepare_reply(ServerContext& context, const HttpRequest& request) {
     if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
     auto& generation = std::get<Generation>(reply);
     error_body = generation.error_body;
+    apply_qos_headers(request, generation);
     if (context.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
@@ -51,11 +57,10 @@ Prepared prepare_reply(ServerContext& context, const HttpRequest& request) {
     }
     return answer;
   } catch (const Error& error) {
-    return failure_response(context, error, error_body);
+    return failure_response(error, error_body);
   } catch (const std::exception& error) {
     log::error("{} {} {} failed: {}", request.id, request.method, request.path, error.what());
-    return failure_response(context,
-                            Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())),
+    return failure_response(Error(ErrorCode::kInternal, fmt::format("the request failed: {}", error.what())),
                             error_body);
   }
 }

@@ -18,7 +18,7 @@ using Prepared = std::variant<HttpResponse, LiveAnswer>;
 Prepared prepare_reply(ServerContext& context, const HttpRequest& request);
 
 // body: the dialect's words; null: OpenAI's.
-HttpResponse failure_response(const ServerContext& context, const Error& error, ErrorBody body);
+HttpResponse failure_response(const Error& error, ErrorBody body);
 
 // Of x-mlxs-warning, and of the log.
 std::string warning_text(const std::vector<std::string>& warnings);

@@ -42,8 +42,9 @@ class Simulation {
       }
       scheduler_.plan(clock_.now(), plan_);
       if (observe) observe(clock_.now(), plan_, scheduler_);
-      require(!plan_.empty(), "requests wait and none can run");
-      step();
+      for (const Refusal& refusal : plan_.refused) end(refusal.request, SimEnd::kRefused);
+      require(!plan_.empty() || scheduler_.idle(), "requests wait and none can run");
+      if (!plan_.empty()) step();
     }
     return report();
   }
@@ -81,7 +82,7 @@ class Simulation {
                            .tenant = next.tenant},
                .wanted = next.output_tokens});
       metrics_.submitted(added.metrics);
-      if (scheduler_.add(std::move(next.request))) {
+      if (scheduler_.add(std::move(next.request), clock_.now())) {
         end(id, SimEnd::kRefused);
       } else if (next.patience != Duration::max()) {
         leaving_.push({*at + next.patience, id});

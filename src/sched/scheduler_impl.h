@@ -1,0 +1,82 @@
+// The Scheduler's state and the parts of a step. Private to sched/: scheduler.cpp has the public calls,
+// planning.cpp what plan() and commit() are made of. A request waits (in the queue, no pages) or runs (a
+// slot, pages for all its tokens); either may be paused.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "sched/chunking.h"
+#include "sched/entry.h"
+#include "sched/finish_rate.h"
+#include "sched/scheduler.h"
+#include "sched/step_cost.h"
+#include "sched/wait_queue.h"
+
+namespace mlxs {
+
+inline constexpr double kLeastRetrySeconds = 0.1;
+
+struct Scheduler::Impl {
+  struct Planned {  // a span of the step in flight
+    SchedEntry* entry;
+    std::int32_t end;
+    std::int32_t count;
+    bool samples;
+  };
+  struct Blocked {  // found too few pages when it might have had these: asked again when that grows
+    RequestId id = 0;
+    std::int32_t spare_pages = -1;
+  };
+
+  Impl(SchedulerConfig given, KvPool& kv)
+      : config(given),
+        slots(std::min(given.max_running, given.token_budget)),
+        pool(kv),
+        queue(given.aging_interval) {}
+
+  // slo.cpp
+  double own_seconds(const SchedEntry& entry) const;  // to its first token on a machine that has nothing else
+  double forecast(const SchedEntry& entry, int tier) const;
+  std::optional<Refusal> promise(SchedEntry& entry, TimePoint now);
+  Refusal refuse_deadline(const SchedEntry& entry, double wait, TimePoint now);
+  void drop_hopeless(TimePoint now, StepPlan& out);
+  void count_outcome(const SchedEntry& entry);
+
+  void set_paused(RequestId id, bool value);
+  void grow_decodes(TimePoint now, StepPlan& out);
+  void admit(TimePoint now, StepPlan& out);
+  bool fits(const SchedEntry& entry);
+  void start(SchedEntry& entry);
+  void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
+  void plan_decodes(StepPlan& out);
+  void plan_prefills(StepPlan& out);
+  void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
+  bool accept(const Planned& span, const SpanResult& result, TimePoint now);
+  void stop(SchedEntry& entry);
+  void end(SchedEntry& entry);
+  std::int32_t num_active() const {
+    return static_cast<std::int32_t>(std::ranges::count_if(running, &SchedEntry::active));
+  }
+
+  SchedulerConfig config;
+  std::int32_t slots;  // every running request gets at least one token of the budget in every step
+  KvPool& pool;
+  SchedEntries entries;
+  WaitQueue queue;
+  std::vector<SchedEntry*> running;
+  std::vector<Planned> in_flight;  // empty between commit() and plan()
+  Blocked blocked;
+  std::uint64_t admissions = 0;
+  std::int32_t paused = 0;
+  SchedulerStats counters;  // its uint64 fields
+  SloStats slo;
+  FinishRate finish_rate;
+  StepCost cost;
+  TimePoint step_start{};            // of the step in flight
+  std::vector<SchedEntry*> scratch;  // reused by plan()
+  std::vector<PrefillChunk> chunks;  // reused by plan()
+};
+
+}  // namespace mlxs
