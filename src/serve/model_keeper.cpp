@@ -57,7 +57,15 @@ std::optional<std::string> ModelKeeper::catalog_name(std::string_view name) cons
   };
   if (is_there(name)) return std::string(name);
   if (name.ends_with(kLatest)) name.remove_suffix(kLatest.size());
-  return is_there(name) ? std::optional<std::string>(name) : std::nullopt;
+  if (is_there(name)) return std::string(name);
+  if (!catalog_.can_pull(name)) return std::nullopt;
+  try {  // "org/repo", where the only file is listed as "org/repo:Q4_K_M"
+    const std::filesystem::path path = catalog_.resolve(name);
+    const auto entry = std::ranges::find(entries, path, &CatalogEntry::path);
+    if (entry != entries.end()) return entry->name;
+  } catch (const Error&) {  // it was not pulled
+  }
+  return std::nullopt;
 }
 
 ModelKeeper::Held ModelKeeper::hold(std::string_view name, std::optional<Duration> keep_alive) {
@@ -67,7 +75,7 @@ ModelKeeper::Held ModelKeeper::hold(std::string_view name, std::optional<Duratio
     held.id = *loaded;
   } else if (const auto known = catalog_name(name)) {
     held.id = *known;
-    held.load_seconds = load(held.id);
+    if (!loaded_name(held.id)) held.load_seconds = load(held.id);
   } else {
     std::vector<std::string> names;
     for (const CatalogEntry& entry : catalog_.list()) names.push_back(entry.name);
