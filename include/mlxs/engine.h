@@ -56,6 +56,7 @@ struct ModelInfo {
   bool has_chat_template = false;
   bool template_has_tools = false;  // the template shows `tools` to the model
   std::string tool_format;          // how the model writes calls: "hermes", "llama3", "mistral"
+  std::string reasoning;  // how it thinks before it answers: "think" (<think>…</think>); empty: not
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };
@@ -66,8 +67,9 @@ struct ChatMessage {
 };
 struct ChatPrompt {
   std::vector<ChatMessage> messages;
-  std::string messages_json;  // if set, used instead: a JSON array, passed to the template as it is
-  std::string tools_json;     // if set, a JSON array for the template's `tools`
+  std::string messages_json;   // if set, used instead: a JSON array, passed to the template as it is
+  std::string tools_json;      // if set, a JSON array for the template's `tools`
+  std::string variables_json;  // if set, a JSON object: further variables of the template
   bool add_generation_prompt = true;
 };
 struct TokenPrompt {

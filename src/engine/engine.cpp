@@ -109,6 +109,7 @@ std::string render(const LoadedModel& model, const ChatPrompt& prompt) {
     }
   }
   if (!prompt.tools_json.empty()) context["tools"] = nlohmann::ordered_json::parse(prompt.tools_json);
+  if (!prompt.variables_json.empty()) context.update(nlohmann::ordered_json::parse(prompt.variables_json));
   context["add_generation_prompt"] = prompt.add_generation_prompt;
   return chat_template->render(context.dump());
 }

@@ -97,6 +97,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
   info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
   info_.tool_format = tool_format(chat_template);
+  info_.reasoning = reasoning_format(chat_template);
 }
 
 // As asked; else room for every running request's whole context, but at most a fifth of the free memory and

@@ -84,6 +84,11 @@ std::string tool_format(std::string_view chat_template) {
   return "hermes";
 }
 
+std::string reasoning_format(std::string_view chat_template) {
+  const auto has = [&](std::string_view word) { return chat_template.find(word) != std::string_view::npos; };
+  return has("<think>") || has("enable_thinking") ? "think" : "";
+}
+
 std::string token_text(const ModelFile& file, std::string_view key, const Tokenizer& tokenizer, TokenId id) {
   const std::string_view text = file.get_string(key, "");
   return std::string(text.empty() ? tokenizer.token_bytes(id) : text);

@@ -21,6 +21,8 @@ void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t r
 // How the model was taught to write tool calls, as its chat template tells: "hermes", "llama3" or "mistral".
 // Hermes, the most common, where it does not say.
 std::string tool_format(std::string_view chat_template);
+// Likewise how it writes what it thinks: "think", or empty where the template knows no thinking.
+std::string reasoning_format(std::string_view chat_template);
 
 // A token as chat templates name it: as the file spells it under `key`, else by its id.
 std::string token_text(const ModelFile& file, std::string_view key, const Tokenizer& tokenizer, TokenId id);

@@ -31,8 +31,8 @@ std::string content_text(const std::string& path, const Json& content) {
 
 struct Message {
   ChatMessage plain;
-  OrderedJson full;  // as templates read it
-  bool tools = false;
+  OrderedJson full;   // as templates read it
+  bool more = false;  // than a role and a text
 };
 
 Message read_message(const std::string& path, const Json& message, std::vector<std::string>& ignored) {
@@ -47,7 +47,7 @@ Message read_message(const std::string& path, const Json& message, std::vector<s
   }
   const bool calls =
       role == "assistant" && message.contains("tool_calls") && !message["tool_calls"].is_null();
-  result.tools = calls || role == "tool";
+  result.more = calls || role == "tool";
   const Json content = message.value("content", Json());
   if (!(calls && content.is_null())) result.plain.content = content_text(path + ".content", content);
   result.full = {{"role", role}, {"content", result.plain.content}};
@@ -58,6 +58,9 @@ Message read_message(const std::string& path, const Json& message, std::vector<s
       result.full[name] = template_tool_calls(member, value);
     } else if (role == "tool" && (name == "tool_call_id" || name == "name")) {
       result.full[name] = as_string(member, value);
+    } else if ((name == "reasoning_content" || name == "reasoning") && role == "assistant") {
+      result.full["reasoning_content"] = as_string(member, value);
+      result.more = true;
     } else if (name == "function_call") {
       refuse_field(member, fmt::format("{} is not supported", member), "use tool_calls, its newer name");
     } else {
@@ -73,14 +76,14 @@ ChatPrompt read_messages(const Json& messages, std::vector<std::string>& ignored
   if (messages.empty()) refuse_field("messages", "messages is empty", "send at least one message");
   ChatPrompt prompt;
   OrderedJson full = OrderedJson::array();
-  bool tools = false;
+  bool more = false;
   for (std::size_t i = 0; i < messages.size(); ++i) {
     Message message = read_message(fmt::format("messages[{}]", i), messages[i], ignored);
-    tools |= message.tools;
+    more |= message.more;
     prompt.messages.push_back(std::move(message.plain));
     full.push_back(std::move(message.full));
   }
-  if (tools) prompt.messages_json = full.dump();
+  if (more) prompt.messages_json = full.dump();
   return prompt;
 }
 

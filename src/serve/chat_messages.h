@@ -9,8 +9,8 @@
 
 namespace mlxs {
 
-// Sets messages_json only where plain roles and texts do not say it all: calls of tools and their results.
-// ignored: gets the names of members that nothing reads.
+// Sets messages_json only where plain roles and texts do not say it all: calls of tools, their results,
+// thinking. ignored: gets the names of members that nothing reads.
 ChatPrompt read_messages(const Json& messages, std::vector<std::string>& ignored);
 
 }  // namespace mlxs

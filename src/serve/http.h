@@ -23,7 +23,8 @@ struct HttpRequest {
   std::vector<std::pair<std::string, std::string>> headers;  // in order; names in lower case
   std::string peer;                                          // the client's address, without its port
   std::string body;
-  std::string id;  // x-request-id: the client's, or made up
+  std::string id;      // x-request-id: the client's, or made up
+  std::string tenant;  // whose key it came with; empty where nobody is asked for one
 
   // The value of the first header of that name (in lower case); empty without one.
   std::string_view header(std::string_view name) const {

@@ -7,11 +7,13 @@
 #include <memory>
 #include <utility>
 
+#include "serve/chat_setup.h"
 #include "serve/error_response.h"
 #include "serve/json_text.h"
 #include "serve/model_keeper.h"
 #include "serve/ollama_format.h"
 #include "serve/ollama_models.h"
+#include "serve/ollama_pull.h"
 #include "serve/ollama_request.h"
 
 namespace mlxs {
@@ -33,11 +35,14 @@ Router::Handler guarded(Handle handle) {
   };
 }
 
-// The prompt as tokens: its length decides how much room num_ctx leaves.
-TokenPrompt encode(const Engine& engine, OllamaRequest& request, const ModelInfo& model) {
+// The prompt as tokens (its length decides how much room num_ctx leaves), and the shape of the answer.
+TokenPrompt encode(const Engine& engine, OllamaRequest& request, const ModelInfo& model, AnswerShape& shape) {
   const bool plain = request.verbatim || (!request.raw.empty() && !model.has_chat_template);
   if (!plain) {
-    add_tools(request.chat, request.tools, model.template_has_tools);
+    const Thinking thinking{.on = request.think, .effort = request.effort};
+    ChatSetup setup =
+        set_up_chat(engine, model, request.tools, thinking, "format", request.params, request.chat);
+    shape = setup.shape;
     return {engine.encode_prompt(model.id, std::move(request.chat))};
   }
   if (request.chat.messages.size() > 1) {
@@ -64,8 +69,8 @@ void limit_answer(OllamaRequest& request, const ModelInfo& model, int prompt_tok
   if (request.num_ctx || asked) asked = std::min(asked.value_or(room), room);
 }
 
-void check_thinking(const OllamaRequest& request) {
-  if (!request.think.value_or(false)) return;
+void check_thinking(const OllamaRequest& request, const ModelInfo& model) {
+  if (!request.think.value_or(false) || !model.reasoning.empty()) return;
   refuse_field("think", fmt::format("'{}' does not support thinking", request.params.model),
                "leave think out, or send false");
 }
@@ -99,16 +104,13 @@ Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, Ollam
     }
     return response;
   }
-  check_thinking(request);
   const ModelInfo model = engine.model_info(held.id);
+  check_thinking(request, model);
   request.params.model = held.id;
   request.params.request_id = http.id;
-  TokenPrompt prompt = encode(engine, request, model);
+  TokenPrompt prompt = encode(engine, request, model, info.shape);
   limit_answer(request, model, static_cast<int>(prompt.tokens.size()));
   request.params.prompt = std::move(prompt);
-  info.tools = request.tools.active();
-  info.tool_format = tool_format_of(model.tool_format);
-  request.params.show_special = info.tools && info.tool_format != ToolFormat::kHermes;
 
   Generation generation;
   generation.stream = request.stream;
@@ -142,6 +144,7 @@ struct Context {
   Engine& engine;
   ModelKeeper keeper;
   OllamaModels models;
+  Downloads downloads{[](const std::string& name, const auto& progress) { Catalog().pull(name, progress); }};
 };
 
 }  // namespace
@@ -163,6 +166,11 @@ void add_ollama_routes(Router& router, Engine& engine) {
   router.add("GET", "/api/version", guarded([](const HttpRequest&) -> Reply {
                return json_response({{"version", MLXS_VERSION}});
              }));
+  // It fills this disk: for admins.
+  router.add("POST", "/api/pull", guarded([context](const HttpRequest& request) -> Reply {
+               return pull_model(context->downloads, context->keeper.catalog(), request.body);
+             }),
+             Access::kAdmin);
   router.add("POST", "/api/show", guarded([context](const HttpRequest& request) -> Reply {
                const ShowRequest show = parse_show(request.body);
                return json_response(context->models.show(show.model, show.verbose));

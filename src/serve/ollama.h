@@ -1,4 +1,4 @@
-// Ollama's API: /api/chat, /api/generate, /api/tags, /api/show, /api/ps, /api/version.
+// Ollama's API: /api/chat, /api/generate, /api/tags, /api/show, /api/ps, /api/pull, /api/version.
 // A model that is on this disk is loaded when a request names it, and goes when keep_alive is over.
 // The handlers may run on any thread; engine outlives the router.
 #pragma once

@@ -12,6 +12,7 @@
 
 #include "serve/ids.h"
 #include "serve/json_text.h"
+#include "serve/token_logprob.h"
 
 namespace mlxs {
 namespace {
@@ -34,33 +35,19 @@ std::string last_members(FinishReason finish, const GenerationStats& stats, doub
       stats.generated_tokens, to_ns(stats.total_seconds - stats.ttft_seconds));
 }
 
-void append_token(std::string& out, std::string_view bytes, float logprob) {
-  out += R"({"token":)";
-  append_json_string(out, bytes);
-  out += R"(,"logprob":)";
-  append_logprob(out, logprob);
-  out += R"(,"bytes":[)";
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", static_cast<unsigned char>(bytes[i]));
-  }
-  out += ']';
-}
-
 class Answer final : public AnswerFormat {
  public:
-  explicit Answer(OllamaAnswerInfo info) : info_(std::move(info)) {
-    if (info_.tools) parser_.emplace(info_.tool_format);
-  }
+  explicit Answer(OllamaAnswerInfo info) : info_(std::move(info)), reader_(info_.shape) {}
 
   std::string_view stream_type() const override { return kJsonLines; }
 
   void add(std::size_t, const Chunk& chunk, std::string& out) override {
     const bool done = chunk.type == Chunk::Type::kDone;
     if (chunk.logprob) add_logprob(chunk);
-    if (!parser_) {
+    if (info_.shape.plain()) {
       text_ += chunk.text;
     } else {
-      for (const ToolEvent& event : done ? parser_->finish() : parser_->feed(chunk.text)) read(event);
+      for (const ToolEvent& event : reader_.read(chunk)) read(event);
     }
     if (done) {
       end_call();
@@ -89,6 +76,9 @@ class Answer final : public AnswerFormat {
         end_call();
         text_ += event.text;
         break;
+      case ToolEvent::Type::kReasoning:
+        thinking_ += event.text;
+        break;
       case ToolEvent::Type::kCall:
         end_call();
         name_ = event.text;
@@ -114,17 +104,7 @@ class Answer final : public AnswerFormat {
 
   void add_logprob(const Chunk& chunk) {
     if (!logprobs_.empty()) logprobs_ += ',';
-    append_token(logprobs_, chunk.token_bytes, *chunk.logprob);
-    if (!chunk.top_logprobs.empty()) {
-      logprobs_ += R"(,"top_logprobs":[)";
-      for (const TokenAlternative& other : chunk.top_logprobs) {
-        if (&other != chunk.top_logprobs.data()) logprobs_ += ',';
-        append_token(logprobs_, other.bytes, other.logprob);
-        logprobs_ += '}';
-      }
-      logprobs_ += ']';
-    }
-    logprobs_ += '}';
+    append_token_logprob(logprobs_, chunk);
   }
 
   // "message":{…} or "response":…, and the probabilities, of what was not sent yet.
@@ -132,25 +112,27 @@ class Answer final : public AnswerFormat {
     const bool chat = info_.api == OllamaApi::kChat;
     out += chat ? R"("message":{"role":"assistant","content":)" : R"("response":)";
     append_json_string(out, text_);
+    if (!thinking_.empty()) out += R"(,"thinking":)" + json_string(thinking_);
     if (!calls_.empty()) out += R"(,"tool_calls":[)" + calls_ + ']';
     if (chat) out += '}';
     if (!logprobs_.empty()) out += R"(,"logprobs":[)" + logprobs_ + ']';
     text_.clear();
+    thinking_.clear();
     calls_.clear();
     logprobs_.clear();
   }
 
   void flush(std::string& out) {
-    if (text_.empty() && calls_.empty() && logprobs_.empty()) return;
+    if (text_.empty() && thinking_.empty() && calls_.empty() && logprobs_.empty()) return;
     out += open_object(info_);
     append_body(out);
     out += ",\"done\":false}\n";
   }
 
   OllamaAnswerInfo info_;
-  std::optional<ToolCallParser> parser_;
-  std::string text_, calls_, logprobs_;  // not sent yet; calls and probabilities as JSON
-  std::optional<std::string> name_;      // of the call that is being read
+  AnswerReader reader_;
+  std::string text_, thinking_, calls_, logprobs_;  // not sent yet; calls and probabilities as JSON
+  std::optional<std::string> name_;                 // of the call that is being read
   std::string arguments_;
   int count_ = 0;     // calls
   std::string last_;  // members of the last object

@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "serve/answer_reader.h"
 #include "serve/http.h"
 #include "serve/ollama_request.h"
-#include "serve/tool_calls.h"
 
 namespace mlxs {
 
@@ -16,9 +16,7 @@ struct OllamaAnswerInfo {
   OllamaApi api = OllamaApi::kChat;
   std::string model;  // as the client named it
   bool stream = true;
-  bool tools = false;  // chat: the answer may hold calls
-  ToolFormat tool_format = ToolFormat::kHermes;
-  bool logprobs = false;
+  AnswerShape shape;
   double load_seconds = 0;  // the request waited so long for its model
 };
 

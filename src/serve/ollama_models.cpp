@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "base/log.h"
+#include "engine/model_text.h"
 #include "formats/model_file.h"
 #include "formats/model_folder.h"
 #include "formats/model_summary.h"
@@ -174,6 +175,8 @@ Json OllamaModels::show(std::string_view name, bool verbose) const {
   const ModelSummary summary = summarize(*file);
   Json capabilities = Json::array({"completion"});
   if (summary.has_chat_template) capabilities.push_back("tools");
+  if (!reasoning_format(file->get_string("tokenizer.chat_template", "")).empty())
+    capabilities.push_back("thinking");
   Json shown{{"modelfile", fmt::format("# on an mlx-serving server\nFROM {}\n", named.name)},
              {"template", file->get_string("tokenizer.chat_template", "")},
              {"details", found->json},

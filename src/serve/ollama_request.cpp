@@ -45,7 +45,7 @@ std::optional<double> go_duration(std::string_view text) {
     double number = 0;
     const auto [end, error] =
         std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
-    if (error != std::errc() || number < 0) return std::nullopt;
+    if (error != std::errc() || !std::isfinite(number) || number < 0) return std::nullopt;
     text.remove_prefix(static_cast<std::size_t>(end - text.data()));
     const std::string_view unit = text.substr(0, text.find_first_of("0123456789.+-"));
     const auto* known = std::ranges::find(kUnits, unit, &std::pair<std::string_view, double>::first);

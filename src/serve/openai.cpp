@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "serve/chat_setup.h"
 #include "serve/ids.h"
 #include "serve/openai_format.h"
 #include "serve/openai_request.h"
@@ -27,38 +28,6 @@ std::string fingerprint(const ModelInfo& model, std::string_view device) {
   return fmt::format("fp_{:016x}", hash);
 }
 
-// A request need not name the model where there is only one.
-std::string chosen_model(const Engine& engine, const std::string& asked) {
-  if (!asked.empty()) return asked;
-  const std::vector<ModelInfo> models = engine.list_models();
-  if (models.size() == 1) return models.front().id;
-  throw Error(ErrorCode::kInvalidArgument, "model is missing",
-              fmt::format("{} models are loaded: name one of GET /v1/models", models.size()), "model");
-}
-
-// The tools join the prompt as the model's template shows them, and a call that must come becomes a grammar.
-void apply_tools(OpenAiRequest& request, const ModelInfo& model, ToolFormat format,
-                 std::vector<std::string>& warnings) {
-  for (Prompt& prompt : request.prompts) {
-    if (auto* chat = std::get_if<ChatPrompt>(&prompt))
-      add_tools(*chat, request.tools, model.template_has_tools);
-  }
-  if (!request.tools.active()) return;
-  request.params.show_special = format != ToolFormat::kHermes;  // their markers are control tokens
-  if (request.tools.forced()) {
-    request.params.structured = {StructuredOutput::Kind::kGrammar, tool_grammar(request.tools, format)};
-    request.structured_field = "tools";
-    return;
-  }
-  for (std::size_t i = 0; i < request.tools.tools.size(); ++i) {
-    if (request.tools.tools[i].strict) {
-      warnings.push_back(fmt::format(
-          "tools[{}].function.strict binds the arguments only with tool_choice required or a named function",
-          i));
-    }
-  }
-}
-
 Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi api, std::string_view device,
                          const std::string& request_id) {
   request.params.model = chosen_model(engine, request.params.model);
@@ -71,9 +40,14 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
   if (api == OpenAiApi::kChat) generation.field_names.emplace("prompt", "messages");
   generation.field_names.emplace("max_tokens", request.max_tokens_field);
   generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
-  const ToolFormat tool_format = tool_format_of(model.tool_format);
-  apply_tools(request, model, tool_format, generation.warnings);
-  generation.field_names.emplace("structured", request.structured_field);
+  ChatSetup setup;
+  setup.structured_field = request.structured_field;
+  if (api == OpenAiApi::kChat) {
+    setup = set_up_chat(engine, model, request.tools, request.thinking, request.structured_field,
+                        request.params, std::get<ChatPrompt>(request.prompts.front()));
+  }
+  generation.warnings = std::move(setup.warnings);
+  generation.field_names.emplace("structured", setup.structured_field);
   for (const std::string& name : request.ignored)
     generation.warnings.push_back(name + " is not known and was ignored");
 
@@ -85,9 +59,7 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
                   .prompts = request.prompts.size(),
                   .n = static_cast<std::size_t>(request.n),
                   .include_usage = request.include_usage,
-                  .tools = request.tools.active(),
-                  .tool_format = tool_format,
-                  .tools_forced = request.tools.forced()};
+                  .shape = setup.shape};
   generation.format =
       request.stream ? make_openai_stream(std::move(info)) : make_openai_document(std::move(info));
   for (Prompt& prompt : request.prompts) {

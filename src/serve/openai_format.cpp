@@ -23,21 +23,27 @@ class Document final : public AnswerFormat {
  public:
   explicit Document(AnswerInfo info)
       : info_(std::move(info)),
-        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), ChoiceTools(info_)}) {}
+        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), AnswerReader(info_.shape),
+                                                 ChoiceCalls(info_.shape.tool_format)}) {}
 
   void add(std::size_t index, const Chunk& chunk, std::string&) override {
     Choice& choice = choices_[index];
-    for (const ToolEvent& event : choice.tools.read(chunk)) {
-      if (event.type == ToolEvent::Type::kText) {
-        choice.text += event.text;
-      } else {
-        choice.tools.add(event);
+    if (info_.shape.plain()) {
+      choice.text += chunk.text;
+    } else {
+      for (const ToolEvent& event : choice.reader.read(chunk)) {
+        if (event.type == ToolEvent::Type::kText) {
+          choice.text += event.text;
+        } else if (event.type == ToolEvent::Type::kReasoning) {
+          choice.reasoning += event.text;
+        } else {
+          choice.calls.add(event);
+        }
       }
     }
-    if (!choice.tools.active()) choice.text += chunk.text;
     if (chunk.type == Chunk::Type::kDone) {
-      choice.finish = openai_finish_reason(chunk.finish, choice.tools.any());
-      usage_.add(chunk.stats, index % info_.n == 0);
+      choice.finish = openai_finish_reason(chunk.finish, choice.calls.any());
+      usage_.add(chunk.stats, index % info_.n == 0, choice.reader.reasoning_tokens());
     } else {
       choice.logprobs.add(chunk);
     }
@@ -50,14 +56,15 @@ class Document final : public AnswerFormat {
       Choice& choice = choices_[i];
       fmt::format_to(std::back_inserter(out), R"({}{{"index":{},)", i == 0 ? "" : ",", i);
       out += chat ? R"("message":{"role":"assistant","content":)" : R"("text":)";
-      if (choice.tools.any() && choice.text.empty()) {
+      if (choice.calls.any() && choice.text.empty()) {
         out += "null";
       } else {
         append_json_string(out, choice.text);
       }
-      if (choice.tools.any()) {
+      if (!choice.reasoning.empty()) out += R"(,"reasoning_content":)" + json_string(choice.reasoning);
+      if (choice.calls.any()) {
         out += R"(,"tool_calls":)";
-        choice.tools.append_to(out);
+        choice.calls.append_to(out);
       }
       out += chat ? R"(,"refusal":null},"logprobs":)" : R"(,"logprobs":)";
       choice.logprobs.take(out);
@@ -73,8 +80,9 @@ class Document final : public AnswerFormat {
  private:
   struct Choice {
     ChoiceLogprobs logprobs;
-    ChoiceTools tools;
-    std::string text = {};
+    AnswerReader reader;
+    ChoiceCalls calls;
+    std::string text = {}, reasoning = {};
     std::string_view finish = {};
   };
 
@@ -89,7 +97,8 @@ class Stream final : public AnswerFormat {
       : info_(std::move(info)),
         head_("data: " + open_object(info_, info_.api == OpenAiApi::kChat ? "chat.completion.chunk"
                                                                           : "text_completion")),
-        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), ChoiceTools(info_)}) {}
+        choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), AnswerReader(info_.shape),
+                                                 ChoiceCalls(info_.shape.tool_format)}) {}
 
   void add(std::size_t index, const Chunk& chunk, std::string& out) override {
     Choice& choice = choices_[index];
@@ -98,25 +107,18 @@ class Stream final : public AnswerFormat {
       write(out, index, R"("delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null)");
     }
     choice.logprobs.add(chunk);  // a done chunk has none
-    const std::vector<ToolEvent> events = choice.tools.read(chunk);
-    for (const ToolEvent& event : events) {
-      if (event.type == ToolEvent::Type::kText) {
-        write_text(out, index, event.text);
-      } else {
-        write(
-            out, index,
-            fmt::format(R"("delta":{{{}}},"logprobs":null,"finish_reason":null)", choice.tools.delta(event)));
-      }
-    }
+    std::vector<ToolEvent> events;
+    if (!info_.shape.plain()) events = choice.reader.read(chunk);
+    for (const ToolEvent& event : events) write_event(out, index, event);
     if (chunk.type == Chunk::Type::kDone) {
-      usage_.add(chunk.stats, index % info_.n == 0);
+      usage_.add(chunk.stats, index % info_.n == 0, choice.reader.reasoning_tokens());
       write(out, index,
             fmt::format(R"({},"logprobs":null,"finish_reason":"{}")", chat ? R"("delta":{})" : R"("text":"")",
-                        openai_finish_reason(chunk.finish, choice.tools.any())));
+                        openai_finish_reason(chunk.finish, choice.calls.any())));
       return;
     }
     // The probability of half a character, or of text held back, does not wait for it.
-    const std::string_view text = choice.tools.active() ? std::string_view() : chunk.text;
+    const std::string_view text = info_.shape.plain() ? std::string_view(chunk.text) : std::string_view();
     if (!text.empty() || (events.empty() && chunk.logprob)) write_text(out, index, text);
   }
 
@@ -135,9 +137,21 @@ class Stream final : public AnswerFormat {
  private:
   struct Choice {
     ChoiceLogprobs logprobs;
-    ChoiceTools tools;
+    AnswerReader reader;
+    ChoiceCalls calls;
     bool begun = false;
   };
+
+  void write_event(std::string& out, std::size_t index, const ToolEvent& event) {
+    if (event.type == ToolEvent::Type::kText) {
+      write_text(out, index, event.text);
+      return;
+    }
+    const std::string delta = event.type == ToolEvent::Type::kReasoning
+                                  ? R"("reasoning_content":)" + json_string(event.text)
+                                  : choices_[index].calls.delta(event);
+    write(out, index, fmt::format(R"("delta":{{{}}},"logprobs":null,"finish_reason":null)", delta));
+  }
 
   void write_text(std::string& out, std::size_t index, std::string_view text) {
     const bool chat = info_.api == OpenAiApi::kChat;
@@ -166,7 +180,8 @@ class Stream final : public AnswerFormat {
 
 }  // namespace
 
-void Usage::add(const GenerationStats& stats, bool first_choice) {
+void Usage::add(const GenerationStats& stats, bool first_choice, int reasoning_tokens) {
+  reasoning_ += reasoning_tokens;
   completion_ += stats.generated_tokens;
   if (!first_choice) return;
   prompt_ += stats.prompt_tokens;
@@ -176,8 +191,8 @@ void Usage::add(const GenerationStats& stats, bool first_choice) {
 void Usage::append_to(std::string& out) const {
   fmt::format_to(
       std::back_inserter(out),
-      R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
-      prompt_, completion_, prompt_ + completion_, cached_);
+      R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}},"completion_tokens_details":{{"reasoning_tokens":{}}}}})",
+      prompt_, completion_, prompt_ + completion_, cached_, reasoning_);
 }
 
 std::string_view openai_finish_reason(FinishReason reason, bool calls) {

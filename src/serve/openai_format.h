@@ -4,13 +4,12 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "serve/answer_reader.h"
 #include "serve/http.h"
-#include "serve/tool_calls.h"
 
 namespace mlxs {
 
@@ -25,9 +24,7 @@ struct AnswerInfo {
   std::size_t prompts = 1;
   std::size_t n = 1;           // choices of each
   bool include_usage = false;  // streams only
-  bool tools = false;          // chat: the answer may hold calls
-  ToolFormat tool_format = ToolFormat::kHermes;
-  bool tools_forced = false;  // the answer is calls and nothing else
+  AnswerShape shape;           // chat
 };
 
 std::unique_ptr<AnswerFormat> make_openai_document(AnswerInfo info);
@@ -38,13 +35,14 @@ std::unique_ptr<AnswerFormat> make_openai_stream(AnswerInfo info);
 // Tokens of all choices; a prompt counts once, however many choices it has.
 class Usage {
  public:
-  void add(const GenerationStats& stats, bool first_choice);
+  void add(const GenerationStats& stats, bool first_choice, int reasoning_tokens);
   void append_to(std::string& out) const;  // {"prompt_tokens":…}
 
  private:
   int prompt_ = 0;
   int cached_ = 0;
   int completion_ = 0;
+  int reasoning_ = 0;
 };
 
 // The log probabilities of a choice's tokens since the last take().
@@ -67,12 +65,10 @@ class ChoiceLogprobs {
 };
 
 // The calls of one choice as OpenAI spells them, in a document or in a stream's deltas.
-class ChoiceTools {
+class ChoiceCalls {
  public:
-  explicit ChoiceTools(const AnswerInfo& info);
-  bool active() const { return parser_.has_value(); }  // else a chunk's text is the answer's
-  std::vector<ToolEvent> read(const Chunk& chunk);     // token or done
-  void add(const ToolEvent& event);                    // a call, or a piece of its arguments
+  explicit ChoiceCalls(ToolFormat format) : format_(format) {}
+  void add(const ToolEvent& event);  // a call, or a piece of its arguments
   // The delta of a call event: "tool_calls":[{…}], without braces around it.
   std::string delta(const ToolEvent& event);
   bool any() const { return !calls_.empty(); }
@@ -82,11 +78,12 @@ class ChoiceTools {
   struct Call {
     std::string id, name, arguments;
   };
-  std::string new_id() const;
-  std::optional<ToolCallParser> parser_;
   ToolFormat format_;
   std::vector<Call> calls_;
 };
+
+// An id that the format's template accepts when it comes back.
+std::string new_call_id(ToolFormat format);
 
 // "tool_calls" where calls ended it, "stop" or "length": the reason in OpenAI's words.
 std::string_view openai_finish_reason(FinishReason reason, bool calls = false);

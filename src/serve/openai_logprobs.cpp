@@ -6,25 +6,13 @@
 
 #include "serve/json_text.h"
 #include "serve/openai_format.h"
+#include "serve/token_logprob.h"
 
 namespace mlxs {
 namespace {
 
 void append_separator(std::string& list) {
   if (!list.empty()) list += ',';
-}
-
-// "token":…,"logprob":…,"bytes":[…]
-void append_token(std::string& out, std::string_view bytes, float logprob) {
-  out += R"("token":)";
-  append_json_string(out, bytes);
-  out += R"(,"logprob":)";
-  append_logprob(out, logprob);
-  out += R"(,"bytes":[)";
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", static_cast<unsigned char>(bytes[i]));
-  }
-  out += ']';
 }
 
 // A token in text completions, where it is a key and has no bytes beside it: bytes that are not UTF-8 are
@@ -52,15 +40,7 @@ void ChoiceLogprobs::add(const Chunk& chunk) {
 
 void ChoiceLogprobs::add_chat(const Chunk& chunk) {
   append_separator(content_);
-  content_ += '{';
-  append_token(content_, chunk.token_bytes, *chunk.logprob);
-  content_ += R"(,"top_logprobs":[)";
-  for (std::size_t i = 0; i < chunk.top_logprobs.size(); ++i) {
-    content_ += i == 0 ? "{" : ",{";
-    append_token(content_, chunk.top_logprobs[i].bytes, chunk.top_logprobs[i].logprob);
-    content_ += '}';
-  }
-  content_ += "]}";
+  append_token_logprob(content_, chunk);
 }
 
 void ChoiceLogprobs::add_completion(const Chunk& chunk) {

@@ -25,6 +25,7 @@ struct Draft {
   bool priority_given = false;
   bool stream_options = false;
   bool prompt_given = false;
+  std::string template_variables;
 };
 
 constexpr double kMaxTokens = 1 << 24;
@@ -108,13 +109,7 @@ void set_priority(Draft& draft, const Json& value) {
 
 // OpenAI's way to pay for time: an explicit priority is more precise and wins.
 void set_service_tier(Draft& draft, const Json& value) {
-  const auto& tier = value.get_ref<const std::string&>();
-  if (tier != "auto" && tier != "default" && tier != "flex" && tier != "priority") {
-    refuse_field("service_tier", fmt::format("service_tier = '{}' is not supported", tier),
-                 "use auto, default, flex or priority");
-  }
-  if (tier == "flex") draft.tier_priority = RequestPriority::kLow;
-  if (tier == "priority") draft.tier_priority = RequestPriority::kHigh;
+  draft.tier_priority = service_tier_priority(value.get_ref<const std::string&>());
 }
 
 // vLLM's field. An empty one would keep nothing apart, against what its sender asks for.
@@ -231,6 +226,12 @@ constexpr Field<Draft> kChatFields[] = {
     {{"tool_choice", FieldType::kAny}, [](Draft& d, const Json& v) { read_tool_choice(d.request.tools, v); }},
     {{"parallel_tool_calls", FieldType::kBoolean},
      [](Draft& d, const Json& v) { d.request.tools.parallel = v.get<bool>(); }},
+    {{"reasoning_effort", FieldType::kString},
+     [](Draft& d, const Json& v) {
+       d.request.thinking = read_effort("reasoning_effort", v.get_ref<const std::string&>());
+     }},
+    {{"chat_template_kwargs", FieldType::kObject},
+     [](Draft& d, const Json& v) { d.template_variables = v.dump(); }},
     {{"functions", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("functions", v); }},
     {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
 };
@@ -337,6 +338,14 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
 
 }  // namespace
 
+std::optional<RequestPriority> service_tier_priority(std::string_view tier) {
+  if (tier == "flex") return RequestPriority::kLow;
+  if (tier == "priority") return RequestPriority::kHigh;
+  if (tier == "auto" || tier == "default") return std::nullopt;
+  refuse_field("service_tier", fmt::format("service_tier = '{}' is not supported", tier),
+               "use auto, default, flex or priority");
+}
+
 OpenAiRequest parse_chat_request(std::string_view body) {
   Draft draft = read(body, kChat, "messages");
   OpenAiRequest& request = draft.request;
@@ -346,6 +355,7 @@ OpenAiRequest parse_chat_request(std::string_view body) {
                  fmt::format("{} and tools are both given", request.structured_field),
                  "send one of them, or set tool_choice to \"none\"");
   }
+  std::get<ChatPrompt>(request.prompts.front()).variables_json = std::move(draft.template_variables);
   if (draft.top_logprobs && !request.logprobs) {
     refuse_field("top_logprobs", "top_logprobs is given without logprobs", "set logprobs to true");
   }

@@ -3,11 +3,13 @@
 // engine's.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/chat_setup.h"
 #include "serve/tool_request.h"
 
 namespace mlxs {
@@ -21,6 +23,7 @@ struct OpenAiRequest {
   GenerateParams params;        // all but the prompt
   std::vector<Prompt> prompts;  // one for chat
   ToolRequest tools;
+  Thinking thinking;
   int n = 1;
   bool stream = false;
   bool include_usage = false;                   // a last chunk with the usage
@@ -32,5 +35,8 @@ struct OpenAiRequest {
 
 OpenAiRequest parse_chat_request(std::string_view body);
 OpenAiRequest parse_completion_request(std::string_view body);
+
+// Of service_tier; nullopt: as usual. Throws kInvalidArgument.
+std::optional<RequestPriority> service_tier_priority(std::string_view tier);
 
 }  // namespace mlxs

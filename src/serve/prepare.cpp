@@ -31,13 +31,14 @@ HttpResponse failure_response(const Error& error, ErrorBody body) {
   return response;
 }
 
-Prepared prepare_reply(ServerContext& context, const HttpRequest& request) {
+Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
   ErrorBody error_body = nullptr;
   try {
     if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return std::move(*answer);
     auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
     if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
     const Caller* caller = std::get<const Caller*>(admitted);
+    if (caller != nullptr) request.tenant = caller->tenant;
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
     if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));

@@ -14,8 +14,8 @@ namespace mlxs {
 
 using Prepared = std::variant<HttpResponse, LiveAnswer>;
 
-// Never throws: a failure is a response.
-Prepared prepare_reply(ServerContext& context, const HttpRequest& request);
+// Sets request.tenant. Never throws: a failure is a response.
+Prepared prepare_reply(ServerContext& context, HttpRequest& request);
 
 // body: the dialect's words; null: OpenAI's.
 HttpResponse failure_response(const Error& error, ErrorBody body);

@@ -16,6 +16,7 @@
 #include "serve/ollama.h"
 #include "serve/openai.h"
 #include "serve/operations.h"
+#include "serve/responses.h"
 
 namespace mlxs {
 namespace {
@@ -61,6 +62,7 @@ struct Server::Impl {
                 .admission = Admission(options.admission, clock),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
+    add_responses_routes(context.router, engine);
     add_anthropic_routes(context.router, engine);
     add_ollama_routes(context.router, engine);
     add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {

@@ -4,27 +4,16 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "serve/text_marks.h"
+
 namespace mlxs {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kBlanks = " \t\r\n";
 constexpr std::string_view kHermesOpen = "<tool_call>", kHermesClose = "</tool_call>";
 constexpr std::string_view kMistralOpen = "[TOOL_CALLS]";
 constexpr std::string_view kPythonTag = "<|python_tag|>";
-
-bool blank(char c) { return kBlanks.find(c) != std::string_view::npos; }
-
-void skip_blanks(std::string& text) { text.erase(0, std::min(text.find_first_not_of(kBlanks), text.size())); }
-
-// How many characters at the end of `text` may be the start of `marker`.
-std::size_t started_marker(std::string_view text, std::string_view marker) {
-  for (std::size_t n = std::min(text.size(), marker.size() - 1); n > 0; --n) {
-    if (text.ends_with(marker.substr(0, n))) return n;
-  }
-  return 0;
-}
 
 std::string_view opening(ToolFormat format) {
   switch (format) {
@@ -108,12 +97,10 @@ bool ToolCallParser::read_text(std::vector<ToolEvent>& events) {
     state_ = State::kBetween;
     return true;
   }
-  std::size_t kept = started_marker(held_, marker);
-  while (kept < held_.size() && blank(held_[held_.size() - kept - 1])) ++kept;
-  const std::string_view sure = std::string_view(held_).substr(0, held_.size() - kept);
-  if (!sure.empty()) started_ = true;
-  emit_text(events, sure);
-  held_.erase(0, held_.size() - kept);
+  const std::size_t sure = sure_length(held_, marker);
+  if (sure > 0) started_ = true;
+  emit_text(events, std::string_view(held_).substr(0, sure));
+  held_.erase(0, sure);
   return false;
 }
 

@@ -17,8 +17,9 @@ enum class ToolFormat : std::uint8_t {
 ToolFormat tool_format_of(std::string_view name);  // ModelInfo::tool_format; unknown names are Hermes
 
 struct ToolEvent {
-  enum class Type : std::uint8_t { kText, kCall, kArguments } type = Type::kText;
-  std::string text;  // text; the function's name; the next piece of its arguments' JSON
+  enum class Type : std::uint8_t { kText, kReasoning, kCall, kArguments } type = Type::kText;
+  std::string text;  // text, of the answer or of the thinking before it; the function's name; the next piece
+                     // of its arguments' JSON
 };
 
 class ToolCallParser {

@@ -65,7 +65,8 @@ TEST(ChatDocument, HasTheWholeAnswer) {
     "id":"id-1","object":"chat.completion","created":5,"model":"m\"1","system_fingerprint":"fp_1",
     "choices":[{"index":0,"message":{"role":"assistant","content":"Hello \"you\"","refusal":null},"logprobs":null,
                 "finish_reason":"length"}],
-    "usage":{"prompt_tokens":11,"completion_tokens":2,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":8}}})"));
+    "usage":{"prompt_tokens":11,"completion_tokens":2,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":8},
+             "completion_tokens_details":{"reasoning_tokens":0}}})"));
 }
 
 TEST(ChatDocument, ChoicesKeepTheirOrderAndThePromptCountsOnce) {

@@ -33,6 +33,9 @@ std::vector<std::string> parse(ToolFormat format, std::string_view answer, std::
           result.push_back(event.text);
         }
         break;
+      case ToolEvent::Type::kReasoning:
+        ADD_FAILURE() << "calls are not thinking: " << event.text;
+        break;
       case ToolEvent::Type::kCall:
         result.push_back(event.text + ": ");
         break;

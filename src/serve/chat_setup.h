@@ -1,0 +1,37 @@
+// What a chat becomes for the model that answers it: tools and thinking in the prompt as its template wants
+// them, a grammar where calls must come, and the shape that its answer will have. Any thread; throws
+// mlxs::Error naming the field.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mlxs/engine.h"
+#include "serve/answer_reader.h"
+#include "serve/tool_request.h"
+
+namespace mlxs {
+
+// How much a model should think before it answers, where it can.
+struct Thinking {
+  std::optional<bool> on;
+  std::string effort;  // "minimal", "low", "medium", "high"; empty: not given
+};
+// OpenAI's words, "none" among them. Throws kInvalidArgument.
+Thinking read_effort(std::string_view field, std::string_view effort);
+
+struct ChatSetup {
+  AnswerShape shape;
+  std::string structured_field;       // the field that a grammar came from
+  std::vector<std::string> warnings;  // what was asked for and does not happen
+};
+// structured_field: of params.structured, if there is one.
+ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRequest& tools,
+                      const Thinking& thinking, std::string structured_field, GenerateParams& params,
+                      ChatPrompt& prompt);
+
+// A request need not name the model where there is only one.
+std::string chosen_model(const Engine& engine, const std::string& asked);
+
+}  // namespace mlxs
