@@ -40,6 +40,9 @@ impl ChatTemplate {
         environment.add_filter("tojson", to_json);
         environment.add_filter("replace", replace);
         environment.add_filter("string", |value: &Value| python::str_of(value));
+        // As Python has it: None is neither; strings, dicts and what is undefined are both.
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+        environment.add_test("sequence", |value: &Value| value.is_undefined() || value.len().is_some());
         environment.add_function("raise_exception", raise_exception);
         environment.add_global("bos_token", bos_token);
         environment.add_global("eos_token", eos_token);

@@ -132,7 +132,10 @@ def assert_same(source, contexts, zone="UTC"):
     for context, result in zip(contexts, results, strict=True):
         try:
             expected = {"text": transformers_says(source, context)}
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError) as error:
+            if type(error) is not jinja2.TemplateError:  # not the template's own: only that it fails
+                assert result.get("code") == "invalid_argument", (error, context)
+                continue
             expected = {"error": error.message}
             result.pop("code", None)
         assert result == expected, json.dumps(context, ensure_ascii=False)
@@ -194,11 +197,65 @@ def test_raise_exception():
     assert_same(source_of("turns"), [{"messages": wrong}, {"messages": tool}])
 
 
+# Of each family, written afresh with the constructs of the published one.
+FAMILIES = sorted(path.stem for path in (HERE / "templates" / "families").glob("*.jinja"))
+CALLED = [
+    {"role": "user", "content": "Weather?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "abcdef123", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}],
+    },
+    {"role": "tool", "content": "cold", "tool_call_id": "abcdef123", "name": "weather"},
+    {"role": "assistant", "content": "<think>\nso\n</think>\n\nIt is cold."},
+    {"role": "user", "content": "And now?"},
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("prompt", [False, True])
+def test_families(name, prompt):
+    contexts = conversations(add_generation_prompt=prompt)
+    contexts += conversations(add_generation_prompt=prompt, tools=TOOLS)
+    contexts += [{"messages": CALLED[:count], "add_generation_prompt": prompt} for count in range(1, 6)]
+    contexts += [{"messages": messages, "tools": TOOLS, "add_generation_prompt": prompt} for messages in (CALLED, CALLS)]
+    contexts += [{"messages": messages, "add_generation_prompt": prompt} for messages in (THOUGHTS, PARTS, CALLED[2:])]
+    for switches in ({"enable_thinking": False}, {"thinking": True}, {"reasoning_effort": "high"}, {"date_string": "then"}):
+        contexts.append({"messages": CALLED, "add_generation_prompt": prompt, **switches})
+    contexts.append({"messages": turns(3), "tools": TOOLS, "tools_in_user_message": False})
+    assert_same(source_of(f"families/{name}"), contexts)
+
+
 @pytest.mark.parametrize("zone", ["UTC", "JST-9", "America/New_York"])
 def test_local_time(zone, monkeypatch):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     assert_same(source_of("date"), [{"messages": turns(1)}, {"messages": turns(1), "date_string": "given"}], zone)
+
+
+TESTS = [
+    "boolean",
+    "defined",
+    "false",
+    "float",
+    "integer",
+    "iterable",
+    "mapping",
+    "none",
+    "number",
+    "sequence",
+    "string",
+    "true",
+    "undefined",
+]
+VALUES = ["none", "true", "1", "1.5", "'a'", "''", "[]", "[1]", "{}", "{'a': 1}", "messages", "nothing", "namespace(a=1)"]
+
+
+def test_tests_of_values():
+    """What a template may ask of a value; a namespace is asked only what templates ask it."""
+    for value in VALUES:
+        tests = TESTS if "namespace" not in value else ["defined", "none", "string"]
+        assert_same(f"{value}:" + "".join(f" {test}={{{{ ({value}) is {test} }}}}" for test in tests), [{"messages": turns(1)}])
 
 
 @pytest.mark.parametrize("source", ["{{ missing.field }}", "{{ messages[9].role }}", "{{ no_such() }}", "{{ 1 + 'a' }}"])
