@@ -14,3 +14,9 @@ foreach(file IN LISTS python_tests)
   set_tests_properties(${name} PROPERTIES LABELS ${label} RUN_SERIAL TRUE TIMEOUT ${MLXS_TEST_TIMEOUT} ENVIRONMENT
     "MLXS_BIN=$<TARGET_FILE:mlx-serving>;MLXS_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1")
 endforeach()
+
+# After the tests whose results it compares the page with; alone it has none and is skipped.
+add_test(NAME docs.models WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  COMMAND ${MLXS_TEST_PYTHON} scripts/models_table.py ${CMAKE_BINARY_DIR}/pytest --check)
+set_tests_properties(docs.models PROPERTIES LABELS docs SKIP_RETURN_CODE 77
+  DEPENDS "parity.families.test_families;parity.families.test_gguf")
