@@ -62,7 +62,7 @@ docs: ## rewrite docs/cli.md from the program's own --help and check every link
 	@python3 scripts/docs.py build/mlx-serving
 
 clean: ## remove every build folder and the tests' virtual environment (pulled models stay)
-	rm -rf build build-* .venv-test rust/target
+	rm -rf build build-* .venv-test .venv-protocol rust/target
 
 help:
 	@sed -n 's/^\([a-z-]*\): ## /  make \1 — /p' Makefile

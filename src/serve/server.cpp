@@ -16,6 +16,7 @@
 #include "serve/ollama.h"
 #include "serve/openai.h"
 #include "serve/operations.h"
+#include "serve/page.h"
 #include "serve/responses.h"
 
 namespace mlxs {
@@ -65,6 +66,7 @@ struct Server::Impl {
     add_responses_routes(context.router, engine);
     add_anthropic_routes(context.router, engine);
     add_ollama_routes(context.router, engine);
+    add_page_routes(context.router);
     add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
                                                      return context.draining.load();
                                                    }});

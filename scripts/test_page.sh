@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The built-in page in a headless Chromium, on the real model. usage: scripts/test_page.sh [arguments of pytest]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+  echo "page: no Chromium here (Debian: apt-get install chromium; Ubuntu: snap install chromium)" >&2
+  exit 1
+fi
+stamp=.venv-protocol/requirements.txt
+if ! cmp -s tests/protocol/requirements.txt $stamp; then
+  rm -rf .venv-protocol
+  python3 -m venv .venv-protocol
+  .venv-protocol/bin/python -m pip install --quiet --disable-pip-version-check -r tests/protocol/requirements.txt >&2
+  cp tests/protocol/requirements.txt $stamp
+fi
+build/mlx-serving pull smollm2 >/dev/null
+MLXS_BIN=$PWD/build/mlx-serving
+MLXS_TEST_MODEL=smollm2
+export MLXS_BIN MLXS_TEST_MODEL
+exec .venv-protocol/bin/python -m pytest -q tests/protocol "$@"
