@@ -327,11 +327,12 @@ class Reader {
     if (method_entry == nullptr) return;
     if (!method_entry->is_object()) fail_json(name_, "'quantization_config' is no object");
     const std::string_view method = text(*method_entry, "quant_method");
+    if (method == "mxfp4") return;  // the tensors' names say which
     if (method != "fp8") {
-      throw Error(
-          ErrorCode::kModelLoad,
-          fmt::format("{}: weights quantized by {} cannot be read", name_, quote(method)),
-          "supported: MLX's own quantization and fp8 (block-scaled); or take the model's plain or GGUF form");
+      throw Error(ErrorCode::kModelLoad,
+                  fmt::format("{}: weights quantized by {} cannot be read", name_, quote(method)),
+                  "supported: MLX's own quantization, fp8 (block-scaled) and mxfp4; or take the model's "
+                  "plain or GGUF form");
     }
     out_.fp8 = true;
     const auto block = method_entry->find("weight_block_size");

@@ -13,8 +13,14 @@ constexpr Rename kSandwichNorms[] = {
     {"layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm"},
 };
 
-constexpr Rename kPostAttentionNorm[] = {
-    {"layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm"}};
+// gpt-oss as OpenAI publishes it: rows of gate and up in turn.
+constexpr Rename kGptOss[] = {
+    {"layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm"},
+    {"layers.{}.mlp.experts.gate_up_proj_blocks", "blk.{}.ffn_gate_up_pairs"},
+    {"layers.{}.mlp.experts.gate_up_proj_bias", "blk.{}.ffn_gate_up_pairs.bias"},
+    {"layers.{}.mlp.experts.down_proj_blocks", "blk.{}.ffn_down_exps"},
+    {"layers.{}.mlp.experts.down_proj_bias", "blk.{}.ffn_down_exps.bias"},
+};
 
 constexpr std::array kFamilies{
     HfFamily{.model_type = "llama", .architecture = "llama"},
@@ -52,7 +58,7 @@ constexpr std::array kFamilies{
     HfFamily{.model_type = "gpt_oss",
              .architecture = "gpt-oss",
              .defaults = R"({"sliding_window": 128, "rope_theta": 150000})",
-             .names = kPostAttentionNorm},
+             .names = kGptOss},
     HfFamily{.model_type = "deepseek_v3",
              .architecture = "deepseek2",
              .defaults = R"({"rope_interleave": true, "scoring_func": "sigmoid", "norm_topk_prob": true})"},

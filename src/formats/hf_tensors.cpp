@@ -84,7 +84,15 @@ class Builder {
     return error == std::errc{} && layer >= config_.layers && layer < config_.layers + config_.draft_layers;
   }
 
+  // "X" of "X_blocks".
+  static std::optional<std::string> blocks_of(std::string_view name) {
+    constexpr std::string_view kBlocks = "_blocks";
+    if (!name.ends_with(kBlocks)) return std::nullopt;
+    return std::string(name.substr(0, name.size() - kBlocks.size()));
+  }
+
   void claim_companions(const StoredTensor& tensor) {
+    if (const auto base = blocks_of(tensor.name)) companions_.insert(*base + "_scales");
     const auto module = module_of(tensor.name);
     if (!module) return;
     if (tensor.type->name == "U32") {
@@ -100,6 +108,8 @@ class Builder {
     info.bytes = tensor.bytes;
     if (tensor.type->name == "U32") {
       quantized(tensor, info);
+    } else if (blocks_of(tensor.name)) {
+      fp4_blocks(tensor, info);
     } else if (!tensor.type->dtype) {
       fail(tensor, "is of no type that weights have");
     } else {
@@ -159,6 +169,21 @@ class Builder {
                    .group_rows = 1,
                    .scales = scales->bytes,
                    .biases = biases != nullptr ? biases->bytes : std::span<const std::byte>{}};
+  }
+
+  // MXFP4 as OpenAI stores it: [..., blocks, 16] bytes of codes, and a scale a block.
+  void fp4_blocks(const StoredTensor& tensor, TensorInfo& info) {
+    const StoredTensor* scales = find(*blocks_of(tensor.name) + "_scales");
+    if (scales == nullptr) fail(tensor, "has no scales beside it");
+    if (tensor.type->name != "U8" || tensor.shape.size() < 3 || tensor.shape.back() != 16)
+      fail(tensor, "is not in blocks of 16 bytes");
+    info.shape.pop_back();
+    if (scales->type->name != "U8" || scales->shape != info.shape)
+      fail(*scales, fmt::format("should be U8 {}", shape_text(info.shape)));
+    if (info.shape.back() > (std::int64_t{1} << 40)) fail(tensor, "is too large");
+    info.shape.back() *= 32;
+    info.type = DType::kMlxFp4;
+    info.scales = {.type = DType::kE8M0, .group = 32, .group_rows = 1, .scales = scales->bytes, .biases = {}};
   }
 
   void block_scaled(const StoredTensor& tensor, TensorInfo& info) {

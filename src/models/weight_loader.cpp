@@ -15,6 +15,15 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
 }
 
+// Rows 0, 2, 4 …, then 1, 3, 5 … of a line-by-line table.
+std::vector<std::byte> evens_then_odds(std::span<const std::byte> table, std::size_t rows) {
+  std::vector<std::byte> out(table.size());
+  const std::size_t line = table.size() / rows;
+  for (std::size_t row = 0; row < rows; ++row)
+    std::memcpy(out.data() + (row % 2 * (rows / 2) + row / 2) * line, table.data() + row * line, line);
+  return out;
+}
+
 }  // namespace
 
 RawWeight WeightLoader::take(std::string_view name, std::initializer_list<std::int64_t> shape) {
@@ -76,24 +85,49 @@ RawWeight WeightLoader::take_expert(const std::string& block, std::string_view p
   return expert;
 }
 
+// From rows of gate and up in turn. They are copied at every load, also if the packed form is cached.
+void WeightLoader::paired_gate_up(const std::string& block, std::int64_t index, std::int64_t count,
+                                  std::int64_t inner, std::int64_t hidden, bool biased, Expert& expert) {
+  const auto rows = static_cast<std::size_t>(2 * inner);
+  RawWeight pairs = slice_rows(whole(block + "ffn_gate_up_pairs.weight", {count, 2 * inner, hidden}),
+                               index * 2 * inner, 2 * inner);
+  const std::vector<std::byte> codes = evens_then_odds(pairs.bytes, rows);
+  const std::vector<std::byte> scales = evens_then_odds(pairs.scales.scales, rows);
+  pairs.name = names_.emplace_back(fmt::format("{}ffn_gate_up.{}.weight", block, index));
+  pairs.bytes = codes;
+  pairs.scales.scales = scales;
+  expert.gate_up = prepare({&pairs, 1}, WeightUse::kMatrix);
+  if (!biased) return;
+  RawWeight bias = slice_rows(take(block + "ffn_gate_up_pairs.bias", {count, 2 * inner}), index, 1);
+  const std::vector<std::byte> ordered = evens_then_odds(bias.bytes, rows);
+  bias.bytes = ordered;
+  expert.gate_up_bias = prepare({&bias, 1}, WeightUse::kVector);
+}
+
 std::vector<Expert> WeightLoader::experts(const std::string& block, std::int64_t count, std::int64_t inner,
                                           std::int64_t hidden, bool biases) {
   std::vector<Expert> result(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i) {
     Expert& expert = result[static_cast<std::size_t>(i)];
-    const RawWeight gate_up[] = {take_expert(block, "ffn_gate", i, count, inner, hidden),
-                                 take_expert(block, "ffn_up", i, count, inner, hidden)};
-    expert.gate_up = prepare(gate_up, WeightUse::kMatrix);
     const RawWeight down = take_expert(block, "ffn_down", i, count, hidden, inner);
     expert.down = prepare({&down, 1}, WeightUse::kMatrix);
-    if (!biases) continue;
     const auto bias = [&](std::string_view part, std::int64_t size) {
       return slice_rows(take(fmt::format("{}{}_exps.bias", block, part), {count, size}), i, 1);
     };
+    if (biases) {
+      const RawWeight down_bias = bias("ffn_down", hidden);
+      expert.down_bias = prepare({&down_bias, 1}, WeightUse::kVector);
+    }
+    if (has(block + "ffn_gate_up_pairs.weight")) {
+      paired_gate_up(block, i, count, inner, hidden, biases, expert);
+      continue;
+    }
+    const RawWeight gate_up[] = {take_expert(block, "ffn_gate", i, count, inner, hidden),
+                                 take_expert(block, "ffn_up", i, count, inner, hidden)};
+    expert.gate_up = prepare(gate_up, WeightUse::kMatrix);
+    if (!biases) continue;
     const RawWeight both[] = {bias("ffn_gate", inner), bias("ffn_up", inner)};
     expert.gate_up_bias = prepare(both, WeightUse::kVector);
-    const RawWeight down_bias = bias("ffn_down", hidden);
-    expert.down_bias = prepare({&down_bias, 1}, WeightUse::kVector);
   }
   return result;
 }

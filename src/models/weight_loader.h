@@ -31,8 +31,9 @@ class WeightLoader {
   WeightPtr transposed_slice(const RawWeight& whole, std::int64_t first, std::int64_t count);
   WeightPtr vector(std::string_view name, std::int64_t size);
   WeightPtr stacked_vector(std::initializer_list<std::pair<std::string, std::int64_t>> parts);
-  // The experts of one block ("blk.3."), from stacked tensors (ffn_gate_exps …) or from one tensor an expert
-  // (ffn_gate.0 …). biases: of all three projections, stacked.
+  // The experts of one block ("blk.3."), from stacked tensors (ffn_gate_exps …, or ffn_gate_up_pairs, whose
+  // rows are gate and up in turn) or from one tensor an expert (ffn_gate.0 …). biases: of all three
+  // projections, stacked.
   std::vector<Expert> experts(const std::string& block, std::int64_t count, std::int64_t inner,
                               std::int64_t hidden, bool biases);
   WeightPtr embedding(std::string_view name, std::int64_t rows, std::int64_t columns);
@@ -51,6 +52,8 @@ class WeightLoader {
   // own: the packed form is cached by name.
   RawWeight take_expert(const std::string& block, std::string_view part, std::int64_t index,
                         std::int64_t count, std::int64_t rows, std::int64_t columns);
+  void paired_gate_up(const std::string& block, std::int64_t index, std::int64_t count, std::int64_t inner,
+                      std::int64_t hidden, bool biased, Expert& expert);
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use);
 
   const ModelFile& file_;

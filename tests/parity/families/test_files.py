@@ -183,6 +183,52 @@ def test_deepseek_as_published(fp8, tmp_path):
     assert tiny.distance(ours, tiny.oracle_logits(multiplied, TOKENS)) <= 0.015
 
 
+GPT_OSS = {
+    **LLAMA,
+    "model_type": "gpt_oss",
+    "head_dim": 32,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 4,
+    "sliding_window": 24,
+    "rope_scaling": None,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+
+
+def in_turn(first, second):
+    """Rows of two stacks of matrices, one of each in turn."""
+    import mlx.core as mx
+
+    return mx.stack([first, second], axis=2).reshape(first.shape[0], -1, *first.shape[2:])
+
+
+def test_gpt_oss_as_published(tmp_path):
+    """MXFP4 blocks and their scales in tensors of their own, gate and up in turn."""
+    import mlx.core as mx
+
+    fp4 = {"bits": 4, "group_size": 32, "mode": "mxfp4"}
+    folder = tiny.save(tmp_path / "model", GPT_OSS, quantization=fp4, predicate=lambda path, _: "experts" in path)
+    expected = tiny.oracle_logits(folder, TOKENS)
+    tensors = mx.load(str(folder / "model.safetensors"))
+    published = {name: weight for name, weight in tensors.items() if "experts" not in name}
+    for layer in range(2):
+        base = f"model.layers.{layer}.mlp.experts."
+        for name in ("weight", "scales", "bias"):
+            both = in_turn(tensors[f"{base}gate_proj.{name}"], tensors[f"{base}up_proj.{name}"])
+            for part, weight in (("gate_up_proj", both), ("down_proj", tensors[f"{base}down_proj.{name}"])):
+                if name == "weight":
+                    weight = mx.contiguous(weight).view(mx.uint8)
+                    published[f"{base}{part}_blocks"] = weight.reshape(*weight.shape[:2], -1, 16)
+                else:
+                    published[f"{base}{part}_{name}"] = mx.contiguous(weight)
+    mx.save_safetensors(str(folder / "model.safetensors"), published)
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**GPT_OSS, "quantization_config": {"quant_method": "mxfp4"}}))
+    for isa, bound in (("amx", 0.04), ("portable", 0.015)):
+        ours = tiny.our_logits(folder, TOKENS, tmp_path, {"MLXS_CPU_ISA": isa})
+        assert tiny.distance(ours, expected) <= bound, isa
+
+
 def rename_type(path, old, new):
     """numpy and mlx have no FP8 arrays: what they saved as bytes is given its name in the header."""
     data = path.read_bytes()
