@@ -2,6 +2,7 @@
 #include <cuda_bf16.h>
 
 #include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -11,6 +12,7 @@ constexpr int kMaxDim = 256;
 
 __global__ void rotation_kernel(const int* positions, const float* frequencies, int half, float magnitude,
                                 float2* table) {
+  await();
   for (int i = static_cast<int>(threadIdx.x); i < half; i += static_cast<int>(blockDim.x)) {
     double sine, cosine;  // f32 loses the angle at long positions
     sincos(static_cast<double>(positions[blockIdx.x]) * static_cast<double>(frequencies[i]), &sine, &cosine);
@@ -22,6 +24,7 @@ __global__ void rotation_kernel(const int* positions, const float* frequencies, 
 // One warp a head of a row: queries first, then keys, then values.
 __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ qkv, StepRows step,
                                                      Attention spec, KvLayer kv, float* q) {
+  await();
   __shared__ float vectors[4][kMaxDim];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int head = static_cast<int>(blockIdx.x) * 4 + warp, row = static_cast<int>(blockIdx.y);
@@ -78,14 +81,14 @@ __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ q
 
 void make_rotation(cudaStream_t stream, const int* positions, const float* frequencies, int rows, int dims,
                    float magnitude, void* table) {
-  rotation_kernel<<<rows, 64, 0, stream>>>(positions, frequencies, dims / 2, magnitude,
-                                           static_cast<float2*>(table));
+  launch_early(rotation_kernel, dim3(rows), 64, 0, stream, positions, frequencies, dims / 2, magnitude,
+               static_cast<float2*>(table));
 }
 
 void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
             const KvLayer& kv, float* q) {
   const dim3 grid((spec.heads + 2 * kv.kv_heads + 3) / 4, step.rows);
-  append_kernel<<<grid, 128, 0, stream>>>(qkv, step, spec, kv, q);
+  launch_early(append_kernel, grid, 128, 0, stream, qkv, step, spec, kv, q);
 }
 
 }  // namespace mlxs::cuda

@@ -23,18 +23,14 @@ template <>
 struct Eight<Codes::k4> {
   unsigned word;
   static constexpr float kOffset = 128.0f;  // pairs() are 128 + code: a nibble beside an exponent
-  // column: a multiple of eight; of load_two, which takes the sixteen from there, of sixteen.
-  __device__ void load(const void* row, int column) {
-    word = __ldg(reinterpret_cast<const unsigned*>(row) + (column >> 3));
-  }
-  static __device__ void load_two(Eight (&two)[2], const void* row, int column) {
-    const uint2 both = __ldg(reinterpret_cast<const uint2*>(row) + (column >> 4));
-    two[0].word = both.x;
-    two[1].word = both.y;
+  // From a row in any memory; column: a multiple of eight.
+  __device__ void read(const char* row, int column) {
+    word = *reinterpret_cast<const unsigned*>(row + column / 2);
   }
   __device__ void pairs(unsigned (&p)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) p[i] = ((word >> (4 * i)) & 0x000f000fu) | 0x43004300u;
+    for (int i = 0; i < 4; ++i)  // (word & mask) | exponents, which the compiler would make two operations of
+      asm("lop3.b32 %0, %1, 0x000f000f, %2, 0xea;" : "=r"(p[i]) : "r"(word >> (4 * i)), "r"(0x43004300u));
   }
   __device__ float code(int i) const { return static_cast<float>((word >> (4 * i)) & 15u); }
 };
@@ -43,14 +39,7 @@ template <>
 struct Eight<Codes::k8> {
   uint2 words;
   static constexpr float kOffset = 0.0f;
-  __device__ void load(const void* row, int column) {
-    words = __ldg(reinterpret_cast<const uint2*>(row) + (column >> 3));
-  }
-  static __device__ void load_two(Eight (&two)[2], const void* row, int column) {
-    const uint4 both = __ldg(reinterpret_cast<const uint4*>(row) + (column >> 4));
-    two[0].words = {both.x, both.y};
-    two[1].words = {both.z, both.w};
-  }
+  __device__ void read(const char* row, int column) { words = *reinterpret_cast<const uint2*>(row + column); }
   __device__ float code(int i) const {  // 2^23 + code, less 2^23
     return __uint_as_float(__byte_perm(i < 4 ? words.x : words.y, 0x4b000000u, 0x7440u | (i & 3))) -
            8388608.0f;
@@ -68,12 +57,8 @@ template <>
 struct Eight<Codes::kBF16> {
   uint4 words;
   static constexpr float kOffset = 0.0f;
-  __device__ void load(const void* row, int column) {
-    words = __ldg(reinterpret_cast<const uint4*>(row) + (column >> 3));
-  }
-  static __device__ void load_two(Eight (&two)[2], const void* row, int column) {
-    two[0].load(row, column);
-    two[1].load(row, column + 8);
+  __device__ void read(const char* row, int column) {
+    words = *reinterpret_cast<const uint4*>(row + column * 2);
   }
   __device__ void pairs(unsigned (&p)[4]) const {
     p[0] = __byte_perm(words.x, words.z, 0x5410);

@@ -28,6 +28,7 @@ CudaBackend::CudaBackend(int device, int threads)
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device), "the device's properties");
   multiprocessors_ = properties.multiProcessorCount;
+  hopper_ = properties.major == 9;
   name_ = fmt::format("{}, sm_{}{}, {} multiprocessors", properties.name, properties.major, properties.minor,
                       multiprocessors_);
   picks_ = DeviceBuffer(kMostPicks * sizeof(Greedy), "sampling");
@@ -85,16 +86,16 @@ Tensor CudaBackend::allocate(std::int32_t rows, std::int64_t columns) {
           static_cast<std::int32_t>(columns)};
 }
 
-Operand CudaBackend::make_operand(int rows, int columns) {
+Operand CudaBackend::make_operand(int rows, int columns, bool wide) {
   const int stride = operand_stride(columns);
   const std::size_t bytes = static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride) * 2;
   void* data = memory_.allocate(bytes);
   if (stride != columns) check(cudaMemsetAsync(data, 0, bytes, stream_.get()), "an operand");
-  return {data, stride};
+  return {data, stride, wide};
 }
 
 Operand CudaBackend::make_twin(Tensor tensor) {
-  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns);
+  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns, wide(tensor.rows));
 }
 
 Tensor CudaBackend::overwrite(Tensor tensor) {
@@ -110,12 +111,13 @@ void CudaBackend::release(Tensor tensor) {
   memory_.release(overwrite(tensor).handle);
 }
 
-CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm) {
+CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wide) {
   const auto twin = twins_.find(x.handle);
-  if (norm == nullptr && twin != twins_.end()) return {.operand = twin->second};
+  if (norm == nullptr && twin != twins_.end() && twin->second.wide == wide) return {.operand = twin->second};
   const int stride = operand_stride(x.columns);
   const Operand made{
-      memory_.allocate(static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2), stride};
+      memory_.allocate(static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2), stride,
+      wide};
   const Norm as = norm != nullptr ? norm_of(*norm) : Norm{};
   normalize_operand(stream_.get(), floats_of(x), x.rows, x.columns, norm != nullptr ? &as : nullptr, made);
   return {.operand = made, .owned = made.data};
@@ -164,21 +166,35 @@ void CudaBackend::product(const CudaWeight& weight, const Operand& x, int rows, 
     for (std::size_t s = 0; s < weight.segments().size(); ++s)
       run(weight.segments()[s], weight.first_rows()[s]);
   };
-  const bool narrow = rows <= kThinRows;
+  const bool one_pass = !f.gated || weight.segments().size() == 1;
   const auto thin_to = [&](const Finish& to) {
     each([&](const Rows& w, int first) { thin(stream_.get(), w, x, rows, first, to, {}, multiprocessors_); });
   };
-  if (narrow && (!f.gated || weight.segments().size() == 1)) return thin_to(f);
+  const auto wide_to = [&](const Finish& to, int splits) {
+    const std::size_t apart = static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
+    each([&](const Rows& w, int first) {
+      cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
+    });
+  };
+  const bool narrow = rows <= kThinRows;
+  if (narrow && one_pass) return thin_to(f);
+  const Rows& first = weight.segments().front();
+  const int splits = narrow ? 1
+                     : x.wide
+                         ? wide_splits(first, rows, multiprocessors_)
+                         : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
+  if (x.wide && splits == 1 && one_pass) return wide_to(f, 1);
 
-  const int splits =
-      narrow ? 1 : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
   const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
                                   static_cast<std::size_t>(outputs) * sizeof(float));
+  const Finish plain{.y = sums.floats(), .columns = outputs};
   if (narrow) {
-    thin_to({.y = sums.floats(), .columns = outputs});
+    thin_to(plain);
+  } else if (x.wide) {
+    wide_to(plain, splits);
   } else {
-    each([&](const Rows& w, int first) {
-      matmul(stream_.get(), w, x, rows, first, splits, sums.floats(), outputs);
+    each([&](const Rows& w, int column) {
+      matmul(stream_.get(), w, x, rows, column, splits, sums.floats(), outputs);
     });
   }
   finish(stream_.get(), sums.floats(), splits, rows, f);
@@ -231,7 +247,7 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const auto heads = static_cast<std::size_t>(qkv.rows) * static_cast<std::size_t>(spec.heads);
   const Scratch q(memory_, heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float));
   append(stream_.get(), floats_of(qkv), rows, attention, kv, q.floats());
-  const int splits = attention_splits(rows, spec.heads, multiprocessors_);
+  const int splits = attention_splits(rows, spec.heads, kv, multiprocessors_);
   const Scratch partial(memory_, splits == 1
                                      ? 1
                                      : static_cast<std::size_t>(splits) * heads *

@@ -65,10 +65,13 @@ class CudaBackend final : public Backend {
   };
 
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  Operand make_operand(int rows, int columns);  // padding is zero, the rest is not set
-  Operand make_twin(Tensor tensor);             // an operand with the same values, for who writes both
-  Tensor overwrite(Tensor tensor);              // its twin, if it has one, is no longer the same
-  Input input_of(Tensor x, const NormSpec* norm);
+  bool wide(int rows) const { return hopper_ && rows > kThinRows; }  // how so many rows are multiplied
+  // Padding is zero, the rest is not set.
+  Operand make_operand(int rows, int columns, bool wide);
+  Operand make_twin(Tensor tensor);  // an operand with the same values, for who writes both
+  Tensor overwrite(Tensor tensor);   // its twin, if it has one, is no longer the same
+  Input input_of(Tensor x, const NormSpec* norm) { return input_of(x, norm, wide(x.rows)); }
+  Input input_of(Tensor x, const NormSpec* norm, bool wide);
   // epilogue(x · Wᵀ) to what f names.
   void product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
   // The same for each expert's rows; shape: any expert's weight.
@@ -78,6 +81,7 @@ class CudaBackend final : public Backend {
 
   int device_;
   int multiprocessors_ = 0;
+  bool hopper_ = false;
   std::string name_;
   Stream stream_;
   ThreadPool pool_;

@@ -12,6 +12,7 @@ namespace mlxs::cuda {
 namespace {
 
 constexpr std::size_t kMostExperts = 2048;  // what route() takes
+constexpr int kThinAverage = 12;            // rows an expert, up to which thin() is faster
 
 RouteGate gate_of(MoeSpec::Gate gate) {
   switch (gate) {
@@ -63,8 +64,13 @@ void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
   const auto each = [&](const Finish& to) {
     for (std::size_t s = 0; s < shape.segments().size(); ++s) {
       rows.table = table + s * static_cast<std::size_t>(rows.count);
-      thin(stream_.get(), shape.segments()[s], x, rows.places, shape.first_rows()[s], to, rows,
-           multiprocessors_);
+      const Rows& w = shape.segments()[s];
+      const int column = shape.first_rows()[s];
+      if (x.wide) {
+        cuda::wide(stream_.get(), w, x, rows.places, column, 1, 0, to, rows);
+      } else {
+        thin(stream_.get(), w, x, rows.places, column, to, rows, multiprocessors_);
+      }
     }
   };
   if (!f.gated || shape.segments().size() == 1) return each(f);
@@ -84,6 +90,8 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                             spec.experts.size()));
   }
   const auto count = static_cast<int>(spec.experts.size()), places = x.rows * spec.used;
+  // By the rows that an expert gets, which may be few where those of the router are many.
+  const bool wide_experts = hopper_ && places > kThinAverage * count;
   const Input input = input_of(x, spec.norm);
   const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
   product(cuda_weight(*spec.router), input.operand, x.rows, {.y = choices.floats(), .columns = count});
@@ -111,15 +119,16 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
                    &down = cuda_weight(*spec.experts.front().down);
+  const Input own = wide_experts == input.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
   ExpertRows rows{.first = routed.first,
                   .active = routed.active,
                   .num_active = routed.num_active,
                   .rows = routed.rows,
                   .count = count,
                   .places = places};
-  const Operand inner = make_operand(places, static_cast<int>(down.columns()));
+  const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
   expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
-                 input.operand,
+                 own.owned != nullptr ? own.operand : input.operand,
                  {.operand = inner,
                   .columns = static_cast<int>(down.columns()),
                   .act = act_of(spec.activation),
@@ -132,6 +141,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
            floats_of(spec.residual), floats_of(y));
   memory_.release(inner.data);
+  memory_.release(own.owned);
   memory_.release(input.owned);
   return graphs_.note(y);
 }

@@ -30,14 +30,17 @@ __device__ inline float gate(float g, float up, Act act) {
   return g / (1.0f + __expf(-1.702f * g)) * (up + 1.0f);
 }
 
-// Where a column of an operand stands in its row: 0 4 1 5 2 6 3 7 of each eight.
-__device__ inline int operand_place(int column) {
+// Where a column of an operand stands in its row (kernels.h, Operand).
+__device__ inline int operand_place(int column, bool wide) {
   const int i = column & 7;
-  return (column & ~7) | ((i & 3) << 1) | (i >> 2);
+  if (!wide) return (column & ~7) | ((i & 3) << 1) | (i >> 2);
+  const int t = column >> 4 & 3, piece = column >> 3 & 1;
+  return (column & ~63) | (2 * piece + (i & 3) / 2) * 16 | (i & 1) * 8 | 2 * t | i >> 2;
 }
 
 __device__ inline void put_operand(const Operand& to, int row, int column, float value) {
-  static_cast<__nv_bfloat16*>(to.data)[static_cast<size_t>(row) * to.stride + operand_place(column)] =
+  static_cast<__nv_bfloat16*>(
+      to.data)[static_cast<size_t>(row) * to.stride + operand_place(column, to.wide)] =
       __float2bfloat16(value);
 }
 

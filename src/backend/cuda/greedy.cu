@@ -1,6 +1,7 @@
 // The most common way to sample, without the logits leaving the GPU: the highest logit of a row and its log
 // probability. Several blocks share a row. NaN anywhere in it makes its result invalid.
 #include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -36,6 +37,7 @@ __device__ Share join_warp(Share s) {
 
 __global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict__ logits, int columns,
                                                          Share* parts) {
+  await();
   const float* row = logits + static_cast<size_t>(blockIdx.y) * columns;
   Share best{-INFINITY, columns, 0.0f, 0};
   for (int i = static_cast<int>(blockIdx.x) * kThreads + threadIdx.x; i < columns;
@@ -60,6 +62,7 @@ __global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict
 }
 
 __global__ void join_kernel(const Share* parts, Greedy* out) {
+  await();
   static_assert(kGreedyParts == 32);
   const Share best = join_warp(parts[blockIdx.x * kGreedyParts + threadIdx.x]);
   // All -infinity, or a +infinity: the host's sampler decides.
@@ -72,8 +75,8 @@ __global__ void join_kernel(const Share* parts, Greedy* out) {
 void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, Greedy* out) {
   static_assert(sizeof(Share) == 16);
   auto* shares = static_cast<Share*>(parts);
-  share_kernel<<<dim3(kGreedyParts, rows), kThreads, 0, stream>>>(logits, columns, shares);
-  join_kernel<<<rows, kGreedyParts, 0, stream>>>(shares, out);
+  launch_early(share_kernel, dim3(kGreedyParts, rows), kThreads, 0, stream, logits, columns, shares);
+  launch_early(join_kernel, dim3(rows), kGreedyParts, 0, stream, shares, out);
 }
 
 }  // namespace mlxs::cuda

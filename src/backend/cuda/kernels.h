@@ -14,9 +14,9 @@ namespace mlxs::cuda {
 
 enum class Codes : std::uint8_t { k4, k8, kBF16 };
 
-// Rows of a weight: codes row after row, w = scale · code + bias. Columns are padded to 32 with zeros.
+// Rows of a weight: codes row after row, w = scale · code + bias. Columns are padded to 64 with zeros.
 //   k4: two codes a byte, low nibble first; k8: one unsigned byte each; kBF16: the value itself.
-// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16 … 128).
+// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16, 32 or 64).
 struct Rows {
   const void* codes = nullptr;
   const void* scales = nullptr;  // half2 [rows][padded >> group_shift]
@@ -32,9 +32,14 @@ struct Rows {
 // Activations as the tensor cores take them: bf16 [rows][stride], columns padded to 64 with zeros. Each eight
 // columns stand in the order 0 4 1 5 2 6 3 7: a word of eight 4-bit codes, masked and shifted, gives them in
 // these pairs.
+//
+// Wide operands (of wide()) order each 64 columns as the steps of wgmma take them: column 16 t + 8 p + i,
+// whose pair is (i % 4), stands in step 2 p + i % 4 / 2, at 8 · (i % 2) + 2 t, the pair's second half (i ≥ 4)
+// behind its first.
 struct Operand {
   void* data = nullptr;
   int stride = 0;
+  bool wide = false;
 };
 inline int operand_stride(int columns) { return (columns + 63) / 64 * 64; }
 
@@ -75,7 +80,12 @@ void thin(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int fi
           const Finish& finish, const ExpertRows& experts, int multiprocessors);
 inline constexpr int kThinRows = 32;
 
-// The tensor-core path: sums[split][row][first_column + i], f32, with `stride` columns; the shares of the
+// Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish().
+void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
+          std::size_t split_floats, const Finish& finish, const ExpertRows& experts);
+int wide_splits(const Rows& w, int rows, int multiprocessors);
+
+// Many rows on other GPUs: sums[split][row][first_column + i], f32, with `stride` columns; the shares of the
 // splits are summed by finish().
 void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
             float* sums, int stride);
@@ -177,7 +187,7 @@ void make_rotation(cudaStream_t stream, const int* positions, const float* frequ
 void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
             const KvLayer& kv, float* q);
 // partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split.
-int attention_splits(const StepRows& step, int heads, int multiprocessors);
+int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
             const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand);
 

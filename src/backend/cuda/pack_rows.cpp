@@ -15,6 +15,8 @@
 namespace mlxs::cuda {
 namespace {
 
+constexpr int kMostShift = 6;  // larger groups' scales are repeated: the kernels know groups of 16, 32 and 64
+
 int mlx_bits(DType type) {
   switch (type) {
     case DType::kMlx2:
@@ -98,9 +100,11 @@ void pack_mlx(const RawWeight& raw, const Packing& packing, std::int64_t row, st
     }
   }
   const std::size_t groups = columns / static_cast<std::size_t>(raw.scales.group);
+  const std::size_t copies = static_cast<std::size_t>(raw.scales.group) >> packing.group_shift;
   for (std::size_t g = 0; g < groups; ++g) {
     const std::size_t at = static_cast<std::size_t>(row) * groups + g;
-    put_scale(scales, g, scale_at(raw, raw.scales.scales, at), scale_at(raw, raw.scales.biases, at));
+    const float scale = scale_at(raw, raw.scales.scales, at), bias = scale_at(raw, raw.scales.biases, at);
+    for (std::size_t i = 0; i < copies; ++i) put_scale(scales, g * copies + i, scale, bias);
   }
 }
 
@@ -146,7 +150,7 @@ void pack_dense(DType type, const std::byte* bytes, std::int64_t columns, std::b
 Packing packing_of(const RawWeight& raw) {
   if (fits_mlx(raw)) {
     return {mlx_bits(raw.type) <= 4 ? Codes::k4 : Codes::k8,
-            std::countr_zero(static_cast<unsigned>(raw.scales.group))};
+            std::min(kMostShift, std::countr_zero(static_cast<unsigned>(raw.scales.group)))};
   }
   const std::optional<DType> plain = cpu::regrouped_type(raw.type);
   const std::optional<cpu::Packing> kind = plain ? cpu::packing_of(*plain) : std::nullopt;

@@ -9,7 +9,7 @@
 
 namespace mlxs::cuda {
 
-inline std::int64_t padded_columns(std::int64_t columns) { return (columns + 31) / 32 * 32; }
+inline std::int64_t padded_columns(std::int64_t columns) { return (columns + 63) / 64 * 64; }
 std::size_t code_row_bytes(const Packing& packing, std::int64_t columns);
 std::size_t scale_row_bytes(const Packing& packing, std::int64_t columns);
 

@@ -2,6 +2,7 @@
 // that backend/moe_routing.h gives. One warp a row; then one block orders the places. Few rows: one launch
 // does both.
 #include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -175,6 +176,7 @@ extern __shared__ float scratch[];
 
 __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, const int* positions, int rows,
                                                          Route spec, Routed to, int warps, bool order) {
+  await();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (warp < warps) {
     float* own = scratch + static_cast<size_t>(2 * warp) * spec.experts;
@@ -202,11 +204,12 @@ void route(cudaStream_t stream, const float* logits, const int* positions, int r
   const int possible = 48 * 1024 / (8 * spec.experts), warps = min(possible, kWarps);
   const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
   if (rows <= kTogether) {
-    route_kernel<<<1, kThreads, bytes, stream>>>(logits, positions, rows, spec, to, warps, true);
+    launch_early(route_kernel, dim3(1), kThreads, bytes, stream, logits, positions, rows, spec, to, warps,
+                 true);
     return;
   }
-  route_kernel<<<(rows + warps - 1) / warps, 32 * warps, bytes, stream>>>(logits, positions, rows, spec, to,
-                                                                          warps, false);
+  launch_early(route_kernel, dim3((rows + warps - 1) / warps), 32 * warps, bytes, stream, logits, positions,
+               rows, spec, to, warps, false);
   order_kernel<<<1, kThreads, 4 * static_cast<size_t>(spec.experts), stream>>>(rows * spec.used, spec, to);
 }
 

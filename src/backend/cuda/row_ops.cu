@@ -1,4 +1,5 @@
 // Ops that walk rows of activations: embedding, norms, gathering, and mixing the experts' outputs.
+#include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/rows.cuh"
 
@@ -26,6 +27,7 @@ __device__ void read_chunk(const Rows& w, size_t row, int chunk, float scale, fl
 }
 
 __global__ void embed_kernel(Segments segments, const int* tokens, float scale, float* y) {
+  await();
   const int token = tokens[blockIdx.x];
   int s = 0;
   while (s + 1 < segments.count && token >= segments.first[s + 1]) ++s;
@@ -62,6 +64,7 @@ __device__ float block_sum(float value) {
 
 __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns, Norm norm,
                                                         const float* residual, float* y) {
+  await();
   const size_t row = static_cast<size_t>(blockIdx.x) * columns;
   float mean = 0.0f;
   if (norm.layer) {
@@ -86,6 +89,7 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict_
 // A block a row.
 __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restrict__ x, int columns,
                                                            Norm norm, bool normalize, Operand y) {
+  await();
   const float* row = x + static_cast<size_t>(blockIdx.x) * columns;
   float mean = 0.0f, factor = 1.0f;
   if (normalize) {
@@ -98,8 +102,7 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
     for (int i = threadIdx.x; i < columns; i += kThreads) squares += (row[i] - mean) * (row[i] - mean);
     factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
   }
-  auto* to = reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(y.data) +
-                                      static_cast<size_t>(blockIdx.x) * y.stride);
+  auto* to = static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(blockIdx.x) * y.stride;
   for (int eight = threadIdx.x; eight < y.stride / 8; eight += kThreads) {
     float values[8];
 #pragma unroll
@@ -112,11 +115,20 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
       values[i] = (values[i] - mean) * factor * (norm.gain[column] + norm.offset);
       if (norm.bias != nullptr) values[i] += norm.bias[column];
     }
-    to[eight] = pack_operand(values);
+    const uint4 pairs = pack_operand(values);
+    if (!y.wide) {
+      reinterpret_cast<uint4*>(to)[eight] = pairs;
+      continue;
+    }
+    const unsigned each[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      *reinterpret_cast<unsigned*>(to + operand_place(eight * 8 + i, true)) = each[i];
   }
 }
 
 __global__ void gather_kernel(const float* __restrict__ x, const int* index, int columns, float* y) {
+  await();
   const size_t from = static_cast<size_t>(index[blockIdx.x]) * columns;
   const size_t to = static_cast<size_t>(blockIdx.x) * columns;
   for (int i = threadIdx.x; i < columns; i += kThreads) y[to + i] = x[from + i];
@@ -134,6 +146,7 @@ __global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, 
 
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
                            int columns, const float* residual, float* y) {
+  await();
   const size_t row = blockIdx.x;
   for (int i = threadIdx.x; i < columns; i += kThreads) {
     float sum = 0.0f;
@@ -156,22 +169,22 @@ void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int
     all.rows[i] = segments[i];
     all.first[i] = first_rows[i];
   }
-  embed_kernel<<<rows, 128, 0, stream>>>(all, tokens, scale, y);
+  launch_early(embed_kernel, dim3(rows), 128, 0, stream, all, tokens, scale, y);
 }
 
 void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
                const float* residual, float* y) {
-  norm_kernel<<<rows, kThreads, 0, stream>>>(x, columns, norm, residual, y);
+  launch_early(norm_kernel, dim3(rows), kThreads, 0, stream, x, columns, norm, residual, y);
 }
 
 void normalize_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm* norm,
                        const Operand& y) {
-  operand_kernel<<<rows, kThreads, 0, stream>>>(x, columns, norm != nullptr ? *norm : Norm{}, norm != nullptr,
-                                                y);
+  launch_early(operand_kernel, dim3(rows), kThreads, 0, stream, x, columns, norm != nullptr ? *norm : Norm{},
+               norm != nullptr, y);
 }
 
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y) {
-  gather_kernel<<<rows, kThreads, 0, stream>>>(x, index, columns, y);
+  launch_early(gather_kernel, dim3(rows), kThreads, 0, stream, x, index, columns, y);
 }
 
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
@@ -182,7 +195,7 @@ void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step
 
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
               int rows, int columns, const float* residual, float* y) {
-  mix_kernel<<<rows, kThreads, 0, stream>>>(x, places, weights, used, columns, residual, y);
+  launch_early(mix_kernel, dim3(rows), kThreads, 0, stream, x, places, weights, used, columns, residual, y);
 }
 
 }  // namespace mlxs::cuda
