@@ -172,16 +172,32 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
 __global__ void merge_kernel(const float* __restrict__ partial, int splits, int places, int heads, int dims,
                              float* y, Operand operand) {
   await();
-  const int place = static_cast<int>(blockIdx.x);
+  const int place = static_cast<int>(blockIdx.x), lane = threadIdx.x % 32;
   const auto part = [&](int s) { return partial + (static_cast<size_t>(s) * places + place) * (dims + 2); };
-  float top = kNothing;
-  for (int s = 0; s < splits; ++s) top = fmaxf(top, part(s)[dims]);
+  // Each warp for itself: a lane two splits, of which there are 64 at most.
+  float factors[2], top = kNothing;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    factors[i] = lane + 32 * i < splits ? part(lane + 32 * i)[dims] : kNothing;
+    top = fmaxf(top, factors[i]);
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
   float sum = 0.0f;
-  for (int s = 0; s < splits; ++s) sum += part(s)[dims + 1] * __expf(part(s)[dims] - top);
-  for (int dim = static_cast<int>(threadIdx.x); dim < dims; dim += static_cast<int>(blockDim.x)) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    factors[i] = __expf(factors[i] - top);
+    if (lane + 32 * i < splits) sum += part(lane + 32 * i)[dims + 1] * factors[i];
+  }
+  sum = warp_sum(sum);
+  for (int base = 0; base < dims; base += static_cast<int>(blockDim.x)) {
+    const int dim = base + static_cast<int>(threadIdx.x);
     float value = 0.0f;
-    for (int s = 0; s < splits; ++s) value += part(s)[dim] * __expf(part(s)[dims] - top);
-    put(y, operand, place, dim, dims, heads, sum > 0.0f ? value / sum : 0.0f);
+    for (int s = 0; s < splits; ++s) {
+      const float factor = __shfl_sync(0xffffffffu, s < 32 ? factors[0] : factors[1], s % 32);
+      if (dim < dims) value += part(s)[dim] * factor;
+    }
+    if (dim < dims) put(y, operand, place, dim, dims, heads, sum > 0.0f ? value / sum : 0.0f);
   }
 }
 
@@ -237,7 +253,7 @@ void attend(cudaStream_t stream, const float* q, const StepRows& step, const Att
       break;
   }
   if (splits > 1)
-    launch_early(merge_kernel, dim3(step.rows * spec.heads), 64, 0, stream, partial, splits,
+    launch_early(merge_kernel, dim3(step.rows * spec.heads), 128, 0, stream, partial, splits,
                  step.rows * spec.heads, spec.heads, kv.value_dim, y, operand);
 }
 

@@ -159,9 +159,14 @@ struct StepRows {
   const int* first_page = nullptr;  // [rows] into pages
   const int* lengths = nullptr;     // [rows] of the sequence after this step
   const int* pages = nullptr;
+  // Rows of one sequence side by side, at most kTileRows: first row and number. None where most sequences
+  // have one row.
+  const int* tiles = nullptr;  // [num_tiles][2]
+  int num_tiles = 0;
   int rows = 0;
   int longest = 0;
 };
+inline constexpr int kTileRows = 64;
 
 struct Rotation {
   const void* table = nullptr;  // float2 (cos, sin) [rows][dims / 2]
@@ -190,6 +195,11 @@ void append(cudaStream_t stream, const float* qkv, const StepRows& step, const A
 int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
             const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand);
+
+// The same for steps that have tiles, and heads that it takes.
+bool attends_in_tiles(const StepRows& step, const KvLayer& kv);
+void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+                  const KvLayer& kv, float* y, const Operand& operand);
 
 // ---------------------------------------------------------------- measuring
 

@@ -144,19 +144,20 @@ __global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, 
   }
 }
 
+// A thread an output.
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
                            int columns, const float* residual, float* y) {
   await();
-  const size_t row = blockIdx.x;
-  for (int i = threadIdx.x; i < columns; i += kThreads) {
-    float sum = 0.0f;
-    for (int j = 0; j < used; ++j) {
-      const int place = places[row * used + j];
-      if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
-    }
-    if (residual != nullptr) sum += residual[row * columns + i];
-    y[row * columns + i] = sum;
+  const size_t row = blockIdx.y;
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= columns) return;
+  float sum = residual != nullptr ? residual[row * columns + i] : 0.0f;
+#pragma unroll 8
+  for (int j = 0; j < used; ++j) {
+    const int place = places[row * used + j];
+    if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
   }
+  y[row * columns + i] = sum;
 }
 
 }  // namespace
@@ -195,7 +196,8 @@ void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step
 
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
               int rows, int columns, const float* residual, float* y) {
-  launch_early(mix_kernel, dim3(rows), kThreads, 0, stream, x, places, weights, used, columns, residual, y);
+  launch_early(mix_kernel, dim3((columns + 127) / 128, rows), 128, 0, stream, x, places, weights, used,
+               columns, residual, y);
 }
 
 }  // namespace mlxs::cuda

@@ -16,8 +16,15 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
   for (const SequenceSpan& s : batch.sequences) pages += s.pages.size();
-  // tokens, positions, first pages, lengths and sampled rows; last the pages, whose number differs.
-  const std::size_t bytes = (5 * rows + pages) * sizeof(int);
+  // Tensor cores want several rows of a sequence; where most have one, the other kernel splits their keys
+  // instead.
+  std::size_t tiles = 0;
+  if (batch.tokens.size() >= 2 * batch.sequences.size()) {
+    for (const SequenceSpan& s : batch.sequences)
+      tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
+  }
+  // tokens, positions, first pages, lengths and sampled rows; then tiles and pages, whose number differs.
+  const std::size_t bytes = (5 * rows + rows % 2 + 2 * tiles + pages) * sizeof(int);
   const bool moves = bytes > device_.bytes();
   if (moves) device_ = DeviceBuffer(std::max(kLeast, std::bit_ceil(bytes)), "a step's rows");
   auto* host = reinterpret_cast<int*>(staging_.reserve(std::max<std::size_t>(bytes, 1)));
@@ -28,10 +35,21 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   std::fill(array(host, 1), array(host, 2), -1);
   std::ranges::copy(batch.tokens, host);
   std::ranges::copy(batch.positions, array(host, 1));
-  int* page = array(host, 5);
+  int* const first_tile = array(host, 5) + rows % 2;  // pairs are aligned
+  int* const first_page = first_tile + 2 * tiles;
+  int* page = first_page;
+  if (tiles > 0) {
+    int* tile = first_tile;
+    for (const SequenceSpan& s : batch.sequences) {
+      for (int from = 0; from < s.num_rows; from += kTileRows) {
+        *tile++ = s.first_row + from;
+        *tile++ = std::min(kTileRows, s.num_rows - from);
+      }
+    }
+  }
   for (const SequenceSpan& s : batch.sequences) {
     for (int i = 0; i < s.num_rows; ++i) {
-      array(host, 2)[s.first_row + i] = static_cast<int>(page - array(host, 5));
+      array(host, 2)[s.first_row + i] = static_cast<int>(page - first_page);
       array(host, 3)[s.first_row + i] = s.start + s.num_rows;
     }
     page = std::ranges::copy(s.pages, page).out;
@@ -43,7 +61,9 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   rows_.first_page = array(device, 2);
   rows_.lengths = array(device, 3);
   sampled_ = array(device, 4);
-  rows_.pages = array(device, 5);
+  rows_.tiles = device + (first_tile - host);
+  rows_.num_tiles = static_cast<int>(tiles);
+  rows_.pages = device + (first_page - host);
   rows_.rows = num_rows;
   rows_.longest = longest;
   return moves;

@@ -1,0 +1,229 @@
+// Attention of prompts on the tensor cores (mma.sync): sixteen tokens of one head are a warp's rows, and a
+// block's four warps (four heads that share a KV head, or more tokens) share each tile of 64 keys and values,
+// which comes page by page into shared memory while the one before is used. Scores stay in registers, with an
+// online softmax.
+#include <cuda_bf16.h>
+
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/operand.cuh"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr int kPage = 16;                                      // tokens of a page (kPageTokens)
+constexpr int kKeys = 64;                                      // of a tile
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16;  // tokens of a warp
+constexpr float kNothing = -1e30f;
+
+__device__ inline void copy16(void* to, const void* from) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
+      "l"(from)
+      : "memory");
+}
+
+// Four 8 × 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
+template <bool kTransposed>
+__device__ inline void load_matrices(unsigned (&m)[4], const void* row) {
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(at)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(at)
+                 : "memory");
+  }
+}
+
+__device__ inline unsigned pair(float a, float b) {
+  const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const unsigned*>(&two);
+}
+
+// heads: of a block, 1, 2 or 4; it has 4 / heads times sixteen tokens.
+template <int kDims>
+__global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRows step, Attention spec,
+                                                         KvLayer kv, int heads, float* y, Operand operand) {
+  await();
+  constexpr int kStride = kDims + 8;  // rows start in different banks
+  constexpr int kTileBytes = kKeys * kStride * 2;
+  extern __shared__ __align__(16) char memory[];  // [2][keys, values]
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const int2 tile = reinterpret_cast<const int2*>(step.tiles)[blockIdx.x];  // first row, rows
+  const int tokens = kRows * kWarps / heads;
+  const int from = static_cast<int>(blockIdx.z) * tokens;
+  if (from >= tile.y) return;
+  const int head = static_cast<int>(blockIdx.y) * heads + warp % heads;
+  const int kv_head = head / (spec.heads / kv.kv_heads);
+  const int own = tile.x + from + warp / heads * kRows;          // the warp's first row
+  const int last_row = tile.x + min(from + tokens, tile.y) - 1;  // of the block
+  const int first_position = step.positions[tile.x + from];
+  const int end = spec.causal ? step.positions[last_row] + 1 : step.lengths[last_row];
+  const int begin = spec.window > 0 ? max(0, first_position - spec.window + 1) / kKeys * kKeys : 0;
+  const int* pages = step.pages + step.first_page[tile.x];
+
+  const auto fetch = [&](int first, int stage) {
+    char* to = memory + stage * 2 * kTileBytes;
+    for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 8); i += kThreads) {
+      const int key = i / (kDims / 8), chunk = i % (kDims / 8), token = min(first + key, end - 1);
+      const size_t slot =
+          (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
+      char* at = to + (key * kStride + chunk * 8) * 2;
+      copy16(at, static_cast<const __nv_bfloat16*>(kv.keys) + slot * kDims + chunk * 8);
+      copy16(at + kTileBytes, static_cast<const __nv_bfloat16*>(kv.values) + slot * kDims + chunk * 8);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+  fetch(begin, 0);
+
+  // Rows g and g + 8 of the warp: where they are and how far they see.
+  int positions[2], rows[2];
+  unsigned queries[kDims / 16][4];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    rows[r] = own + g + 8 * r;
+    const int row = min(rows[r], last_row);
+    positions[r] = step.positions[row];
+    const float* from_q = q + (static_cast<size_t>(row) * spec.heads + head) * kDims + 2 * t;
+#pragma unroll
+    for (int k = 0; k < kDims / 16; ++k) {
+      const float2 low = *reinterpret_cast<const float2*>(from_q + k * 16),
+                   high = *reinterpret_cast<const float2*>(from_q + k * 16 + 8);
+      queries[k][r] = pair(low.x * spec.scale, low.y * spec.scale);
+      queries[k][2 + r] = pair(high.x * spec.scale, high.y * spec.scale);
+    }
+  }
+
+  float sums[kDims / 8][4] = {}, most[2] = {kNothing, kNothing}, total[2] = {};
+  int stage = 0;
+  for (int first = begin; first < end; first += kKeys, stage ^= 1) {
+    if (first + kKeys < end) {
+      fetch(first + kKeys, stage ^ 1);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+    } else {
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+    }
+    __syncthreads();
+    const auto* keys = reinterpret_cast<const __nv_bfloat16*>(memory + stage * 2 * kTileBytes);
+    const auto* values = reinterpret_cast<const __nv_bfloat16*>(memory + (stage * 2 + 1) * kTileBytes);
+
+    float scores[kKeys / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < kDims / 16; ++k) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; n += 2) {  // sixteen keys: two columns of the product
+        unsigned b[4];
+        load_matrices<false>(b,
+                             keys + (n * 8 + lane % 8 + lane / 16 * 8) * kStride + k * 16 + lane / 8 % 2 * 8);
+        mma(scores[n], queries[k], b[0], b[1]);
+        mma(scores[n + 1], queries[k], b[2], b[3]);
+      }
+    }
+    float highest[2] = {most[0], most[1]};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int r = c / 2, token = first + n * 8 + t * 2 + c % 2;
+        float& score = scores[n][c];
+        if (spec.soft_cap > 0.0f) score = spec.soft_cap * tanhf(score / spec.soft_cap);
+        const bool hidden = (spec.causal ? token > positions[r] : token >= end) ||
+                            (spec.window > 0 && token <= positions[r] - spec.window);
+        if (hidden) score = 2 * kNothing;
+        highest[r] = fmaxf(highest[r], score);
+      }
+    }
+    float shrink[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      shrink[r] = __expf(most[r] - highest[r]);
+      most[r] = highest[r];
+      total[r] *= shrink[r];
+    }
+#pragma unroll
+    for (int d = 0; d < kDims / 8; ++d) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) sums[d][c] *= shrink[c / 2];
+    }
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        scores[n][c] = __expf(scores[n][c] - most[c / 2]);
+        total[c / 2] += scores[n][c];
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; ++k) {
+      const unsigned weights[4] = {
+          pair(scores[2 * k][0], scores[2 * k][1]), pair(scores[2 * k][2], scores[2 * k][3]),
+          pair(scores[2 * k + 1][0], scores[2 * k + 1][1]), pair(scores[2 * k + 1][2], scores[2 * k + 1][3])};
+#pragma unroll
+      for (int d = 0; d < kDims / 8; d += 2) {
+        unsigned b[4];
+        load_matrices<true>(b, values + (k * 16 + lane % 16) * kStride + d * 8 + lane / 16 * 8);
+        mma(sums[d], weights, b[0], b[1]);
+        mma(sums[d + 1], weights, b[2], b[3]);
+      }
+    }
+    __syncthreads();  // the stage may be filled again
+  }
+
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
+    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
+    if (spec.sinks != nullptr) {
+      const float sink = spec.sinks[head], top = fmaxf(most[r], sink);
+      total[r] = total[r] * __expf(most[r] - top) + __expf(sink - top);
+      const float down = __expf(most[r] - top);
+#pragma unroll
+      for (int d = 0; d < kDims / 8; ++d) {
+        sums[d][2 * r] *= down;
+        sums[d][2 * r + 1] *= down;
+      }
+    }
+    if (rows[r] > last_row || rows[r] >= own + kRows) continue;
+    const float factor = total[r] > 0.0f ? 1.0f / total[r] : 0.0f;
+    float* to = y + (static_cast<size_t>(rows[r]) * spec.heads + head) * kDims + 2 * t;
+#pragma unroll
+    for (int d = 0; d < kDims / 8; ++d) {
+      const float low = sums[d][2 * r] * factor, high = sums[d][2 * r + 1] * factor;
+      *reinterpret_cast<float2*>(to + d * 8) = {low, high};
+      put_operand(operand, rows[r], head * kDims + d * 8 + 2 * t, low);
+      put_operand(operand, rows[r], head * kDims + d * 8 + 2 * t + 1, high);
+    }
+  }
+}
+
+template <int kDims>
+void start(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+           const KvLayer& kv, float* y, const Operand& operand) {
+  const int group = spec.heads / kv.kv_heads, heads = group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
+  constexpr int kBytes = 4 * kKeys * (kDims + 8) * 2;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(tiles_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  static_cast<void>(allowed);
+  const dim3 grid(step.num_tiles, spec.heads / heads, kTileRows * heads / (kRows * kWarps));
+  launch_early(tiles_kernel<kDims>, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y, operand);
+}
+
+}  // namespace
+
+bool attends_in_tiles(const StepRows& step, const KvLayer& kv) {
+  return step.num_tiles > 0 && kv.key_dim == kv.value_dim && (kv.key_dim == 64 || kv.key_dim == 128);
+}
+
+void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+                  const KvLayer& kv, float* y, const Operand& operand) {
+  if (kv.key_dim == 64) return start<64>(stream, q, step, spec, kv, y, operand);
+  start<128>(stream, q, step, spec, kv, y, operand);
+}
+
+}  // namespace mlxs::cuda
