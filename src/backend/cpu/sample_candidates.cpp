@@ -1,0 +1,77 @@
+#include "backend/cpu/sample_candidates.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace mlxs::cpu {
+namespace {
+
+// The smallest set of best ones of [low, high) whose weights, with `before`, reach `target` (at least one):
+// its end, in order from `low`. Quickselect by weight.
+std::vector<Candidate>::iterator nucleus_end(std::vector<Candidate>::iterator low,
+                                             std::vector<Candidate>::iterator high, double before,
+                                             double target) {
+  while (high - low > 32) {
+    const auto middle = low + (high - low) / 2;
+    std::nth_element(low, middle, high, better);
+    double half = 0.0;
+    for (auto it = low; it != middle; ++it) half += static_cast<double>(it->weight);
+    if (before + half >= target) {
+      high = middle;
+    } else {
+      before += half;
+      low = middle;
+    }
+  }
+  std::sort(low, high, better);
+  while (low != high) {
+    before += static_cast<double>(low->weight);
+    ++low;
+    if (before >= target) break;
+  }
+  return low;
+}
+
+}  // namespace
+
+// Weights are summed by bands of logits first, so that only the band in which the target falls has to be
+// ordered.
+void keep_nucleus(std::vector<Candidate>& candidates, float best, double target) {
+  constexpr int kBands = 256;
+  float worst = best;
+  for (const Candidate& c : candidates) worst = std::min(worst, c.logit);
+  const float bands_per_logit = static_cast<float>(kBands - 1) / (best - worst);
+  if (candidates.size() < 128 || !(bands_per_logit > 0.0f) || !std::isfinite(bands_per_logit)) {
+    candidates.erase(nucleus_end(candidates.begin(), candidates.end(), 0.0, target), candidates.end());
+    return;
+  }
+  const auto band_of = [&](const Candidate& c) {
+    return static_cast<int>((best - c.logit) * bands_per_logit);
+  };
+  double mass[kBands + 1] = {};
+  for (const Candidate& c : candidates) mass[band_of(c)] += static_cast<double>(c.weight);
+  int last = 0;
+  double before = 0.0;
+  while (last < kBands && before + mass[last] < target) before += mass[last++];
+  const auto inner = std::stable_partition(candidates.begin(), candidates.end(),
+                                           [&](const Candidate& c) { return band_of(c) < last; });
+  const auto edge =
+      std::stable_partition(inner, candidates.end(), [&](const Candidate& c) { return band_of(c) == last; });
+  candidates.erase(nucleus_end(inner, edge, before, target), candidates.end());
+}
+
+TokenId draw_candidate(const std::vector<Candidate>& candidates, double uniform) {
+  double total = 0.0;
+  for (const Candidate& c : candidates) total += static_cast<double>(c.weight);
+  double target = uniform * total;
+  TokenId last = candidates.front().token;
+  for (const Candidate& c : candidates) {
+    if (c.weight <= 0.0f) continue;
+    last = c.token;
+    if (target < static_cast<double>(c.weight)) break;
+    target -= static_cast<double>(c.weight);
+  }
+  return last;
+}
+
+}  // namespace mlxs::cpu
