@@ -3,8 +3,9 @@ ARGS ?= serve smollm2
 FUZZ_SECONDS ?= 60
 CTEST_ARGS ?=
 BENCH_ARGS ?=
+CUDA_ARCHITECTURES ?= 80-real;90a-real
 
-.PHONY: run test test-arm format lint asan tsan fuzz bench docs clean help
+.PHONY: run test test-arm cuda format lint asan tsan fuzz bench docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -22,6 +23,12 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 test-arm: ## the kernel tests built for 64-bit Arm, run by qemu-user (Linux)
 	@scripts/bootstrap.sh build arm
 	@scripts/test_arm.sh
+
+cuda: ## compile the CUDA backend, on machines without a GPU too (CUDA_ARCHITECTURES='80-real;89-real;90a-real;100-real;120' for all)
+	@scripts/bootstrap.sh build
+	@scripts/cuda_toolkit.sh
+	@cmake --preset release -B build-cuda -DMLXS_CUDA=ON -DMLXS_TESTS=OFF -DMLXS_CUDA_ARCHITECTURES='$(CUDA_ARCHITECTURES)'
+	@ninja -C build-cuda mlxs_backend
 
 lint: ## clang-format, clang-tidy on changed files, include arrows, cargo fmt and clippy, ruff
 	@scripts/bootstrap.sh build test lint

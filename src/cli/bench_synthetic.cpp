@@ -75,6 +75,8 @@ class Streams {
     pages_each_ = static_cast<std::size_t>(each);
   }
 
+  double host_seconds() const { return host_seconds_; }  // of the last step, until it was handed over
+
   // `count` more tokens of each of the streams first … last - 1, whose last ones sample; seconds.
   double step(int first, int last, int start, int count) {
     tokens_.clear();
@@ -102,6 +104,7 @@ class Streams {
                          .kv = kv_.get(),
                          .program = 1});
     backend_.sample(model_.forward(backend_), std::vector<SampleRow>(sampled_.size()));
+    host_seconds_ = seconds_since(began);
     const std::span<const Sampled> drawn = backend_.end_step();
     const double took = seconds_since(began);
     if (std::ranges::any_of(drawn, &Sampled::invalid))
@@ -116,6 +119,7 @@ class Streams {
   std::vector<PageId> pages_;
   std::size_t pages_each_ = 0;
   std::mt19937 random_{1};
+  double host_seconds_ = 0;
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_, sampled_;
   std::vector<SequenceSpan> sequences_;
@@ -152,10 +156,12 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
   const double kv_token =
       static_cast<double>(Runner::page_bytes(model->config(), DType::kBF16)) / kPageTokens;
   for (const int count : what.streams) {
-    std::vector<double> took;
+    std::vector<double> took, host;
     for (int i = 0; i < steps; ++i) {
       const double one = streams.step(0, count, what.context + i, 1);
-      if (i >= kWarmSteps) took.push_back(one);
+      if (i < kWarmSteps) continue;
+      took.push_back(one);
+      host.push_back(streams.host_seconds());
     }
     const double used = 1.0 - std::pow(1.0 - weights.chosen, count);  // of the experts, on average
     const double bytes = weights.every_step + used * weights.experts +
@@ -164,6 +170,7 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
     figures.decode.push_back({.streams = count,
                               .tokens_per_second = static_cast<double>(count) * what.steps /
                                                    std::accumulate(took.begin(), took.end(), 0.0),
+                              .host_us = percentile(host, 50) * 1e6,
                               .step_ms = percentile(took, 50) * 1e3,
                               .gigabytes = bytes * 1e-9,
                               .limit_tokens_per_second = limit});
@@ -178,6 +185,7 @@ void print_synthetic(const SyntheticFigures& figures, const std::string& device,
       decode.push_back({{"streams", f.streams},
                         {"tokens_per_second", f.tokens_per_second},
                         {"step_ms", f.step_ms},
+                        {"host_us", f.host_us},
                         {"read_gigabytes", f.gigabytes},
                         {"limit_tokens_per_second", f.limit_tokens_per_second}});
     }
@@ -194,10 +202,11 @@ void print_synthetic(const SyntheticFigures& figures, const std::string& device,
       "{}; reads {:.0f} GB/s at most\n{:.2f} GB of random weights in {:.1f} s; prefill {:.0f} tokens/s\n\n",
       device, figures.read_gb_per_second, figures.weight_gigabytes, figures.load_seconds,
       figures.prefill_tokens_per_second);
-  std::vector<std::vector<std::string>> table{{"STREAMS", "TOKENS/S", "A STEP", "READS", "OF LIMIT"}};
+  std::vector<std::vector<std::string>> table{{"STREAMS", "TOKENS/S", "A STEP", "HOST", "READS", "OF LIMIT"}};
   for (const DecodeFigure& f : figures.decode) {
     table.push_back({std::to_string(f.streams), fmt::format("{:.1f}", f.tokens_per_second),
-                     fmt::format("{:.3f} ms", f.step_ms), fmt::format("{:.2f} GB", f.gigabytes),
+                     fmt::format("{:.3f} ms", f.step_ms), fmt::format("{:.0f} us", f.host_us),
+                     fmt::format("{:.2f} GB", f.gigabytes),
                      f.limit_tokens_per_second > 0
                          ? fmt::format("{:.1f} %", 100 * f.tokens_per_second / f.limit_tokens_per_second)
                          : "?"});

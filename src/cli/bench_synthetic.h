@@ -21,6 +21,7 @@ struct SyntheticBench {
 struct DecodeFigure {
   int streams = 0;
   double tokens_per_second = 0;
+  double host_us = 0;                  // of a step, median: until everything was handed to the device
   double step_ms = 0;                  // median
   double gigabytes = 0;                // weights and KV that one step must read
   double limit_tokens_per_second = 0;  // if memory were all; 0: its bandwidth is not known

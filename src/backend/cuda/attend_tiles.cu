@@ -216,8 +216,10 @@ void start(cudaStream_t stream, const float* q, const StepRows& step, const Atte
 
 }  // namespace
 
-bool attends_in_tiles(const StepRows& step, const KvLayer& kv) {
-  return step.num_tiles > 0 && kv.key_dim == kv.value_dim && (kv.key_dim == 64 || kv.key_dim == 128);
+bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors) {
+  if (kv.key_dim != kv.value_dim || (kv.key_dim != 64 && kv.key_dim != 128)) return false;
+  const bool full = heads / kv.kv_heads % kWarps == 0;  // else warps would have nothing to do
+  return step.rows >= 2 * step.num_tiles || (full && step.rows * heads / kWarps >= 2 * multiprocessors);
 }
 
 void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,

@@ -247,7 +247,7 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const auto heads = static_cast<std::size_t>(qkv.rows) * static_cast<std::size_t>(spec.heads);
   const Scratch q(memory_, heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float));
   append(stream_.get(), floats_of(qkv), rows, attention, kv, q.floats());
-  if (attends_in_tiles(rows, kv)) {
+  if (attends_in_tiles(rows, spec.heads, kv, multiprocessors_)) {
     attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
     return graphs_.note(y);
   }

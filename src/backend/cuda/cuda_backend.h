@@ -65,7 +65,7 @@ class CudaBackend final : public Backend {
   };
 
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  bool wide(int rows) const { return hopper_ && rows > kThinRows; }  // how so many rows are multiplied
+  bool wide(int rows) const { return hopper_ && rows > kThinRows; }  // which product so many rows take
   // Padding is zero, the rest is not set.
   Operand make_operand(int rows, int columns, bool wide);
   Operand make_twin(Tensor tensor);  // an operand with the same values, for who writes both

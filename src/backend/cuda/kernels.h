@@ -159,8 +159,8 @@ struct StepRows {
   const int* first_page = nullptr;  // [rows] into pages
   const int* lengths = nullptr;     // [rows] of the sequence after this step
   const int* pages = nullptr;
-  // Rows of one sequence side by side, at most kTileRows: first row and number. None where most sequences
-  // have one row.
+  // Rows of one sequence side by side, at most kTileRows: first row and number; each row of padding has one
+  // of none.
   const int* tiles = nullptr;  // [num_tiles][2]
   int num_tiles = 0;
   int rows = 0;
@@ -196,8 +196,9 @@ int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int mul
 void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
             const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand);
 
-// The same for steps that have tiles, and heads that it takes.
-bool attends_in_tiles(const StepRows& step, const KvLayer& kv);
+// The same for heads that it takes, where a tile has several rows or the rows are many: it does not split the
+// keys.
+bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
 void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
                   const KvLayer& kv, float* y, const Operand& operand);
 

@@ -7,8 +7,8 @@
 namespace mlxs::cuda {
 namespace {
 
-constexpr int kThreads = 1024, kWarps = kThreads / 32;
-constexpr int kTogether = 64;  // rows that one block routes and orders
+constexpr int kThreads = 1024;
+constexpr int kTogether = 8;  // rows that one block routes, a warp each, and orders
 
 __device__ float warp_max(float value) {
 #pragma unroll
@@ -127,9 +127,9 @@ __device__ void route_row(const float* logits, int row, bool padding, const Rout
 // One block. counts: [experts] of shared memory.
 __device__ void order_places(int entries, const Route& spec, const Routed& to, int* counts) {
   __shared__ int all, active;
-  for (int e = threadIdx.x; e < spec.experts; e += kThreads) counts[e] = 0;
+  for (int e = threadIdx.x; e < spec.experts; e += static_cast<int>(blockDim.x)) counts[e] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < entries; i += kThreads) {
+  for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
     if (to.places[i] >= 0) atomicAdd(&counts[to.places[i]], 1);
   }
   __syncthreads();
@@ -163,7 +163,7 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
     *to.num_active = active;
   }
   // In any order: a row's result does not depend on which rows stand beside it.
-  for (int i = threadIdx.x; i < entries; i += kThreads) {
+  for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
     const int expert = to.places[i];
     if (expert < 0) continue;
     const int place = atomicAdd(&counts[expert], 1);
@@ -193,6 +193,7 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
 }
 
 __global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec, Routed to) {
+  await();
   order_places(entries, spec, to, reinterpret_cast<int*>(scratch));
 }
 
@@ -200,17 +201,18 @@ __global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec
 
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to) {
-  // Within 48 KiB of shared memory, two arrays a warp.
-  const int possible = 48 * 1024 / (8 * spec.experts), warps = min(possible, kWarps);
+  // Within 48 KiB of shared memory, two arrays a warp; the order's counts take half of one.
+  const int warps = min(48 * 1024 / (8 * spec.experts), rows <= kTogether ? rows : 4);
   const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
   if (rows <= kTogether) {
-    launch_early(route_kernel, dim3(1), kThreads, bytes, stream, logits, positions, rows, spec, to, warps,
-                 true);
+    launch_early(route_kernel, dim3(1), 32 * kTogether, bytes, stream, logits, positions, rows, spec, to,
+                 warps, true);
     return;
   }
   launch_early(route_kernel, dim3((rows + warps - 1) / warps), 32 * warps, bytes, stream, logits, positions,
                rows, spec, to, warps, false);
-  order_kernel<<<1, kThreads, 4 * static_cast<size_t>(spec.experts), stream>>>(rows * spec.used, spec, to);
+  launch_early(order_kernel, dim3(1), kThreads, 4 * static_cast<size_t>(spec.experts), stream,
+               rows * spec.used, spec, to);
 }
 
 }  // namespace mlxs::cuda

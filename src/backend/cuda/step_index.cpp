@@ -16,13 +16,9 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
   for (const SequenceSpan& s : batch.sequences) pages += s.pages.size();
-  // Tensor cores want several rows of a sequence; where most have one, the other kernel splits their keys
-  // instead.
-  std::size_t tiles = 0;
-  if (batch.tokens.size() >= 2 * batch.sequences.size()) {
-    for (const SequenceSpan& s : batch.sequences)
-      tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
-  }
+  std::size_t tiles = rows - batch.tokens.size();
+  for (const SequenceSpan& s : batch.sequences)
+    tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
   // tokens, positions, first pages, lengths and sampled rows; then tiles and pages, whose number differs.
   const std::size_t bytes = (5 * rows + rows % 2 + 2 * tiles + pages) * sizeof(int);
   const bool moves = bytes > device_.bytes();
@@ -38,15 +34,14 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   int* const first_tile = array(host, 5) + rows % 2;  // pairs are aligned
   int* const first_page = first_tile + 2 * tiles;
   int* page = first_page;
-  if (tiles > 0) {
-    int* tile = first_tile;
-    for (const SequenceSpan& s : batch.sequences) {
-      for (int from = 0; from < s.num_rows; from += kTileRows) {
-        *tile++ = s.first_row + from;
-        *tile++ = std::min(kTileRows, s.num_rows - from);
-      }
+  int* tile = first_tile;
+  for (const SequenceSpan& s : batch.sequences) {
+    for (int from = 0; from < s.num_rows; from += kTileRows) {
+      *tile++ = s.first_row + from;
+      *tile++ = std::min(kTileRows, s.num_rows - from);
     }
   }
+  std::fill(tile, first_page, 0);
   for (const SequenceSpan& s : batch.sequences) {
     for (int i = 0; i < s.num_rows; ++i) {
       array(host, 2)[s.first_row + i] = static_cast<int>(page - first_page);
