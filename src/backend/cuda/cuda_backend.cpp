@@ -95,7 +95,7 @@ Operand CudaBackend::make_operand(int rows, int columns, bool wide) {
 }
 
 Operand CudaBackend::make_twin(Tensor tensor) {
-  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns, wide(tensor.rows));
+  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns, wide(tensor.rows, tensor.columns));
 }
 
 Tensor CudaBackend::overwrite(Tensor tensor) {
@@ -176,7 +176,7 @@ void CudaBackend::product(const CudaWeight& weight, const Operand& x, int rows, 
       cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
     });
   };
-  const bool narrow = rows <= kThinRows;
+  const bool narrow = rows <= kThinRows && !x.wide;
   if (narrow && one_pass) return thin_to(f);
   const Rows& first = weight.segments().front();
   const int splits = narrow ? 1

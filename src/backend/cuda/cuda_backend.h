@@ -30,6 +30,8 @@ class Stream {
   cudaStream_t stream_{};
 };
 
+inline constexpr std::int64_t kLongSum = 4096;
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(int device, int threads);
@@ -65,12 +67,15 @@ class CudaBackend final : public Backend {
   };
 
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  bool wide(int rows) const { return hopper_ && rows > kThinRows; }  // which product so many rows take
+  // Which product so many rows take: long sums pay for wgmma's beginning and end earlier.
+  bool wide(int rows, std::int64_t columns) const {
+    return hopper_ && (rows > kThinRows || (2 * rows > kThinRows && columns >= kLongSum));
+  }
   // Padding is zero, the rest is not set.
   Operand make_operand(int rows, int columns, bool wide);
   Operand make_twin(Tensor tensor);  // an operand with the same values, for who writes both
   Tensor overwrite(Tensor tensor);   // its twin, if it has one, is no longer the same
-  Input input_of(Tensor x, const NormSpec* norm) { return input_of(x, norm, wide(x.rows)); }
+  Input input_of(Tensor x, const NormSpec* norm) { return input_of(x, norm, wide(x.rows, x.columns)); }
   Input input_of(Tensor x, const NormSpec* norm, bool wide);
   // epilogue(x · Wᵀ) to what f names.
   void product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
