@@ -25,7 +25,9 @@ enum class RequestPart : std::uint8_t {
   kRecompute,  // computes them again
 };
 inline constexpr std::size_t kRequestParts = 10;
-std::string_view request_part_name(RequestPart part);  // "prepare" …
+inline constexpr std::array<std::string_view, kRequestParts> kRequestPartNames{
+    "prepare", "tokenize", "grammar", "queue",     "budget",
+    "prefill", "decode",   "paused",  "preempted", "recompute"};
 
 // Another request, as this one met it.
 struct RequestSeen {

@@ -35,6 +35,7 @@ struct ServeFlags {
   std::vector<std::string> cors_origins;
   bool share_prefix_cache = false;
   std::string registry;
+  int keep_requests = ServerOptions{}.keep_requests;
   EngineFlags engine;
 };
 
@@ -110,6 +111,7 @@ int serve(const ServeFlags& flags) {
   server_options.cors_origins = flags.cors_origins;
   server_options.keys = std::move(keys);
   server_options.share_prefix_cache = flags.share_prefix_cache;
+  server_options.keep_requests = flags.keep_requests;
   Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
   server.start();
   const std::string url = base_url(flags.host, server.port());
@@ -174,6 +176,11 @@ void add_serve(CLI::App& app, Action& action) {
   command->add_flag(
       "--share-prefix-cache", flags->share_prefix_cache,
       "Let tenants reuse each other's computed prompts; each can then find out what others sent");
+  command
+      ->add_option("--keep-requests", flags->keep_requests,
+                   "Requests whose record GET /v1/requests/{id} and `why` still know; 0: none")
+      ->check(CLI::Range(0, 1'000'000, "0..1000000"))
+      ->capture_default_str();
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

@@ -7,13 +7,6 @@
 
 namespace mlxs {
 
-std::string_view request_part_name(RequestPart part) {
-  constexpr std::array<std::string_view, kRequestParts> kNames{"prepare",   "tokenize", "grammar", "queue",
-                                                               "budget",    "prefill",  "decode",  "paused",
-                                                               "preempted", "recompute"};
-  return kNames[static_cast<std::size_t>(part)];
-}
-
 void QueueClock::advance(TimePoint now, QueueBlock blocked) {
   if (since_ != TimePoint{}) total_[static_cast<std::size_t>(blocked_)] += now - since_;
   since_ = now;

@@ -121,6 +121,7 @@ net::awaitable<bool> Connection::serve_request() {
     std::optional<LiveAnswer> answer(std::move(std::get<LiveAnswer>(prepared)));
     co_await send_answer(exchange, answer);
   }
+  end(exchange);
   co_return exchange.keep_alive && !gone_;
 }
 
@@ -199,7 +200,7 @@ net::awaitable<void> Connection::refuse_request(Exchange& exchange, error_code e
   co_await send_response(exchange, response);
 }
 
-net::awaitable<void> Connection::send_response(const Exchange& exchange, const HttpResponse& response) {
+net::awaitable<void> Connection::send_response(Exchange& exchange, const HttpResponse& response) {
   std::vector<std::pair<std::string, std::string>> headers = response.headers;
   headers.insert(headers.end(), exchange.headers.begin(), exchange.headers.end());
   const std::string head = render_head({.status = response.status,
@@ -210,9 +211,19 @@ net::awaitable<void> Connection::send_response(const Exchange& exchange, const H
                                         .length = response.body.size(),
                                         .headers = std::move(headers)});
   const std::string_view body = exchange.request.method == "HEAD" ? std::string_view() : response.body;
+  exchange.status = response.status;
   co_await write(std::array{net::buffer(head), net::buffer(body)});
+}
+
+void Connection::end(const Exchange& exchange) {
+  const auto now = std::chrono::steady_clock::now();
+  end_exchange(exchange.request, {.at = now,
+                                  .status = exchange.status,
+                                  .client_gone = gone_,
+                                  .bytes = std::exchange(bytes_sent_, 0),
+                                  .socket_wait_seconds = to_seconds(std::exchange(socket_wait_, {}))});
   log::debug("{} {} {} → {} in {} ms", exchange.request.id, exchange.request.method, exchange.request.path,
-             response.status, to_ms(std::chrono::steady_clock::now() - exchange.start));
+             exchange.status, to_ms(now - exchange.request.received));
 }
 
 // ---------------------------------------------------------------- the socket
@@ -239,6 +250,7 @@ net::awaitable<void> Connection::write(Buffers buffers) {
       rest.append(static_cast<const char*>(left.data()), left.size());
     }
     stalled_ = true;
+    const auto started = std::chrono::steady_clock::now();
     for (std::string_view left = rest; !left.empty() && !error;) {
       arm(context_.options.write_timeout_ms);  // anew whenever the reader takes something
       const auto [failed, size] = co_await socket_.async_write_some(net::buffer(left), kAsTuple);
@@ -247,7 +259,9 @@ net::awaitable<void> Connection::write(Buffers buffers) {
     }
     disarm();
     stalled_ = false;
+    socket_wait_ += std::chrono::steady_clock::now() - started;
   }
+  bytes_sent_ += total;
   if (error) hang_up();
 }
 

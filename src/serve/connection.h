@@ -44,7 +44,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     int version = 11;
     bool keep_alive = false;
     std::vector<std::pair<std::string, std::string>> headers;  // of whatever response it gets
-    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    int status = 0;                                            // sent; 0: nothing yet
   };
 
   net::awaitable<bool> wait_for_request();
@@ -52,7 +52,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   net::awaitable<bool> read_request(Exchange& exchange);
   net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
 
-  net::awaitable<void> send_response(const Exchange& exchange, const HttpResponse& response);
+  net::awaitable<void> send_response(Exchange& exchange, const HttpResponse& response);
   net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);
   net::awaitable<void> send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer);
   net::awaitable<void> send_document(Exchange& exchange, std::optional<LiveAnswer>& answer);
@@ -63,6 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   template <class Buffers>
   net::awaitable<void> write(Buffers buffers);  // sets gone_ if it fails
   net::awaitable<void> write_text(std::string text);
+  void end(const Exchange& exchange);
 
   void watch();  // reads ahead while an answer is on its way: its end is the client's
   net::awaitable<void> stop_watching();
@@ -80,6 +81,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   unsigned armed_ = 0;  // counts arm() and disarm(): tells a late expiry from the current one
   std::shared_ptr<Wakeup> wakeup_;
   net::cancellation_signal watch_cancel_;
+  std::uint64_t bytes_sent_ = 0;  // of the exchange at hand, as socket_wait_ is
+  Duration socket_wait_{};
   bool watching_ = false;
   bool watch_stops_ = false;
   bool timed_out_ = false;

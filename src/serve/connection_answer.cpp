@@ -13,7 +13,11 @@ namespace {
 // A chunk of a chunked body.
 std::string as_http_chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
 
-constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
+// The end of a chunked body, with what could not stand in the head.
+std::string last_http_chunk(const HttpRequest& request) {
+  return wants_timing(request) ? fmt::format("0\r\nx-mlxs-timing: {}\r\n\r\n", timing_now(request))
+                               : "0\r\n\r\n";
+}
 
 }  // namespace
 
@@ -55,6 +59,9 @@ net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional
   } else if (!answer->warnings().empty()) {
     response.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
   }
+  if (wants_timing(exchange.request)) {
+    response.headers.emplace_back("x-mlxs-timing", timing_now(exchange.request));
+  }
   answer.reset();
   if (draining_) exchange.keep_alive = false;
   co_await send_response(exchange, response);
@@ -89,17 +96,17 @@ net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<L
       if (!answer->warnings().empty()) {
         head.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
       }
+      if (chunked && wants_timing(exchange.request)) head.headers.emplace_back("trailer", "x-mlxs-timing");
       head.headers.insert(head.headers.end(), exchange.headers.begin(), exchange.headers.end());
       text = render_head(head);
+      exchange.status = head.status;
       begun = true;
     }
     text += chunked ? as_http_chunk(events) : events;
-    if (chunked && state == LiveAnswer::State::kDone) text += kLastHttpChunk;
+    if (chunked && state == LiveAnswer::State::kDone) text += last_http_chunk(exchange.request);
     co_await write_text(std::move(text));
     if (gone_) co_return;
   }
-  log::debug("{} {} {} → stream in {} ms", exchange.request.id, exchange.request.method,
-             exchange.request.path, to_ms(std::chrono::steady_clock::now() - exchange.start));
 }
 
 }  // namespace mlxs

@@ -2,6 +2,7 @@
 // says what to generate and how chunks read on the wire; it knows no socket, thread or engine queue.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -16,6 +17,9 @@
 
 namespace mlxs {
 
+struct Caller;
+class RequestTrace;
+
 struct HttpRequest {
   std::string method;                                        // "GET"
   std::string path;                                          // decoded, without the query
@@ -23,8 +27,12 @@ struct HttpRequest {
   std::vector<std::pair<std::string, std::string>> headers;  // in order; names in lower case
   std::string peer;                                          // the client's address, without its port
   std::string body;
-  std::string id;      // x-request-id: the client's, or made up
-  std::string tenant;  // whose key it came with; empty where nobody is asked for one
+  std::string id;  // x-request-id: the client's, or made up
+  std::chrono::steady_clock::time_point received = std::chrono::steady_clock::now();
+  // Set while it is prepared.
+  const Caller* caller = nullptr;       // null: the route is open, or the server asks nobody for a key
+  std::string tenant;                   // the caller's; empty where nobody is asked for a key
+  std::shared_ptr<RequestTrace> trace;  // of a request to the engine
 
   // The value of the first header of that name (in lower case); empty without one.
   std::string_view header(std::string_view name) const {

@@ -19,7 +19,8 @@ Error with_field_name(const Error& error, const Generation& generation) {
 
 }  // namespace
 
-LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation generation) {
+LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation generation,
+                             RequestTrace& trace) {
   const int prompts = static_cast<int>(generation.prompts.size());
   admission.check({.prompts = prompts,
                    .choices_per_prompt = generation.n,
@@ -41,9 +42,14 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
   if (generation.stream) answer.stream_type_ = generation.format->stream_type();
   try {
     for (GenerateParams& params : generation.prompts) {
-      if (generation.n > 1) params.prompt = TokenPrompt{engine.encode_prompt(params.model, params.prompt)};
+      if (generation.n > 1) {  // once for all choices
+        const auto started = std::chrono::steady_clock::now();
+        params.prompt = TokenPrompt{engine.encode_prompt(params.model, params.prompt)};
+        params.tokenizing = std::chrono::steady_clock::now() - started;
+      }
       for (int i = 0; i < generation.n; ++i) {
         answer.choices_.push_back(engine.create_generator(params));
+        trace.expect_choice();
         if (params.seed) ++*params.seed;
       }
     }

@@ -13,6 +13,7 @@
 #include "admit/admission.h"
 #include "mlxs/engine.h"
 #include "serve/http.h"
+#include "telemetry/request_log.h"
 
 namespace mlxs {
 
@@ -20,7 +21,7 @@ class LiveAnswer {
  public:
   // Checks limits, takes places, tokenizes and queues every choice: all of them or none. May take long (a
   // long prompt). Throws mlxs::Error; kOverloaded if there is no place.
-  static LiveAnswer start(Engine& engine, Admission& admission, Generation generation);
+  static LiveAnswer start(Engine& engine, Admission& admission, Generation generation, RequestTrace& trace);
   static LiveAnswer start(FeedReply reply);
 
   LiveAnswer(LiveAnswer&&) = default;

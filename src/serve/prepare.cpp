@@ -9,6 +9,7 @@
 #include "serve/gate.h"
 #include "serve/http_text.h"
 #include "serve/qos_headers.h"
+#include "telemetry/request_report.h"
 
 namespace mlxs {
 
@@ -31,28 +32,66 @@ HttpResponse failure_response(const Error& error, ErrorBody body) {
   return response;
 }
 
+namespace {
+
+std::shared_ptr<RequestTrace> begin_trace(ServerContext& context, const HttpRequest& request,
+                                          const Generation& generation) {
+  const auto age = std::chrono::steady_clock::now() - request.received;
+  const auto wall = (std::chrono::system_clock::now() - age).time_since_epoch();
+  return context.requests.begin(
+      {.id = request.id,
+       .method = request.method,
+       .path = request.path,
+       .peer = request.peer,
+       .tenant = request.tenant,
+       .model = generation.prompts.front().model,
+       .received = request.received,
+       .received_unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(wall).count()});
+}
+
+}  // namespace
+
+void end_exchange(const HttpRequest& request, const TraceEnd& end) {
+  if (request.trace) request.trace->end(end);
+}
+
+bool wants_timing(const HttpRequest& request) {
+  const std::string_view asked = request.header("x-mlxs-timing");
+  return request.trace && !asked.empty() && asked != "0";
+}
+
+std::string timing_now(const HttpRequest& request) {
+  return timing_header(request.trace->report(), std::chrono::steady_clock::now());
+}
+
 Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
   ErrorBody error_body = nullptr;
   try {
     if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return std::move(*answer);
     auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
     if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
-    const Caller* caller = std::get<const Caller*>(admitted);
-    if (caller != nullptr) request.tenant = caller->tenant;
+    request.caller = std::get<const Caller*>(admitted);
+    if (request.caller != nullptr) request.tenant = request.caller->tenant;
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
     if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
     auto& generation = std::get<Generation>(reply);
     error_body = generation.error_body;
     apply_qos_headers(request, generation);
+    request.trace = begin_trace(context, request, generation);
     if (context.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
     for (GenerateParams& params : generation.prompts) {
-      params.cache_salt = cache_scope(caller, context.options.share_prefix_cache, params.cache_salt);
-      if (caller != nullptr) params.user = caller->tenant;  // whatever the body says
+      params.cache_salt = cache_scope(request.caller, context.options.share_prefix_cache, params.cache_salt);
+      if (request.caller != nullptr) params.user = request.caller->tenant;  // whatever the body says
+      params.received = request.received;
+      params.on_ended = [trace = request.trace](RequestTimeline timeline) {
+        trace->add(std::move(timeline));
+      };
     }
-    LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation));
+    LiveAnswer answer =
+        LiveAnswer::start(context.engine, context.admission, std::move(generation), *request.trace);
     if (!answer.warnings().empty()) {
       log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
     }

@@ -9,13 +9,21 @@
 #include "serve/http.h"
 #include "serve/live_answer.h"
 #include "serve/server_context.h"
+#include "telemetry/request_log.h"
 
 namespace mlxs {
 
 using Prepared = std::variant<HttpResponse, LiveAnswer>;
 
-// Sets request.tenant. Never throws: a failure is a response.
+// Sets the request's caller, tenant and trace. Never throws: a failure is a response.
 Prepared prepare_reply(ServerContext& context, HttpRequest& request);
+
+// The answer was sent, or the client is gone: closes the request's record.
+void end_exchange(const HttpRequest& request, const TraceEnd& end);
+
+// The value of x-mlxs-timing as of now, if the client asked for one by sending that header.
+bool wants_timing(const HttpRequest& request);
+std::string timing_now(const HttpRequest& request);
 
 // body: the dialect's words; null: OpenAI's.
 HttpResponse failure_response(const Error& error, ErrorBody body);

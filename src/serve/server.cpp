@@ -17,6 +17,7 @@
 #include "serve/openai.h"
 #include "serve/operations.h"
 #include "serve/page.h"
+#include "serve/request_routes.h"
 #include "serve/responses.h"
 
 namespace mlxs {
@@ -49,6 +50,10 @@ void check(const ServerOptions& options) {
   positive("idle_timeout_ms", options.idle_timeout_ms);
   positive("request_timeout_ms", options.request_timeout_ms);
   positive("write_timeout_ms", options.write_timeout_ms);
+  if (options.keep_requests < 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("keep_requests = {}", options.keep_requests),
+                "0 keeps none", "keep_requests");
+  }
   positive("send_buffer_bytes", options.send_buffer_bytes);
 }
 
@@ -61,12 +66,14 @@ struct Server::Impl {
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
                 .admission = Admission(options.admission, clock),
+                .requests = RequestLog(static_cast<std::size_t>(options.keep_requests)),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
     add_responses_routes(context.router, engine);
     add_anthropic_routes(context.router, engine);
     add_ollama_routes(context.router, engine);
     add_page_routes(context.router);
+    add_request_routes(context.router, context.requests);
     add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
                                                      return context.draining.load();
                                                    }});

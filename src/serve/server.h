@@ -30,6 +30,7 @@ struct ServerOptions {
   int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
+  int keep_requests = 1000;               // whose record GET /v1/requests/{id} still knows; 0: none
   std::vector<std::string> cors_origins;  // of web pages that may use the server; "*": every page
   ApiKeys keys;                           // none: nobody is asked for one
   bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed

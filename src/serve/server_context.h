@@ -10,6 +10,7 @@
 #include "serve/cors.h"
 #include "serve/router.h"
 #include "serve/server.h"
+#include "telemetry/request_log.h"
 
 namespace mlxs {
 
@@ -19,6 +20,7 @@ struct ServerContext {
   Router router;
   CorsPolicy cors;
   Admission admission;
+  RequestLog requests;
   net::thread_pool workers;
   std::atomic<bool> draining{false};
 };

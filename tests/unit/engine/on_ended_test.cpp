@@ -46,7 +46,7 @@ class OnEndedTest : public ::testing::Test {
       const double sum = std::accumulate(record.parts.begin(), record.parts.end(), 0.0);
       EXPECT_NEAR(sum, record.total_seconds, 1e-6) << id;
       for (std::size_t i = 0; i < kRequestParts; ++i) {
-        EXPECT_GE(record.parts[i], 0.0) << id << ' ' << request_part_name(static_cast<RequestPart>(i));
+        EXPECT_GE(record.parts[i], 0.0) << id << ' ' << kRequestPartNames[i];
       }
       EXPECT_EQ(record.model, "tiny");
     }

@@ -1,0 +1,151 @@
+// `why ID`: where the time of one request went, as its server remembers it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "formats/http_client.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct WhyFlags {
+  std::string id;
+  std::string url = "http://127.0.0.1:8000";
+  std::string key;
+  int limit = 20;
+  bool json = false;
+};
+
+constexpr int kBarWidth = 40;
+
+ordered_json get(const WhyFlags& flags, const std::string& path) {
+  std::string body;
+  FetchRequest request{.url = flags.url + path, .token = flags.key};
+  request.on_body = [&body](const FetchAnswer&, std::span<const std::byte> piece) {
+    body.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+  };
+  const FetchAnswer answer = http_get(request);
+  if (answer.status == 0) {
+    throw Error(ErrorCode::kUnavailable, fmt::format("{} does not answer: {}", flags.url, answer.failure),
+                "give the server's address with --url");
+  }
+  const ordered_json parsed = ordered_json::parse(answer.status == 200 ? body : answer.body, nullptr, false);
+  if (answer.status == 200 && parsed.is_object()) return parsed;
+  std::string message = fmt::format("{} answered {}", flags.url, answer.status);
+  if (parsed.is_object() && parsed.contains("error") && parsed["error"].contains("message")) {
+    message = parsed["error"]["message"].get<std::string>();
+  }
+  throw Error(answer.status == 404 ? ErrorCode::kNotFound : ErrorCode::kInvalidArgument, message,
+              answer.status == 401 ? "give a key with --api-key" : "");
+}
+
+std::string ms(double seconds) { return fmt::format("{:.1f} ms", seconds * 1e3); }
+
+void print_parts(const ordered_json& parts, double total) {
+  for (const auto& [name, value] : parts.items()) {
+    const double seconds = value.get<double>();
+    const double share = total > 0 ? seconds / total : 0.0;
+    std::string bar;
+    for (int i = 0; i < static_cast<int>(share * kBarWidth + 0.5); ++i) bar += "█";
+    fmt::print("  {:<10} {:>12} {:>4.0f} % {}\n", name, ms(seconds), share * 100, bar);
+  }
+}
+
+void print_choice(const ordered_json& choice) {
+  fmt::print("  {} prompt tokens ({} from the cache), {} generated, {}; first token after {}\n",
+             choice["prompt_tokens"].get<int>(), choice["prefill"]["cached_tokens"].get<int>(),
+             choice["generated_tokens"].get<int>(), choice["finish"].get<std::string>(),
+             ms(choice["ttft_seconds"].get<double>()));
+  if (!choice["error"].is_null()) fmt::print("  error: {}\n", choice["error"].get<std::string>());
+  for (const auto& chunk : choice["prefill"]["chunks"]) {
+    fmt::print("  prefill at {:>9}: tokens {} … {} in {} (step {}, with {} of others)\n",
+               ms(chunk["at_seconds"].get<double>()), chunk["start"].get<int>(),
+               chunk["start"].get<int>() + chunk["tokens"].get<int>() - 1, ms(chunk["seconds"].get<double>()),
+               chunk["step"].get<std::uint64_t>(), chunk["other_tokens"].get<int>());
+  }
+  const ordered_json& gaps = choice["decode"]["inter_token_seconds"];
+  if (choice["generated_tokens"].get<int>() > 1) {
+    fmt::print("  between tokens: p50 {}, p95 {}, p99 {}, longest {} before token {}\n",
+               ms(gaps["p50"].get<double>()), ms(gaps["p95"].get<double>()), ms(gaps["p99"].get<double>()),
+               ms(gaps["max"].get<double>()), choice["decode"]["slowest_token"].get<int>());
+  }
+  for (const auto& preemption : choice["preemptions"]) {
+    const ordered_json& by = preemption["for"]["id"];
+    fmt::print(
+        "  preempted at {} for {}, {} tokens to compute again\n", ms(preemption["at_seconds"].get<double>()),
+        by.is_null() ? "another's request" : by.get<std::string>(), preemption["lost_tokens"].get<int>());
+  }
+}
+
+void print_report(const ordered_json& report) {
+  fmt::print("{}  {} {}  {}\n", report["id"].get<std::string>(), report["method"].get<std::string>(),
+             report["path"].get<std::string>(), report["model"].get<std::string>());
+  if (report["state"] != "done") {
+    fmt::print("  is still running\n");
+    return;
+  }
+  fmt::print("  {}\n\n", report["why"].get<std::string>());
+  print_parts(report["parts"], report["e2e_seconds"].get<double>());
+  for (const auto& choice : report["choices"]) {
+    fmt::print("\n");
+    print_choice(choice);
+  }
+}
+
+void print_list(const ordered_json& list) {
+  std::vector<std::vector<std::string>> rows{{"ID", "MODEL", "STATUS", "TIME", "WHY"}};
+  for (const auto& entry : list["data"]) {
+    const bool done = entry["state"] == "done";
+    rows.push_back({entry["id"].get<std::string>(), entry["model"].get<std::string>(),
+                    !done                       ? "running"
+                    : entry["status"].is_null() ? "gone"
+                                                : fmt::format("{}", entry["status"].get<int>()),
+                    done ? ms(entry["e2e_seconds"].get<double>()) : "", entry["why"].get<std::string>()});
+  }
+  fmt::print("{}", format_table(rows));
+}
+
+int why(const WhyFlags& flags) {
+  const bool list = flags.id.empty();
+  const ordered_json answer = get(flags, list ? fmt::format("/v1/requests?limit={}", flags.limit)
+                                              : "/v1/requests/" + url_escape(flags.id));
+  if (flags.json) {
+    fmt::print("{}\n", answer.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else if (list) {
+    print_list(answer);
+  } else {
+    print_report(answer);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_why(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<WhyFlags>();
+  CLI::App* command = app.add_subcommand("why", "Show where the time of a request went");
+  command->add_option("ID", flags->id, "The answer's x-request-id; none: the latest requests");
+  command->add_option("--url", flags->url, "The server")->capture_default_str();
+  command->add_option("--api-key", flags->key, "Sent as a bearer token")->envname("MLXS_API_KEY");
+  command->add_option("--limit", flags->limit, "How many to list")
+      ->check(CLI::Range(1, 1000, "1..1000"))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "Print JSON");
+  command->footer(
+      "Examples:\n"
+      "  mlx-serving why\n"
+      "  mlx-serving why req-0123456789abcdef01234567 --url http://127.0.0.1:9000");
+  command->callback([flags, &action] { action = [flags] { return why(*flags); }; });
+}
+
+}  // namespace mlxs::cli
