@@ -121,7 +121,11 @@ TEST_F(OnEndedTest, ASlowReaderSeesThatItWasSlow) {
 TEST_F(OnEndedTest, WhoLeavesOrIsRefusedHasARecordToo) {
   start({.max_running = 1, .max_queue_depth = 1});
   auto running = engine_->create_generator(request("running", "hello", 300));
-  while (engine_->scheduler_stats().at(0).running == 0) std::this_thread::yield();
+  const auto has_place = [this] {
+    const EngineSchedulerStats stats = engine_->scheduler_stats().at(0);
+    return stats.running + stats.paused > 0;  // paused: unread, it fills its channel within a moment
+  };
+  while (!has_place()) std::this_thread::yield();
   auto waiting = engine_->create_generator(request("waiting", "hello", 300));
   const auto refused = engine_->create_generator(request("refused", "hello", 300));
   while (refused->next()) {
