@@ -64,9 +64,11 @@ def test_who_waited_learns_for_whom(tmp_path):
     process = ServeProcess(MODEL, "--max-running", "1", cache=tmp_path)
     try:
         api = Api(process)
-        threads = [threading.Thread(target=complete, args=(api, f"one-{i}"), kwargs={"max_tokens": 40}) for i in range(3)]
+        threads = [threading.Thread(target=complete, args=(api, f"one-{i}"), kwargs={"max_tokens": 99}) for i in range(3)]
         for thread in threads:
             thread.start()
+            while api.stats()["running"] == 0:  # the first is on its way before the others come
+                pass
         for thread in threads:
             thread.join()
         reports = [record(api, f"one-{i}") for i in range(3)]
