@@ -32,6 +32,11 @@ struct EngineOptions {
   int token_budget = 512;      // tokens of one step; 16 … 65536
   int max_loaded_models = 5;
   bool prefix_cache = true;
+  // Computed prompts are forgotten when unused for so long; 0: never, else 1 s … 1 day. max_entries: at most
+  // so many prompts, 1 … 10^6, the least recently used go first. Values outside are moved inside, with a
+  // warning.
+  int prefix_cache_ttl_ms = 300'000;
+  int prefix_cache_max_entries = 10'000;
   std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory
   std::shared_ptr<EngineObserver> observer;  // told of requests and steps; may be null
 };
@@ -192,6 +197,13 @@ struct GenerateResult {
   GenerationStats stats;
 };
 
+// Why a request did not find all of its prompt in the prefix cache: "evicted" or "expired" (it was there),
+// "diverged" (at `token`, from what others sent), "new".
+struct PrefixMissReport {
+  std::string_view reason;
+  int token = 0;  // position of the first that was not found
+};
+
 struct EngineSchedulerStats {
   std::string model;
   int running = 0, waiting = 0, paused = 0;
@@ -203,6 +215,10 @@ struct EngineSchedulerStats {
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
   double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
+  int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment
+  std::uint64_t prefix_evicted_pages = 0, prefix_expired_pages = 0;
+  std::vector<std::pair<std::string_view, std::uint64_t>> prefix_misses;  // requests, by reason
+  std::vector<PrefixMissReport> recent_prefix_misses;                     // the last few, newest first
 };
 
 struct EngineHealth {

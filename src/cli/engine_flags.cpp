@@ -1,5 +1,6 @@
 #include "cli/engine_flags.h"
 
+#include <cmath>
 #include <cstdio>
 
 #include "cli/format.h"
@@ -26,6 +27,18 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
       ->capture_default_str();
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
       ->check(CLI::Range(16, 1 << 24, ">= 16"));
+  command
+      .add_option_function<double>(
+          "--prefix-cache-ttl",
+          [&flags](double seconds) {
+            flags.prefix_cache_ttl_ms = static_cast<int>(std::lround(seconds * 1e3));
+          },
+          "Seconds after which an unused prompt is forgotten (default: 300; 0: never)")
+      ->check(CLI::Range(0.0, 1e6, "0..1000000"));
+  command
+      .add_option("--prefix-cache-entries", flags.prefix_cache_max_entries,
+                  "Prompts that are remembered at most")
+      ->capture_default_str();
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }
 
@@ -36,6 +49,8 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.device = flags.device;
   options.kv_cache_bytes = flags.kv_cache_bytes;
   options.kv_cache_dtype = flags.kv_cache_dtype;
+  options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;
+  options.prefix_cache_max_entries = flags.prefix_cache_max_entries;
   return options;
 }
 

@@ -21,6 +21,8 @@ struct EngineFlags {
   int threads = 0;
   std::uint64_t kv_cache_bytes = 0;
   std::string kv_cache_dtype = "auto";
+  int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
+  int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;
   int context = 0;
   bool force = false;
 };

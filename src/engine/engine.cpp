@@ -191,6 +191,7 @@ Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() { dispose(); }
 
 std::unique_ptr<Engine> Engine::create(EngineOptions options) {
+  clamp(options);
   validate(options);
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(std::move(options))));
 }

@@ -12,6 +12,7 @@
 #include "engine/load_plan.h"
 #include "engine/model_text.h"
 #include "engine/refusal.h"
+#include "engine/stats.h"
 #include "formats/catalog.h"
 
 namespace mlxs {
@@ -80,7 +81,12 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   info_.context_length = context;
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
   runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
-  pool_ = std::make_unique<KvPool>(KvPoolConfig{.num_pages = num_pages, .prefix_cache = engine.prefix_cache});
+  pool_ = std::make_unique<KvPool>(KvPoolConfig{
+      .num_pages = num_pages,
+      .prefix_cache = engine.prefix_cache,
+      .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
+                                            : Duration::max(),
+      .max_entries = engine.prefix_cache_max_entries});
   context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
   scheduler_ = std::make_unique<Scheduler>(SchedulerConfig{.max_running = engine.max_running,
                                                            .max_queue_depth = engine.max_queue_depth,
@@ -178,7 +184,11 @@ void LoadedModel::note_plan(TimePoint now) {
     Request& request = *requests_.at(plan_.preempted[i]);
     request.timeline.preempted(now, seen(plan_.preempted_for[i]), static_cast<int>(request.tokens.size()));
   }
-  for (const RequestId id : plan_.admitted) requests_.at(id)->timeline.admitted(now, queue_clock_);
+  for (const RequestId id : plan_.admitted) {
+    Request& request = *requests_.at(id);
+    request.timeline.admitted(now, queue_clock_);
+    request.prefix_miss = scheduler_->prefix_miss(id);
+  }
 }
 
 bool LoadedModel::step() {
@@ -371,35 +381,9 @@ EngineSchedulerStats LoadedModel::stats() const {
 }
 
 void LoadedModel::publish_stats() {
-  const SchedulerStats s = scheduler_->stats();
+  EngineSchedulerStats now = engine_stats(info_.id, scheduler_->stats());
   const std::lock_guard lock(stats_mutex_);
-  stats_ = {.model = info_.id,
-            .running = s.running,
-            .waiting = s.waiting,
-            .paused = s.paused,
-            .steps = s.steps,
-            .admitted = s.admitted,
-            .finished = s.finished,
-            .refused = s.refused,
-            .preemptions = s.preemptions,
-            .prompt_tokens = s.prompt_tokens,
-            .generated_tokens = s.generated_tokens,
-            .cached_prompt_tokens = s.cached_prompt_tokens,
-            .kv_pages_total = s.kv.total,
-            .kv_pages_held = s.kv.held,
-            .kv_pages_cached = s.kv.cached,
-            .kv_pages_free = s.kv.free,
-            .prefix_query_tokens = s.kv.prefix_queries,
-            .prefix_hit_tokens = s.kv.prefix_hits,
-            .slo_requests = s.slo.requests,
-            .slo_met = s.slo.met,
-            .slo_missed_ttft = s.slo.missed_ttft,
-            .slo_missed_tpot = s.slo.missed_tpot,
-            .slo_refused = s.slo.refused,
-            .slo_promoted = s.slo.promoted,
-            .goodput_tokens = s.slo.goodput_tokens,
-            .step_fixed_ms = s.step_fixed_s * 1e3,
-            .step_token_ms = s.step_token_s * 1e3};
+  stats_ = std::move(now);
 }
 
 }  // namespace mlxs

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "base/log.h"
 
 namespace mlxs {
 namespace {
@@ -55,6 +58,17 @@ void validate(const GenerateParams& p, int vocabulary) {
     check_range("logit_bias", token, 0, vocabulary - 1);
     check_range("logit_bias", bias, -100, 100);
   }
+}
+
+void clamp(EngineOptions& o) {
+  const auto move_inside = [](std::string_view name, int& value, int low, int high) {
+    const int moved = std::clamp(value, low, high);
+    if (moved != value) log::warn("{} = {} is outside {} … {}: taken as {}", name, value, low, high, moved);
+    value = moved;
+  };
+  constexpr int kDayMs = 86'400'000;
+  if (o.prefix_cache_ttl_ms != 0) move_inside("prefix_cache_ttl_ms", o.prefix_cache_ttl_ms, 1000, kDayMs);
+  move_inside("prefix_cache_max_entries", o.prefix_cache_max_entries, 1, 1'000'000);
 }
 
 void validate(const EngineOptions& o) {

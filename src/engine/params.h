@@ -8,5 +8,7 @@ namespace mlxs {
 
 void validate(const GenerateParams& params, int vocabulary);
 void validate(const EngineOptions& options);
+// Options whose ranges are advice: a value outside is moved to the nearest inside and logged.
+void clamp(EngineOptions& options);
 
 }  // namespace mlxs

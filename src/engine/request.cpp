@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "engine/stats.h"
 
 namespace mlxs {
 namespace {
@@ -89,6 +90,8 @@ void Request::tell_end(std::string_view model, std::string_view reason, std::str
   record.error = error;
   record.prompt_tokens = prompt_tokens;
   record.cached_prompt_tokens = cached_prompt_tokens;
+  record.prefix_miss = miss_reason_name(prefix_miss.reason);
+  record.prefix_miss_token = prefix_miss.token;
   std::exchange(on_ended, nullptr)(std::move(record));
 }
 

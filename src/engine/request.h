@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "engine/timeline.h"
 #include "engine/token_channel.h"
+#include "kv/kv_pool.h"
 #include "mlxs/engine.h"
 #include "sched/scheduler.h"
 #include "text/detokenizer.h"
@@ -47,6 +48,7 @@ struct Request {
   std::int32_t prompt_tokens;
   std::int32_t max_new_tokens;
   std::int32_t cached_prompt_tokens = 0;
+  PrefixMiss prefix_miss;
   std::shared_ptr<TokenChannel> channel;
   Detokenizer detokenizer;
 

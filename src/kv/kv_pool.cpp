@@ -1,4 +1,4 @@
-// The page pool: a free list, an index of full pages by chain hash, and the cached pages in order of use.
+// The page pool: a free list, the tree of full pages, and the cached pages in order of use.
 //
 // Why leaves go first without counting children: whoever holds a page holds every page before it (open()
 // walks from the root, commit() swaps duplicates for the tree's page), and release goes from the last page to
@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "mlxs/error.h"
 
@@ -25,16 +24,30 @@ std::span<const TokenId, kPageTokens> page_tokens(std::span<const TokenId> token
 
 }  // namespace
 
-KvPool::KvPool(KvPoolConfig config) : config_(config) {
+KvPool::KvPool(KvPoolConfig config)
+    : config_(config),
+      tree_(std::max(config.num_pages, 1)),
+      dropped_(static_cast<std::size_t>(std::max(config.num_pages, 1))) {
   if (config.num_pages < 1) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("a KV pool of {} pages", config.num_pages),
                 "give it at least one page", "num_pages");
   }
+  if (config.max_entries < 1) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("a KV pool of {} entries", config.max_entries),
+                "give it at least one, or turn prefix_cache off", "max_entries");
+  }
   const auto count = static_cast<std::size_t>(config.num_pages);
   pages_.resize(count);
-  buckets_.assign(std::bit_ceil(count), -1);
   free_.reserve(count);
   for (PageId page = config.num_pages; page-- > 0;) free_.push_back(page);
+}
+
+void KvPool::advance(TimePoint now) {
+  now_ = std::max(now_, now);
+  while (oldest_ >= 0 && now_ - at(oldest_).since >= config_.ttl) {
+    free_.push_back(drop_oldest(DroppedPages::Cause::kExpired));
+    ++expirations_;
+  }
 }
 
 KvSequence KvPool::open(std::span<const TokenId> tokens, std::uint64_t salt) {
@@ -42,7 +55,39 @@ KvSequence KvPool::open(std::span<const TokenId> tokens, std::uint64_t salt) {
   sequence.salt_ = salt;
   prefix_queries_ += tokens.size();
   extend_prefix(sequence, tokens);
+  sequence.miss_ = explain_miss(sequence, tokens);
+  ++misses_[static_cast<std::size_t>(sequence.miss_.reason)];
+  if (sequence.miss_.reason != MissReason::kNone) {
+    std::shift_right(recent_misses_.begin(), recent_misses_.end(), 1);
+    recent_misses_.front() = sequence.miss_;
+  }
   return sequence;
+}
+
+PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const TokenId> tokens) const {
+  const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
+  if ((page + 1) * kPageTokens >= tokens.size()) return {};
+  PrefixMiss miss{MissReason::kNew, sequence.committed_};
+  if (!config_.prefix_cache) return miss;
+  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  const auto block = page_tokens(tokens, page);
+  switch (dropped_.find(tree_.hash_after(parent, sequence.salt_, block))) {
+    case DroppedPages::Cause::kEvicted:
+      miss.reason = MissReason::kEvicted;
+      return miss;
+    case DroppedPages::Cause::kExpired:
+      miss.reason = MissReason::kExpired;
+      return miss;
+    case DroppedPages::Cause::kNone:
+      break;
+  }
+  // A common beginning of no token is no beginning, unless pages before it are common.
+  const std::int32_t common = tree_.closest_child(parent, sequence.salt_, block);
+  if (common > 0 || (common == 0 && page > 0)) {
+    miss.reason = MissReason::kDiverged;
+    miss.token += common;
+  }
+  return miss;
 }
 
 std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId> tokens) {
@@ -51,8 +96,9 @@ std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId
   std::size_t page = first;
   PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
   for (; (page + 1) * kPageTokens < tokens.size(); ++page) {
-    const PageTokens block = page_tokens(tokens, page);
-    const PageId found = find(parent, sequence.salt_, block, hash_after(parent, sequence.salt_, block));
+    const auto block = page_tokens(tokens, page);
+    const PageId found =
+        tree_.find(parent, sequence.salt_, block, tree_.hash_after(parent, sequence.salt_, block));
     if (found < 0) break;
     hold(found);
     if (page < sequence.pages_.size()) {
@@ -73,8 +119,8 @@ PrefixHit KvPool::peek_prefix(std::span<const TokenId> tokens, std::uint64_t sal
   if (!config_.prefix_cache) return hit;
   PageId parent = -1;
   for (std::size_t page = 0; (page + 1) * kPageTokens < tokens.size(); ++page) {
-    const PageTokens block = page_tokens(tokens, page);
-    parent = find(parent, salt, block, hash_after(parent, salt, block));
+    const auto block = page_tokens(tokens, page);
+    parent = tree_.find(parent, salt, block, tree_.hash_after(parent, salt, block));
     if (parent < 0) break;
     hit.tokens += kPageTokens;
     hit.cached_pages += at(parent).holders == 0 ? 1 : 0;
@@ -88,7 +134,7 @@ std::optional<std::uint64_t> KvPool::next_page_hash(const KvSequence& sequence,
   const bool shareable = sequence.committed_ % kPageTokens == 0 && (page + 1) * kPageTokens < tokens.size();
   if (!config_.prefix_cache || !shareable) return std::nullopt;
   const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
-  return hash_after(parent, sequence.salt_, page_tokens(tokens, page));
+  return tree_.hash_after(parent, sequence.salt_, page_tokens(tokens, page));
 }
 
 bool KvPool::reserve(KvSequence& sequence, std::int32_t tokens) {
@@ -111,13 +157,13 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
        ++page) {
     PageId& own = sequence.pages_[page];
     const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
-    const PageTokens block = page_tokens(tokens, page);
-    const std::uint64_t hash = hash_after(parent, sequence.salt_, block);
-    if (const PageId twin = find(parent, sequence.salt_, block, hash); twin >= 0) {
+    const auto block = page_tokens(tokens, page);
+    const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
+    if (const PageId twin = tree_.find(parent, sequence.salt_, block, hash); twin >= 0) {
       hold(twin);
       release(std::exchange(own, twin));
     } else {
-      enter_index(own, parent, sequence.salt_, block, hash);
+      tree_.enter(own, parent, sequence.salt_, block, hash);
     }
   }
 }
@@ -128,12 +174,7 @@ void KvPool::close(KvSequence&& sequence) {
 }
 
 void KvPool::drop_cache() {
-  while (oldest_ >= 0) {
-    const PageId page = oldest_;
-    unlink(page);
-    leave_index(page);
-    free_.push_back(page);
-  }
+  while (oldest_ >= 0) free_.push_back(drop_oldest(DroppedPages::Cause::kNone));
 }
 
 KvPoolStats KvPool::stats() const {
@@ -141,53 +182,22 @@ KvPoolStats KvPool::stats() const {
           .free = num_free(),
           .held = config_.num_pages - available(),
           .cached = cached_,
+          .entries = entries_,
           .prefix_queries = prefix_queries_,
           .prefix_hits = prefix_hits_,
-          .evictions = evictions_};
-}
-
-std::uint64_t KvPool::hash_after(PageId parent, std::uint64_t salt, PageTokens tokens) const {
-  return chain_hash(parent < 0 ? chain_root(salt) : at(parent).hash, tokens);
-}
-
-PageId KvPool::find(PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash) const {
-  PageId page = buckets_[hash & (buckets_.size() - 1)];
-  for (; page >= 0; page = at(page).next_in_bucket) {
-    const Page& candidate = at(page);
-    if (candidate.hash == hash && candidate.parent == parent && candidate.salt == salt &&
-        std::ranges::equal(candidate.tokens, tokens)) {
-      break;
-    }
-  }
-  return page;
-}
-
-void KvPool::enter_index(PageId page, PageId parent, std::uint64_t salt, PageTokens tokens,
-                         std::uint64_t hash) {
-  Page& entry = at(page);
-  entry.indexed = true;
-  entry.parent = parent;
-  entry.salt = salt;
-  entry.hash = hash;
-  std::ranges::copy(tokens, entry.tokens.begin());
-  entry.next_in_bucket = std::exchange(bucket(hash), page);
-}
-
-void KvPool::leave_index(PageId page) {
-  PageId* link = &bucket(at(page).hash);
-  while (*link != page) link = &at(*link).next_in_bucket;
-  *link = at(page).next_in_bucket;
-  at(page).indexed = false;
+          .evictions = evictions_,
+          .expirations = expirations_,
+          .misses = misses_,
+          .recent_misses = recent_misses_};
 }
 
 PageId KvPool::take_page() {
-  PageId page = oldest_;
+  PageId page = -1;
   if (!free_.empty()) {
     page = free_.back();
     free_.pop_back();
   } else {
-    unlink(page);
-    leave_index(page);
+    page = drop_oldest(DroppedPages::Cause::kEvicted);
     ++evictions_;
   }
   at(page).holders = 1;
@@ -200,19 +210,25 @@ void KvPool::hold(PageId page) {
 
 void KvPool::release(PageId page) {
   if (--at(page).holders > 0) return;
-  if (at(page).indexed) {
-    link_newest(page);
-  } else {
+  if (!tree_.contains(page)) {
     free_.push_back(page);
+    return;
+  }
+  link_newest(page);
+  while (entries_ > config_.max_entries) {
+    free_.push_back(drop_oldest(DroppedPages::Cause::kEvicted));
+    ++evictions_;
   }
 }
 
 void KvPool::link_newest(PageId page) {
   at(page).older = newest_;
   at(page).newer = -1;
+  at(page).since = now_;
   (newest_ >= 0 ? at(newest_).newer : oldest_) = page;
   newest_ = page;
   ++cached_;
+  if (!tree_.has_children(page)) ++entries_;
 }
 
 void KvPool::unlink(PageId page) {
@@ -220,61 +236,18 @@ void KvPool::unlink(PageId page) {
   (entry.older >= 0 ? at(entry.older).newer : oldest_) = entry.newer;
   (entry.newer >= 0 ? at(entry.newer).older : newest_) = entry.older;
   --cached_;
+  if (!tree_.has_children(page)) --entries_;
 }
 
-void KvPool::check() const {
-  std::int32_t held = 0;
-  std::vector<std::int32_t> child_holders(pages_.size(), 0);
-  for (PageId id = 0; id < config_.num_pages; ++id) {
-    const Page& page = at(id);
-    if (page.holders < 0) fail(fmt::format("page {} has {} holders", id, page.holders));
-    held += page.holders > 0 ? 1 : 0;
-    if (!page.indexed) continue;
-    if (!config_.prefix_cache) fail(fmt::format("page {} is indexed without a prefix cache", id));
-    if (page.hash != hash_after(page.parent, page.salt, page.tokens) ||
-        find(page.parent, page.salt, page.tokens, page.hash) != id) {
-      fail(fmt::format("page {} is indexed but cannot be found", id));
-    }
-    if (page.parent < 0) continue;
-    const Page& parent = at(page.parent);
-    if (!parent.indexed || parent.salt != page.salt) {
-      fail(fmt::format("page {} is in the tree without its parent {}", id, page.parent));
-    }
-    child_holders[static_cast<std::size_t>(page.parent)] += page.holders;
-    if (child_holders[static_cast<std::size_t>(page.parent)] > parent.holders) {
-      fail(fmt::format("page {} is held without its parent {}", id, page.parent));
-    }
-  }
-  if (held + available() != config_.num_pages) {
-    fail(fmt::format("{} free + {} cached + {} held != {} pages", num_free(), cached_, held,
-                     config_.num_pages));
-  }
-  check_order();
-}
-
-// Free and cached pages are disjoint, held by nobody, and cached children are older than their parents.
-void KvPool::check_order() const {
-  std::vector<bool> seen(pages_.size(), false);
-  for (const PageId id : free_) {
-    if (at(id).holders != 0 || at(id).indexed || seen[static_cast<std::size_t>(id)]) {
-      fail(fmt::format("page {} is free and in use, or free twice", id));
-    }
-    seen[static_cast<std::size_t>(id)] = true;
-  }
-  std::int32_t cached = 0;
-  PageId older = -1;
-  for (PageId id = oldest_; id >= 0; older = id, id = at(id).newer, ++cached) {
-    const Page& page = at(id);
-    if (page.holders != 0 || !page.indexed || page.older != older || seen[static_cast<std::size_t>(id)]) {
-      fail(fmt::format("page {} is cached and in use, or out of order", id));
-    }
-    seen[static_cast<std::size_t>(id)] = true;
-    if (page.parent >= 0 && seen[static_cast<std::size_t>(page.parent)]) {
-      fail(fmt::format("page {} would be evicted before its child {}", page.parent, id));
-    }
-  }
-  if (cached != cached_ || older != newest_)
-    fail(fmt::format("{} cached pages, {} counted", cached, cached_));
+// Takes the least recently used cached page out of the cache; it has no children.
+PageId KvPool::drop_oldest(DroppedPages::Cause cause) {
+  const PageId page = oldest_;
+  const PageId parent = tree_.parent(page);
+  dropped_.add(tree_.hash(page), cause);
+  unlink(page);
+  tree_.leave(page);
+  if (parent >= 0 && at(parent).holders == 0 && !tree_.has_children(parent)) ++entries_;
+  return page;
 }
 
 }  // namespace mlxs

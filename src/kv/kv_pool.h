@@ -1,31 +1,58 @@
 // KV pages of one model as numbers: who holds which page, which pages keep a reusable prefix, what is evicted
-// next. No tensors, no clock, no threads: the engine thread owns it; deterministic. Pages hold kPageTokens
-// tokens. Every page is exactly one of free, held (by ≥ 1 sequence) or cached (held by none, prefix kept);
-// check() proves it. Costs O(pages touched) and allocates nothing but a sequence's page table. Misuse throws
-// kInternal.
+// next. No tensors, no threads, and its time comes from advance(): the engine thread owns it; deterministic.
+// Pages hold kPageTokens tokens. Every page is exactly one of free, held (by ≥ 1 sequence) or cached (held by
+// none, prefix kept); check() proves it. Costs O(pages touched), allocates nothing but a sequence's page
+// table. Misuse throws kInternal.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/types.h"
-#include "kv/chain_hash.h"
+#include "kv/dropped_pages.h"
+#include "kv/prefix_tree.h"
 
 namespace mlxs {
 
 struct KvPoolConfig {
   std::int32_t num_pages = 0;  // ≥ 1, else kInvalidArgument
   bool prefix_cache = true;
+  Duration ttl = Duration::max();  // cached pages unused for so long become free
+  // Prompts in the cache, counted as the cached pages that none follows; more push out the least recently
+  // used. ≥ 1, else kInvalidArgument.
+  std::int32_t max_entries = std::numeric_limits<std::int32_t>::max();
+};
+
+// Why open() did not find all that it could have used. The first reason that holds, in this order.
+enum class MissReason : std::uint8_t {
+  kNone,      // it found every full page
+  kEvicted,   // the page was there and made room for others
+  kExpired,   // the page was there, unused for longer than the ttl
+  kDiverged,  // other prompts share the beginning and go on differently
+  kNew,       // nothing like it is known
+};
+inline constexpr std::size_t kMissReasons = 5;
+
+struct PrefixMiss {
+  MissReason reason = MissReason::kNone;
+  std::int32_t token = 0;  // position of the first token that was not found: where the prompts part, if
+                           // kDiverged, else the first of the missing page
+  bool operator==(const PrefixMiss&) const = default;
 };
 
 struct KvPoolStats {
   std::int32_t total = 0, free = 0, held = 0, cached = 0;  // pages
-  std::uint64_t prefix_queries = 0, prefix_hits = 0;       // tokens asked for, tokens found
-  std::uint64_t evictions = 0;                             // cached pages given up
+  std::int32_t entries = 0;
+  std::uint64_t prefix_queries = 0, prefix_hits = 0;  // tokens asked for, tokens found
+  std::uint64_t evictions = 0, expirations = 0;       // cached pages given up
+  std::array<std::uint64_t, kMissReasons> misses{};   // calls of open(), by MissReason
+  std::array<PrefixMiss, 8> recent_misses{};          // newest first; kNone: no more
 };
 
 struct PrefixHit {
@@ -42,29 +69,35 @@ class KvSequence {
   KvSequence(KvSequence&& other) noexcept
       : pages_(std::move(other.pages_)),
         committed_(std::exchange(other.committed_, 0)),
-        salt_(std::exchange(other.salt_, 0)) {}
+        salt_(std::exchange(other.salt_, 0)),
+        miss_(std::exchange(other.miss_, {})) {}
   KvSequence& operator=(KvSequence&& other) noexcept {
     std::swap(pages_, other.pages_);
     std::swap(committed_, other.committed_);
     std::swap(salt_, other.salt_);
+    std::swap(miss_, other.miss_);
     return *this;
   }
 
   std::span<const PageId> pages() const { return pages_; }
-  std::int32_t committed_tokens() const {
-    return committed_;
-  }  // tokens whose KV is computed and known to the pool
+  // Tokens whose KV is computed and known to the pool.
+  std::int32_t committed_tokens() const { return committed_; }
+  PrefixMiss miss() const { return miss_; }  // of its open()
 
  private:
   friend class KvPool;
   std::vector<PageId> pages_;
   std::int32_t committed_ = 0;
   std::uint64_t salt_ = 0;
+  PrefixMiss miss_;
 };
 
 class KvPool {
  public:
   explicit KvPool(KvPoolConfig config);
+
+  // What the time is, for everything until the next call; what is too old goes. Never backwards.
+  void advance(TimePoint now);
 
   // A sequence that shares every full page of `tokens` that the cache holds (longest common prefix, at most
   // tokens.size() - 1 tokens, so that at least one row is computed). The hit is committed_tokens(). `salt`
@@ -101,43 +134,38 @@ class KvPool {
   void check() const;
 
  private:
-  using PageTokens = std::span<const TokenId, kPageTokens>;
   struct Page {
     std::int32_t holders = 0;
-    bool indexed = false;
-    // While indexed: its place in the tree. (salt, parent, tokens) identify it; the hash only finds it.
-    PageId parent = -1;  // page of the 16 tokens before; -1 at the start
-    PageId next_in_bucket = -1;
-    std::uint64_t salt = 0;
-    std::uint64_t hash = 0;  // chain hash
-    std::array<TokenId, kPageTokens> tokens{};
-    // While cached: neighbours in order of use, -1 at the ends.
+    // While cached: neighbours in order of use, -1 at the ends, and since when.
     PageId older = -1, newer = -1;
+    TimePoint since{};
   };
 
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
-  PageId& bucket(std::uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
   std::int32_t num_free() const { return static_cast<std::int32_t>(free_.size()); }
 
-  std::uint64_t hash_after(PageId parent, std::uint64_t salt, PageTokens tokens) const;
-  PageId find(PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash) const;
-  void enter_index(PageId page, PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash);
-  void leave_index(PageId page);
+  PrefixMiss explain_miss(const KvSequence& sequence, std::span<const TokenId> tokens) const;
   PageId take_page();
   void hold(PageId page);
   void release(PageId page);
   void link_newest(PageId page);
   void unlink(PageId page);
+  PageId drop_oldest(DroppedPages::Cause cause);
   void check_order() const;
 
   KvPoolConfig config_;
+  PrefixTree tree_;
+  DroppedPages dropped_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;
-  std::vector<PageId> buckets_;       // heads of the index's chains; a power of two of them
   PageId oldest_ = -1, newest_ = -1;  // ends of the cached pages' order of use
+  TimePoint now_{};
   std::int32_t cached_ = 0;
-  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0;
+  std::int32_t entries_ = 0;  // cached pages without children
+  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0;
+  std::array<std::uint64_t, kMissReasons> misses_{};
+  std::array<PrefixMiss, 8> recent_misses_{};
 };
 
 }  // namespace mlxs

@@ -24,6 +24,7 @@ struct SchedEntry {
 
   KvSequence sequence;  // has pages only while running
   std::int32_t cached_prompt_tokens = 0;
+  PrefixMiss prefix_miss;       // when it was first admitted
   std::uint64_t admission = 0;  // order of first admissions; 0 before
   bool running = false;         // has a slot and pages; else it waits
   bool paused = false;

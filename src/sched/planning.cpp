@@ -79,6 +79,7 @@ void Scheduler::Impl::start(SchedEntry& entry) {
   entry.admission = ++admissions;
   entry.risk_at = entry.hopeless_at = TimePoint::max();
   entry.cached_prompt_tokens = entry.sequence.committed_tokens();
+  entry.prefix_miss = entry.sequence.miss();
   ++counters.admitted;
   counters.prompt_tokens += static_cast<std::uint64_t>(entry.prompt_tokens);
   counters.cached_prompt_tokens += static_cast<std::uint64_t>(entry.cached_prompt_tokens);

@@ -97,6 +97,7 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.blocked = QueueBlock::kNothing;
   out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
+  s.pool.advance(now);
   s.drop_hopeless(now, out);
   s.grow_decodes(now, out);
   s.admit(now, out);
@@ -158,6 +159,11 @@ std::vector<RequestId> Scheduler::running(std::size_t most) const {
     ids.push_back(entry->id);
   }
   return ids;
+}
+
+PrefixMiss Scheduler::prefix_miss(RequestId id) const {
+  const auto found = impl_->entries.find(id);
+  return found == impl_->entries.end() ? PrefixMiss{} : found->second.prefix_miss;
 }
 
 void Scheduler::check() const {

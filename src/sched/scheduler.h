@@ -106,7 +106,8 @@ class Scheduler {
   std::int32_t cached_prefix(RequestId id) const;
   // Requests that hold a place, paused ones too, in the order in which they got it; `most` of them.
   std::vector<RequestId> running(std::size_t most) const;
-  void check() const;  // invariants of queues and pool; throws kInternal
+  PrefixMiss prefix_miss(RequestId id) const;  // when it was first admitted; kNone before, or if unknown
+  void check() const;                          // invariants of queues and pool; throws kInternal
 
  private:
   struct Impl;

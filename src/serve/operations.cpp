@@ -21,6 +21,11 @@ HttpResponse health_response(const EngineHealth& health, bool good, const std::s
 }
 
 nlohmann::json stats_json(const EngineSchedulerStats& s) {
+  nlohmann::json misses = nlohmann::json::object(), recent = nlohmann::json::array();
+  for (const auto& [reason, count] : s.prefix_misses) misses[std::string(reason)] = count;
+  for (const auto& [reason, token] : s.recent_prefix_misses) {
+    recent.push_back({{"reason", reason}, {"token", token}});
+  }
   return {{"model", s.model},
           {"running", s.running},
           {"waiting", s.waiting},
@@ -48,7 +53,13 @@ nlohmann::json stats_json(const EngineSchedulerStats& s) {
             {"refused", s.slo_refused},
             {"promoted", s.slo_promoted},
             {"goodput_tokens", s.goodput_tokens}}},
-          {"step_cost_ms", {{"fixed", s.step_fixed_ms}, {"per_token", s.step_token_ms}}}};
+          {"step_cost_ms", {{"fixed", s.step_fixed_ms}, {"per_token", s.step_token_ms}}},
+          {"prefix_cache",
+           {{"entries", s.prefix_entries},
+            {"evicted_pages", s.prefix_evicted_pages},
+            {"expired_pages", s.prefix_expired_pages},
+            {"misses", std::move(misses)},
+            {"recent_misses", std::move(recent)}}}};
 }
 
 }  // namespace

@@ -190,6 +190,16 @@ std::string MetricsObserver::render(std::span<const EngineSchedulerStats> now) c
     return family;
   };
   using Stats = EngineSchedulerStats;
+  MetricFamily misses{"mlxs:prefix_cache_misses_total",
+                      "Requests that did not find their whole prompt in the prefix cache, by reason.",
+                      MetricType::Counter,
+                      {}};
+  for (const Stats& model : now) {
+    for (const auto& [reason, count] : model.prefix_misses) {
+      misses.metric.push_back(counter(model.model, static_cast<double>(count)));
+      misses.metric.back().label.push_back({"reason", std::string(reason)});
+    }
+  }
   const std::vector<MetricFamily> families{
       levels("vllm:num_requests_running", "Requests that hold a place, paused ones included.",
              MetricType::Gauge, [](const Stats& s) { return s.running + s.paused; }),
@@ -205,6 +215,11 @@ std::string MetricsObserver::render(std::span<const EngineSchedulerStats> now) c
              MetricType::Counter, [](const Stats& s) { return s.prefix_query_tokens; }),
       levels("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", MetricType::Counter,
              [](const Stats& s) { return s.prefix_hit_tokens; }),
+      std::move(misses),
+      levels("mlxs:prefix_cache_evicted_pages_total", "Cached KV pages that made room for others.",
+             MetricType::Counter, [](const Stats& s) { return s.prefix_evicted_pages; }),
+      levels("mlxs:prefix_cache_expired_pages_total", "Cached KV pages that were unused for too long.",
+             MetricType::Counter, [](const Stats& s) { return s.prefix_expired_pages; }),
       impl_->counters("vllm:prompt_tokens_total", "Prompt tokens of requests that were prefilled.",
                       &Series::prompt_total),
       impl_->counters("vllm:generation_tokens_total", "Tokens generated.", &Series::generation_total),

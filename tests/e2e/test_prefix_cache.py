@@ -1,6 +1,7 @@
 """Who may reuse whose computed prompts: cached_tokens must tell a client nothing about other tenants."""
 
 import hashlib
+import time
 
 import pytest
 import requests
@@ -80,5 +81,36 @@ def test_tenants_share_where_the_operator_says_so(folder):
         assert cached_tokens(server, "alice-1", PROMPT) == 0
         assert cached_tokens(server, "bob", PROMPT) >= 64
         assert cached_tokens(server, "bob", PROMPT, cache_salt="mine") == 0
+    finally:
+        server.close()
+
+
+def test_a_miss_has_a_reason(folder):
+    server = ServeProcess(
+        MODEL, "--prefix-cache-ttl", "1", "--prefix-cache-entries", "0", cache=folder
+    )  # 0 entries are none: moved to 1
+    try:
+        assert "prefix_cache_max_entries = 0" in server.errors()
+
+        def misses():
+            stats = requests.get(server.url + "/v1/scheduler/stats", timeout=60).json()["data"][0]["prefix_cache"]
+            return stats["misses"], stats["recent_misses"]
+
+        def complete(prompt):
+            body = {"prompt": prompt, "max_tokens": 1}
+            answer = requests.post(f"{server.url}/v1/completions", json=body, timeout=60).json()
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        first = list(range(100, 150))
+        complete(first)
+        assert misses() == ({"evicted": 0, "expired": 0, "diverged": 0, "new": 1}, [{"reason": "new", "token": 0}])
+        complete(first[:37] + [7] * 20)
+        counts, recent = misses()
+        assert (counts["diverged"], recent[0]) == (1, {"reason": "diverged", "token": 37})
+        time.sleep(1.1)
+        assert complete(first) == 0
+        counts, recent = misses()
+        assert counts["expired"] + counts["evicted"] == 1
+        assert f'reason="diverged"}} {counts["diverged"]}' in requests.get(server.url + "/metrics", timeout=60).text
     finally:
         server.close()

@@ -1,7 +1,6 @@
-// Random operations on a tiny pool against a model that remembers what each page really holds.
+// A million random operations on tiny pools against a model that remembers what each page really holds.
 #include <gtest/gtest.h>
 
-#include <map>
 #include <random>
 #include <utility>
 #include <vector>
@@ -12,81 +11,118 @@ namespace mlxs {
 namespace {
 
 using Tokens = std::vector<TokenId>;
+using std::chrono::seconds;
+
+constexpr int kSteps = 125'000;  // of each of the 8 seeds
+constexpr std::int32_t kPages = 11;
 
 class RandomPool : public testing::TestWithParam<std::uint32_t> {
  protected:
   struct Live {
     Tokens tokens;
-    std::uint64_t salt;
+    std::uint64_t salt = 0;
+    std::vector<std::uint64_t> prints;  // of salt and tokens[0 … i]
     KvSequence sequence;
   };
 
   int below(int limit) { return static_cast<int>(random_() % static_cast<std::uint32_t>(limit)); }
 
   // Few distinct pages and lengths around page boundaries, so that prefixes meet, part and end everywhere.
-  Tokens random_tokens() {
-    Tokens tokens;
-    for (int page = below(5); page >= 0; --page) tokens.insert(tokens.end(), kPageTokens, below(3));
-    tokens.resize(tokens.size() - static_cast<std::size_t>(below(3) == 0 ? below(kPageTokens) : 0));
-    return tokens;
+  Live random_sequence() {
+    Live live;
+    live.salt = static_cast<std::uint64_t>(below(2));
+    for (int page = below(5); page >= 0; --page) live.tokens.insert(live.tokens.end(), kPageTokens, below(3));
+    live.tokens.resize(live.tokens.size() - static_cast<std::size_t>(below(3) == 0 ? below(kPageTokens) : 0));
+    std::uint64_t print = 0xcbf29ce484222325 + live.salt;  // FNV-1a: not the pool's own hash
+    for (const TokenId token : live.tokens) {
+      print = (print ^ static_cast<std::uint64_t>(token + 1)) * 0x100000001b3;
+      live.prints.push_back(print);
+    }
+    return live;
   }
 
-  // The tokens whose KV stands at each position of a page: a write records them, a reader compares them.
+  static std::size_t place(const Live& live, std::int32_t position) {
+    const PageId page = live.sequence.pages()[static_cast<std::size_t>(position / kPageTokens)];
+    return static_cast<std::size_t>(page * kPageTokens + position % kPageTokens);
+  }
+  // Whose KV stands at each position of a page: a write records it, a reader compares it.
   void write(const Live& live, std::int32_t from, std::int32_t to) {
     for (std::int32_t i = from; i < to; ++i) {
       const PageId page = live.sequence.pages()[static_cast<std::size_t>(i / kPageTokens)];
       ASSERT_EQ(pool_.holders(page), 1) << "written while shared";
-      const auto prefix = live.tokens.begin();
-      content_[{page, i % kPageTokens}] = {live.salt, Tokens(prefix, prefix + i + 1)};
+      content_[place(live, i)] = live.prints[static_cast<std::size_t>(i)];
     }
   }
-  void read(const Live& live) {
+  void read(const Live& live) const {
     for (std::int32_t i = 0; i < live.sequence.committed_tokens(); ++i) {
-      const PageId page = live.sequence.pages()[static_cast<std::size_t>(i / kPageTokens)];
-      const auto prefix = live.tokens.begin();
-      const std::pair expected(live.salt, Tokens(prefix, prefix + i + 1));
-      ASSERT_EQ((content_[{page, i % kPageTokens}]), expected) << "position " << i;
+      ASSERT_EQ(content_[place(live, i)], live.prints[static_cast<std::size_t>(i)]) << "position " << i;
+    }
+  }
+  // Every page has exactly the holders that have it in their tables.
+  void count_holders() const {
+    std::vector<std::int32_t> holders(kPages, 0);
+    for (const Live& live : live_) {
+      for (const PageId page : live.sequence.pages()) ++holders[static_cast<std::size_t>(page)];
+    }
+    for (PageId page = 0; page < kPages; ++page) {
+      ASSERT_EQ(pool_.holders(page), holders[static_cast<std::size_t>(page)]) << "page " << page;
+    }
+  }
+
+  void open() {
+    Live live = random_sequence();
+    const PrefixHit peeked = pool_.peek_prefix(live.tokens, live.salt);
+    const std::int32_t available = pool_.available();
+    live.sequence = pool_.open(live.tokens, live.salt);
+    const std::int32_t found = live.sequence.committed_tokens();
+    ASSERT_EQ(found, peeked.tokens);
+    ASSERT_EQ(pool_.available(), available - peeked.cached_pages);
+    ASSERT_LT(found, static_cast<std::int32_t>(live.tokens.size()));
+    const PrefixMiss miss = live.sequence.miss();
+    const bool all = found + kPageTokens >= static_cast<std::int32_t>(live.tokens.size());
+    ASSERT_EQ(miss.reason == MissReason::kNone, all);
+    if (!all) {
+      ASSERT_GE(miss.token, found);
+      ASSERT_LT(miss.token, found + kPageTokens) << "an equal page would have been found";
+    }
+    hits_ += found > 0 ? 1 : 0;
+    live_.push_back(std::move(live));
+  }
+  void grow(Live& live) {
+    const std::int32_t committed = live.sequence.committed_tokens();
+    const std::int32_t to = committed + below(static_cast<std::int32_t>(live.tokens.size()) - committed + 1);
+    const std::size_t before = live.sequence.pages().size();
+    const std::int32_t missing = std::max(0, KvPool::pages_for(to) - static_cast<std::int32_t>(before));
+    const bool expected = missing <= pool_.available();
+    ASSERT_EQ(pool_.reserve(live.sequence, to), expected);
+    if (expected) {
+      write(live, committed, to);
+      pool_.commit(live.sequence, live.tokens, to);
+    } else {
+      ASSERT_EQ(live.sequence.pages().size(), before);
+      ++full_;
     }
   }
 
   std::mt19937 random_{GetParam()};
-  KvPool pool_{{.num_pages = 11}};
+  KvPool pool_{{.num_pages = kPages, .ttl = seconds(40), .max_entries = 4}};
+  TimePoint now_{};
   std::vector<Live> live_;
-  std::map<std::pair<PageId, int>, std::pair<std::uint64_t, Tokens>> content_;
+  std::vector<std::uint64_t> content_ = std::vector<std::uint64_t>(std::size_t{kPages} * kPageTokens);
+  std::uint64_t hits_ = 0, full_ = 0;
 };
 
 TEST_P(RandomPool, KeepsEveryPromise) {
-  std::uint64_t hits = 0, full = 0;
-  for (int step = 0; step < 10000; ++step) {
+  for (int step = 0; step < kSteps; ++step) {
     const int operation = below(100);
     const auto pick = static_cast<std::size_t>(below(static_cast<int>(live_.size()) + 1));
     if (operation < 30 && live_.size() < 5) {
-      Live live{.tokens = random_tokens(), .salt = static_cast<std::uint64_t>(below(2)), .sequence = {}};
-      const PrefixHit peeked = pool_.peek_prefix(live.tokens, live.salt);
-      const std::int32_t available = pool_.available();
-      live.sequence = pool_.open(live.tokens, live.salt);
-      ASSERT_EQ(live.sequence.committed_tokens(), peeked.tokens);
-      ASSERT_EQ(pool_.available(), available - peeked.cached_pages);
-      ASSERT_LT(peeked.tokens, static_cast<std::int32_t>(live.tokens.size()));
-      hits += peeked.tokens > 0 ? 1 : 0;
-      live_.push_back(std::move(live));
+      ASSERT_NO_FATAL_FAILURE(open());
     } else if (pick < live_.size()) {
       Live& live = live_[pick];
       const std::int32_t committed = live.sequence.committed_tokens();
-      const std::int32_t total = static_cast<std::int32_t>(live.tokens.size());
       if (operation < 65) {
-        const std::int32_t to = committed + below(total - committed + 1);
-        const std::size_t before = live.sequence.pages().size();
-        const std::int32_t missing = std::max(0, KvPool::pages_for(to) - static_cast<std::int32_t>(before));
-        const bool expected = missing <= pool_.available();
-        ASSERT_EQ(pool_.reserve(live.sequence, to), expected);
-        if (expected) {
-          write(live, committed, to);
-          pool_.commit(live.sequence, live.tokens, to);
-        } else {
-          ASSERT_EQ(live.sequence.pages().size(), before);
-          ++full;
-        }
+        ASSERT_NO_FATAL_FAILURE(grow(live));
       } else if (operation < 75) {
         const std::int32_t gained = pool_.extend_prefix(live.sequence, live.tokens);
         ASSERT_EQ(live.sequence.committed_tokens(), committed + gained);
@@ -94,19 +130,30 @@ TEST_P(RandomPool, KeepsEveryPromise) {
         pool_.close(std::move(live.sequence));
         live_.erase(live_.begin() + static_cast<std::ptrdiff_t>(pick));
       }
-    } else if (operation > 97) {
+    } else if (operation > 98) {
       pool_.drop_cache();
       ASSERT_EQ(pool_.stats().cached, 0);
+    } else if (operation > 90) {
+      now_ += seconds(below(30));
+      pool_.advance(now_);
     }
     ASSERT_NO_THROW(pool_.check()) << "after operation " << step;
+    ASSERT_NO_FATAL_FAILURE(count_holders());
     for (const Live& live : live_) ASSERT_NO_FATAL_FAILURE(read(live));
   }
   for (Live& live : live_) pool_.close(std::move(live.sequence));
+  live_.clear();
+  count_holders();
   pool_.check();
-  EXPECT_EQ(pool_.stats().held, 0);
-  EXPECT_GT(hits, 100u) << "the test must meet what it tests";
-  EXPECT_GT(full, 100u);
-  EXPECT_GT(pool_.stats().evictions, 100u);
+  const KvPoolStats stats = pool_.stats();
+  EXPECT_EQ(stats.held, 0);
+  EXPECT_EQ(stats.free + stats.cached, kPages);
+  EXPECT_GT(hits_, 1000u) << "the test must meet what it tests";
+  EXPECT_GT(full_, 1000u);
+  EXPECT_GT(stats.evictions, 1000u);
+  EXPECT_GT(stats.expirations, 500u);
+  for (std::size_t reason = 0; reason < kMissReasons; ++reason)
+    EXPECT_GT(stats.misses[reason], 100u) << reason;
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomPool, testing::Range(1u, 9u));

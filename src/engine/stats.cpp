@@ -1,0 +1,63 @@
+#include "engine/stats.h"
+
+namespace mlxs {
+
+std::string_view miss_reason_name(MissReason reason) {
+  switch (reason) {
+    case MissReason::kNone:
+      return "";
+    case MissReason::kEvicted:
+      return "evicted";
+    case MissReason::kExpired:
+      return "expired";
+    case MissReason::kDiverged:
+      return "diverged";
+    case MissReason::kNew:
+      return "new";
+  }
+  return "";
+}
+
+EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& s) {
+  EngineSchedulerStats stats{.model = std::string(model),
+                             .running = s.running,
+                             .waiting = s.waiting,
+                             .paused = s.paused,
+                             .steps = s.steps,
+                             .admitted = s.admitted,
+                             .finished = s.finished,
+                             .refused = s.refused,
+                             .preemptions = s.preemptions,
+                             .prompt_tokens = s.prompt_tokens,
+                             .generated_tokens = s.generated_tokens,
+                             .cached_prompt_tokens = s.cached_prompt_tokens,
+                             .kv_pages_total = s.kv.total,
+                             .kv_pages_held = s.kv.held,
+                             .kv_pages_cached = s.kv.cached,
+                             .kv_pages_free = s.kv.free,
+                             .prefix_query_tokens = s.kv.prefix_queries,
+                             .prefix_hit_tokens = s.kv.prefix_hits,
+                             .slo_requests = s.slo.requests,
+                             .slo_met = s.slo.met,
+                             .slo_missed_ttft = s.slo.missed_ttft,
+                             .slo_missed_tpot = s.slo.missed_tpot,
+                             .slo_refused = s.slo.refused,
+                             .slo_promoted = s.slo.promoted,
+                             .goodput_tokens = s.slo.goodput_tokens,
+                             .step_fixed_ms = s.step_fixed_s * 1e3,
+                             .step_token_ms = s.step_token_s * 1e3,
+                             .prefix_entries = s.kv.entries,
+                             .prefix_evicted_pages = s.kv.evictions,
+                             .prefix_expired_pages = s.kv.expirations};
+  for (std::size_t i = 0; i < kMissReasons; ++i) {
+    const std::string_view name = miss_reason_name(static_cast<MissReason>(i));
+    if (!name.empty()) stats.prefix_misses.emplace_back(name, s.kv.misses[i]);
+  }
+  for (const PrefixMiss& miss : s.kv.recent_misses) {
+    if (miss.reason == MissReason::kNone) continue;
+    stats.recent_prefix_misses.push_back({miss_reason_name(miss.reason), miss.token});
+  }
+  return stats;
+}
+
+}  // namespace mlxs
