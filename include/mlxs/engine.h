@@ -37,6 +37,9 @@ struct EngineOptions {
   // warning.
   int prefix_cache_ttl_ms = 300'000;
   int prefix_cache_max_entries = 10'000;
+  // A folder in which computed prompts outlive the process, up to so many bytes; empty: none.
+  std::string prefix_cache_dir;
+  std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
   std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory
   std::shared_ptr<EngineObserver> observer;  // told of requests and steps; may be null
 };
@@ -218,7 +221,12 @@ struct EngineSchedulerStats {
   int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment
   std::uint64_t prefix_evicted_pages = 0, prefix_expired_pages = 0;
   std::vector<std::pair<std::string_view, std::uint64_t>> prefix_misses;  // requests, by reason
-  std::vector<PrefixMissReport> recent_prefix_misses;                     // the last few, newest first
+  // The disk tier: pages of this model written and brought back; files of all models, bad ones that were
+  // found.
+  bool disk_tier = false;
+  std::uint64_t disk_saved_pages = 0, disk_restored_pages = 0;
+  std::uint64_t disk_files = 0, disk_bytes = 0, disk_damaged_files = 0, disk_failed_writes = 0;
+  std::vector<PrefixMissReport> recent_prefix_misses;  // the last few, newest first
 };
 
 struct EngineHealth {

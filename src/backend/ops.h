@@ -90,6 +90,11 @@ class KvStore {
  public:
   virtual ~KvStore() = default;
   virtual std::size_t bytes() const = 0;
+  // One page over all layers as bytes, between steps, for what keeps pages elsewhere; spans of page_bytes().
+  // 0: this backend does not give pages out, and the others throw kInternal.
+  virtual std::size_t page_bytes() const { return 0; }
+  virtual void read_page(PageId page, std::span<std::byte> out) const;
+  virtual void write_page(PageId page, std::span<const std::byte> bytes);
 };
 
 // ---------------------------------------------------------------- the ragged batch of a step

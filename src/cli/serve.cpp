@@ -34,6 +34,8 @@ struct ServeFlags {
   std::string api_keys;
   std::vector<std::string> cors_origins;
   bool share_prefix_cache = false;
+  std::string prefix_cache_dir;
+  std::uint64_t prefix_cache_bytes = EngineOptions{}.prefix_cache_disk_bytes;
   std::string registry;
   int keep_requests = ServerOptions{}.keep_requests;
   EngineFlags engine;
@@ -99,6 +101,8 @@ int serve(const ServeFlags& flags) {
   const auto metrics = std::make_shared<MetricsObserver>();
   EngineOptions options = engine_options(flags.engine);
   options.max_running = flags.max_running;
+  options.prefix_cache_dir = flags.prefix_cache_dir;
+  options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
   options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
   options.observer = metrics;
   const auto engine = Engine::create(options);
@@ -181,6 +185,10 @@ void add_serve(CLI::App& app, Action& action) {
                    "Requests whose record GET /v1/requests/{id} and `why` still know; 0: none")
       ->check(CLI::Range(0, 1'000'000, "0..1000000"))
       ->capture_default_str();
+  command->add_option("--prefix-cache-dir", flags->prefix_cache_dir,
+                      "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
+  add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
+                   "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

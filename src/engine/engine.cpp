@@ -66,6 +66,10 @@ struct Engine::Impl {
   explicit Impl(EngineOptions engine_options)
       : options(std::move(engine_options)),
         catalog(options.cache_dir.empty() ? cache_directory() : std::filesystem::path(options.cache_dir)),
+        store(options.prefix_cache_dir.empty()
+                  ? nullptr
+                  : std::make_shared<PageStore>(options.prefix_cache_dir, options.prefix_cache_disk_bytes)),
+        salts(store ? CacheSalts(options.prefix_cache_dir) : CacheSalts()),
         loop(make_backend(options.backend, {.threads = options.threads, .device = options.device}), clock) {}
 
   std::shared_ptr<LoadedModel> find(std::string_view id) const {
@@ -82,8 +86,9 @@ struct Engine::Impl {
 
   EngineOptions options;
   SteadyClock clock;
-  CacheSalts salts;
   Catalog catalog;
+  const std::shared_ptr<PageStore> store;  // null: no disk tier
+  const CacheSalts salts;
   StepLoop loop;
   std::atomic<RequestId> next_id{1};
   mutable std::mutex mutex;  // guards models
@@ -221,7 +226,8 @@ ModelInfo Engine::load_model(const LoadOptions& options) {
     }
   }
   std::shared_ptr<LoadedModel> model = impl_->loop.call([&](Backend& backend) {
-    auto loaded = std::make_shared<LoadedModel>(wanted, impl_->options, path.string(), backend, impl_->clock);
+    auto loaded = std::make_shared<LoadedModel>(wanted, impl_->options, path.string(), backend, impl_->clock,
+                                                impl_->store, impl_->loop.inbox());
     impl_->loop.add(loaded);
     return loaded;
   });

@@ -39,8 +39,9 @@ std::int64_t count_parameters(const ModelFile& file) {
 }  // namespace
 
 LoadedModel::LoadedModel(const LoadOptions& options, const EngineOptions& engine, const std::string& path,
-                         Backend& backend, const Clock& clock)
-    : clock_(clock), observer_(engine.observer) {
+                         Backend& backend, const Clock& clock, std::shared_ptr<PageStore> store,
+                         std::shared_ptr<Inbox> inbox)
+    : clock_(clock), observer_(engine.observer), store_(std::move(store)), inbox_(std::move(inbox)) {
   const TimePoint start = clock.now();
   info_.id = options.served_name;
   info_.path = path;
@@ -84,6 +85,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
+      .list_entered = store_ != nullptr,
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
@@ -93,6 +95,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
                                                            .token_budget = engine.token_budget,
                                                            .max_context = context_limit_},
                                            *pool_);
+  if (store_) make_disk_tier(engine, backend);
   info_.architecture = config.architecture;
   info_.quantization = main_type(*file_);
   info_.parameter_count = count_parameters(*file_);
@@ -104,33 +107,6 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
   info_.tool_format = tool_format(chat_template);
   info_.reasoning = reasoning_format(chat_template);
-}
-
-// As asked; else room for every running request's whole context, but at most a fifth of the free memory and
-// at least one context, or as much of it as memory holds. Untouched pages cost nothing.
-std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend,
-                                       bool context_was_asked) const {
-  const std::uint64_t page = Runner::page_bytes(model_->config(), kv_type(engine));
-  const auto one_context = static_cast<std::uint64_t>(KvPool::pages_for(info_.context_length));
-  std::uint64_t pages = engine.kv_cache_bytes / page;
-  if (engine.kv_cache_bytes == 0) {
-    const std::uint64_t free_pages = backend.device().free_bytes / page;
-    const std::uint64_t least = context_was_asked ? one_context : std::min(one_context, free_pages / 10 * 9);
-    pages =
-        std::min<std::uint64_t>(one_context * static_cast<std::uint64_t>(engine.max_running), free_pages / 5);
-    pages = std::max(pages, least);
-    if (pages < one_context) {
-      log::warn("the context of '{}' is limited to {} of its {} tokens: memory holds no more KV cache",
-                info_.id, pages * kPageTokens, info_.context_length);
-    }
-  }
-  if (pages < 2) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("kv_cache_bytes = {} holds less than two KV pages of {} bytes",
-                            engine.kv_cache_bytes, page),
-                "give at least two pages, or 0 for the default", "kv_cache_bytes");
-  }
-  return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
 }
 
 RequestSeen LoadedModel::seen(RequestId id) const {
@@ -146,7 +122,13 @@ void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
   std::vector<RequestSeen> running;
   for (const RequestId id : scheduler_->running(TimelineRecorder::kMaxSeen)) running.push_back(seen(id));
   request->timeline.queued(queue_clock_, before.running + before.paused, before.waiting, std::move(running));
+  request->cache_salt = entry.cache_salt;
   requests_.emplace(request->id, std::move(request));
+  if (tier_ && restore_first(entry)) return;
+  enqueue(std::move(entry));
+}
+
+void LoadedModel::enqueue(SchedRequest entry) {
   if (const auto refusal = scheduler_->add(std::move(entry), clock_.now())) refuse(*refusal);
 }
 
@@ -197,7 +179,7 @@ bool LoadedModel::step() {
   note_plan(started);
   const StepPlan& plan = plan_;
   for (const Refusal& refusal : plan.refused) refuse(refusal);
-  if (plan.empty()) return false;
+  if (plan.empty()) return tier_ && tier_->save(true);
   const TimePoint planned = clock_.now();
 
   std::span<const Sampled* const> sampled;
@@ -246,10 +228,14 @@ bool LoadedModel::step() {
     requests_.at(id)->timeline.paused(ran);
   }
   for (const SpanResult& outcome : result_.spans) {
-    if (outcome.finished) requests_.erase(outcome.request);
+    if (!outcome.finished) continue;
+    const auto ended = requests_.find(outcome.request);
+    if (broken_ && tier_) tier_->forget(ended->second->tokens, ended->second->cache_salt);
+    requests_.erase(ended);
   }
   // What a broken request left in the cache may hold its NaNs, also in front of the token that made them.
   if (std::exchange(broken_, false)) pool_->drop_cache();
+  if (tier_) tier_->save(false);
   publish_stats();
   if (observer_) {
     observer_->on_step({.model = info_.id,
@@ -382,6 +368,7 @@ EngineSchedulerStats LoadedModel::stats() const {
 
 void LoadedModel::publish_stats() {
   EngineSchedulerStats now = engine_stats(info_.id, scheduler_->stats());
+  if (tier_) add_disk_stats(now, tier_->stats());
   const std::lock_guard lock(stats_mutex_);
   stats_ = std::move(now);
 }

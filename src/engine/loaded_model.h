@@ -10,6 +10,8 @@
 #include <unordered_map>
 
 #include "base/clock.h"
+#include "engine/disk_tier.h"
+#include "engine/inbox.h"
 #include "engine/request.h"
 #include "engine/runner.h"
 #include "formats/model_file.h"
@@ -22,12 +24,14 @@
 
 namespace mlxs {
 
-class LoadedModel {
+class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
  public:
   // Engine thread: the backend is used to pack weights and to make the KV tensors. Throws kModelLoad,
-  // kOutOfMemory.
+  // kOutOfMemory. store: where its KV pages outlive it, or null; inbox: how the store's thread reaches this
+  // one.
   LoadedModel(const LoadOptions& options, const EngineOptions& engine, const std::string& path,
-              Backend& backend, const Clock& clock);
+              Backend& backend, const Clock& clock, std::shared_ptr<PageStore> store,
+              std::shared_ptr<Inbox> inbox);
 
   // Any thread.
   const ModelInfo& info() const { return info_; }
@@ -54,6 +58,10 @@ class LoadedModel {
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
                             bool context_was_asked) const;
+  void make_disk_tier(const EngineOptions& engine, const Backend& backend);
+  // True: the prompt's pages are being read, and enqueue() follows when they are there.
+  bool restore_first(SchedRequest& entry);
+  void enqueue(SchedRequest entry);
   void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
   bool accept(Request& request, const Sampled& sampled, const StepShare& step);
@@ -77,6 +85,9 @@ class LoadedModel {
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::shared_ptr<PageStore> store_;
+  std::shared_ptr<Inbox> inbox_;
+  std::unique_ptr<DiskTier> tier_;  // null without a store
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;

@@ -72,6 +72,9 @@ void clamp(EngineOptions& o) {
 }
 
 void validate(const EngineOptions& o) {
+  if (!o.prefix_cache_dir.empty() && !o.prefix_cache) {
+    refuse("prefix_cache_dir", o.prefix_cache_dir, "empty where prefix_cache is off");
+  }
   check_range("threads", o.threads, 0, 256);
   check_range("max_running", o.max_running, 1, 4096);
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);

@@ -49,6 +49,7 @@ struct Request {
   std::int32_t max_new_tokens;
   std::int32_t cached_prompt_tokens = 0;
   PrefixMiss prefix_miss;
+  std::uint64_t cache_salt = 0;
   std::shared_ptr<TokenChannel> channel;
   Detokenizer detokenizer;
 

@@ -31,6 +31,7 @@ class Runner {
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk = 256);
 
   std::size_t kv_bytes() const { return kv_->bytes(); }
+  KvStore& kv() { return *kv_; }
   // Bytes of one page over all layers, for sizing the pool before there is one.
   static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 

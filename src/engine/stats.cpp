@@ -60,4 +60,14 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
   return stats;
 }
 
+void add_disk_stats(EngineSchedulerStats& stats, const DiskTierStats& disk) {
+  stats.disk_tier = true;
+  stats.disk_saved_pages = disk.saved_pages;
+  stats.disk_restored_pages = disk.restored_pages;
+  stats.disk_files = disk.store.files;
+  stats.disk_bytes = disk.store.bytes;
+  stats.disk_damaged_files = disk.store.damaged;
+  stats.disk_failed_writes = disk.store.failed_writes;
+}
+
 }  // namespace mlxs

@@ -4,12 +4,14 @@
 
 #include <string_view>
 
+#include "engine/disk_tier.h"
 #include "mlxs/engine.h"
 #include "sched/scheduler.h"
 
 namespace mlxs {
 
 EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& stats);
+void add_disk_stats(EngineSchedulerStats& stats, const DiskTierStats& disk);
 std::string_view miss_reason_name(MissReason reason);  // "evicted" …; "" for kNone
 
 }  // namespace mlxs

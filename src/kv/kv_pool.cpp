@@ -64,6 +64,20 @@ KvSequence KvPool::open(std::span<const TokenId> tokens, std::uint64_t salt) {
   return sequence;
 }
 
+KvSequence KvPool::open_uncounted(std::span<const TokenId> tokens, std::uint64_t salt) {
+  KvSequence sequence;
+  sequence.salt_ = salt;
+  const std::uint64_t hits = prefix_hits_;
+  extend_prefix(sequence, tokens);
+  prefix_hits_ = hits;
+  return sequence;
+}
+
+void KvPool::take_entered(std::vector<TreePage>& out) {
+  out.clear();
+  std::swap(out, entered_);
+}
+
 PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const TokenId> tokens) const {
   const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
   if ((page + 1) * kPageTokens >= tokens.size()) return {};
@@ -164,6 +178,7 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
       release(std::exchange(own, twin));
     } else {
       tree_.enter(own, parent, sequence.salt_, block, hash);
+      if (config_.list_entered) entered_.push_back({own, tree_.entry(own)});
     }
   }
 }

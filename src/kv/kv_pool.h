@@ -23,6 +23,7 @@ namespace mlxs {
 struct KvPoolConfig {
   std::int32_t num_pages = 0;  // ≥ 1, else kInvalidArgument
   bool prefix_cache = true;
+  bool list_entered = false;       // for take_entered(), which must then be called
   Duration ttl = Duration::max();  // cached pages unused for so long become free
   // Prompts in the cache, counted as the cached pages that none follows; more push out the least recently
   // used. ≥ 1, else kInvalidArgument.
@@ -53,6 +54,12 @@ struct KvPoolStats {
   std::uint64_t evictions = 0, expirations = 0;       // cached pages given up
   std::array<std::uint64_t, kMissReasons> misses{};   // calls of open(), by MissReason
   std::array<PrefixMiss, 8> recent_misses{};          // newest first; kNone: no more
+};
+
+// A page for as long as it keeps its place in the prefix tree.
+struct TreePage {
+  PageId page = -1;
+  std::uint64_t entry = 0;
 };
 
 struct PrefixHit {
@@ -103,6 +110,8 @@ class KvPool {
   // tokens.size() - 1 tokens, so that at least one row is computed). The hit is committed_tokens(). `salt`
   // separates caches (tenant, adapter); equal tokens under different salts never share.
   KvSequence open(std::span<const TokenId> tokens, std::uint64_t salt = 0);
+  // The same, for who fills the cache: no statistics know of it.
+  KvSequence open_uncounted(std::span<const TokenId> tokens, std::uint64_t salt);
   // What open() would reuse; changes nothing.
   PrefixHit peek_prefix(std::span<const TokenId> tokens, std::uint64_t salt = 0) const;
   // Like open() for a sequence that waits at a page boundary: takes over pages that others committed since,
@@ -123,6 +132,11 @@ class KvPool {
   // Gives the pages back; full committed pages stay cached until evicted (least recently used, leaves first).
   void close(KvSequence&& sequence);
   void drop_cache();  // every cached page becomes free
+
+  // The pages that entered the tree since the last call, parents before children, instead of what `out` held.
+  void take_entered(std::vector<TreePage>& out);
+  bool is_current(const TreePage& page) const { return tree_.entry(page.page) == page.entry; }
+  const PrefixTree& tree() const { return tree_; }
 
   std::int32_t available() const { return num_free() + cached_; }
   std::int32_t holders(PageId page) const { return pages_[static_cast<std::size_t>(page)].holders; }
@@ -159,6 +173,7 @@ class KvPool {
   DroppedPages dropped_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;
+  std::vector<TreePage> entered_;
   PageId oldest_ = -1, newest_ = -1;  // ends of the cached pages' order of use
   TimePoint now_{};
   std::int32_t cached_ = 0;

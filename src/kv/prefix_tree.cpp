@@ -33,7 +33,7 @@ PageId PrefixTree::find(PageId parent, std::uint64_t salt, PageTokens tokens, st
 void PrefixTree::enter(PageId page, PageId parent, std::uint64_t salt, PageTokens tokens,
                        std::uint64_t hash) {
   Node& node = at(page);
-  node.inside = true;
+  node.entry = ++entries_;
   node.parent = parent;
   node.salt = salt;
   node.hash = hash;
@@ -52,7 +52,7 @@ void PrefixTree::leave(PageId page) {
   (node.newer_sibling >= 0 ? at(node.newer_sibling).older_sibling : first_child(node.parent)) =
       node.older_sibling;
   if (node.older_sibling >= 0) at(node.older_sibling).newer_sibling = node.newer_sibling;
-  node.inside = false;
+  node.entry = 0;
 }
 
 std::int32_t PrefixTree::closest_child(PageId parent, std::uint64_t salt, PageTokens tokens) const {
@@ -73,12 +73,12 @@ void PrefixTree::check(PageId page) const {
                 "this is a bug; please report it");
   };
   const Node& node = at(page);
-  if (!node.inside) fail("is checked and not inside");
+  if (node.entry == 0) fail("is checked and not inside");
   if (node.hash != hash_after(node.parent, node.salt, node.tokens) ||
       find(node.parent, node.salt, node.tokens, node.hash) != page) {
     fail("is inside and cannot be found");
   }
-  if (node.parent >= 0 && (!at(node.parent).inside || at(node.parent).salt != node.salt)) {
+  if (node.parent >= 0 && (at(node.parent).entry == 0 || at(node.parent).salt != node.salt)) {
     fail("is inside without its parent");
   }
   const PageId head = node.parent < 0 ? first_root_ : at(node.parent).first_child;

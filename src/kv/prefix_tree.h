@@ -25,8 +25,10 @@ class PrefixTree {
   void enter(PageId page, PageId parent, std::uint64_t salt, PageTokens tokens, std::uint64_t hash);
   void leave(PageId page);  // which has no children
 
-  bool contains(PageId page) const { return at(page).inside; }
+  bool contains(PageId page) const { return at(page).entry != 0; }
   bool has_children(PageId page) const { return at(page).first_child >= 0; }
+  // Tells one stay in the tree from the next: rises with every page that enters; 0 outside.
+  std::uint64_t entry(PageId page) const { return at(page).entry; }
   // Of pages inside.
   PageId parent(PageId page) const { return at(page).parent; }
   std::uint64_t salt(PageId page) const { return at(page).salt; }
@@ -42,7 +44,7 @@ class PrefixTree {
 
  private:
   struct Node {
-    bool inside = false;
+    std::uint64_t entry = 0;
     PageId parent = -1;
     PageId first_child = -1, older_sibling = -1, newer_sibling = -1;
     PageId next_in_bucket = -1;
@@ -57,7 +59,8 @@ class PrefixTree {
 
   std::vector<Node> nodes_;
   std::vector<PageId> buckets_;  // heads of the index's chains; a power of two of them
-  PageId first_root_ = -1;       // the newest page without a parent, of any salt
+  std::uint64_t entries_ = 0;
+  PageId first_root_ = -1;  // the newest page without a parent, of any salt
 };
 
 }  // namespace mlxs

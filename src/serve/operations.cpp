@@ -26,6 +26,15 @@ nlohmann::json stats_json(const EngineSchedulerStats& s) {
   for (const auto& [reason, token] : s.recent_prefix_misses) {
     recent.push_back({{"reason", reason}, {"token", token}});
   }
+  nlohmann::json disk;  // null: there is no disk tier
+  if (s.disk_tier) {
+    disk = {{"saved_pages", s.disk_saved_pages},
+            {"restored_pages", s.disk_restored_pages},
+            {"files", s.disk_files},
+            {"bytes", s.disk_bytes},
+            {"damaged_files", s.disk_damaged_files},
+            {"failed_writes", s.disk_failed_writes}};
+  }
   return {{"model", s.model},
           {"running", s.running},
           {"waiting", s.waiting},
@@ -59,7 +68,8 @@ nlohmann::json stats_json(const EngineSchedulerStats& s) {
             {"evicted_pages", s.prefix_evicted_pages},
             {"expired_pages", s.prefix_expired_pages},
             {"misses", std::move(misses)},
-            {"recent_misses", std::move(recent)}}}};
+            {"recent_misses", std::move(recent)},
+            {"disk", std::move(disk)}}}};
 }
 
 }  // namespace

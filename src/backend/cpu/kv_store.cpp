@@ -102,4 +102,12 @@ void CpuKvStore::copy_page(PageId from, PageId to) {
               base_ + static_cast<std::size_t>(from) * page_bytes_, page_bytes_);
 }
 
+void CpuKvStore::read_page(PageId page, std::span<std::byte> out) const {
+  std::memcpy(out.data(), base_ + static_cast<std::size_t>(page) * page_bytes_, page_bytes_);
+}
+
+void CpuKvStore::write_page(PageId page, std::span<const std::byte> bytes) {
+  std::memcpy(base_ + static_cast<std::size_t>(page) * page_bytes_, bytes.data(), page_bytes_);
+}
+
 }  // namespace mlxs::cpu

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "backend/ops.h"
 
@@ -38,7 +39,9 @@ class CpuKvStore final : public KvStore {
   std::size_t bytes() const override { return page_bytes_ * static_cast<std::size_t>(spec_.num_pages); }
   const KvSpec& spec() const { return spec_; }
   const KvLayout& layout() const { return layout_; }
-  std::size_t page_bytes() const { return page_bytes_; }
+  std::size_t page_bytes() const override { return page_bytes_; }
+  void read_page(PageId page, std::span<std::byte> out) const override;
+  void write_page(PageId page, std::span<const std::byte> bytes) override;
   // Block of (layer, head) in page 0; that of page p lies p · page_bytes() further. 64-byte aligned.
   std::byte* blocks(int layer, int head) const {
     return base_ + static_cast<std::size_t>(layer * spec_.kv_heads + head) * layout_.block_bytes;

@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
+#include "mlxs/error.h"
+#include "support/temp_dir.h"
+
 namespace mlxs {
 namespace {
 
@@ -14,6 +19,18 @@ TEST(CacheSalts, ScopesDiffer) {
 }
 
 TEST(CacheSalts, NobodyOutsideCanTellThem) { EXPECT_NE(CacheSalts().of("a"), CacheSalts().of("a")); }
+
+TEST(CacheSalts, OutliveTheProcessWithTheirFolder) {
+  const test::TempDir a, b;
+  const std::uint64_t salt = CacheSalts(a.path()).of("x");
+  EXPECT_EQ(CacheSalts(a.path()).of("x"), salt);
+  EXPECT_NE(CacheSalts(b.path()).of("x"), salt);
+  std::ofstream(a.path() / "secret") << "half a secret";
+  const std::uint64_t renewed = CacheSalts(a.path()).of("x");
+  EXPECT_NE(renewed, salt);
+  EXPECT_EQ(CacheSalts(a.path()).of("x"), renewed);
+  EXPECT_THROW(CacheSalts(a.path() / "nowhere"), Error);
+}
 
 }  // namespace
 }  // namespace mlxs

@@ -1,0 +1,39 @@
+// How many KV pages a model gets.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "engine/load_plan.h"
+#include "engine/loaded_model.h"
+
+namespace mlxs {
+
+// As asked; else room for every running request's whole context, but at most a fifth of the free memory and
+// at least one context, or as much of it as memory holds. Untouched pages cost nothing.
+std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend,
+                                       bool context_was_asked) const {
+  const std::uint64_t page = Runner::page_bytes(model_->config(), kv_type(engine));
+  const auto one_context = static_cast<std::uint64_t>(KvPool::pages_for(info_.context_length));
+  std::uint64_t pages = engine.kv_cache_bytes / page;
+  if (engine.kv_cache_bytes == 0) {
+    const std::uint64_t free_pages = backend.device().free_bytes / page;
+    const std::uint64_t least = context_was_asked ? one_context : std::min(one_context, free_pages / 10 * 9);
+    pages =
+        std::min<std::uint64_t>(one_context * static_cast<std::uint64_t>(engine.max_running), free_pages / 5);
+    pages = std::max(pages, least);
+    if (pages < one_context) {
+      log::warn("the context of '{}' is limited to {} of its {} tokens: memory holds no more KV cache",
+                info_.id, pages * kPageTokens, info_.context_length);
+    }
+  }
+  if (pages < 2) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("kv_cache_bytes = {} holds less than two KV pages of {} bytes",
+                            engine.kv_cache_bytes, page),
+                "give at least two pages, or 0 for the default", "kv_cache_bytes");
+  }
+  return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
+}
+
+}  // namespace mlxs
