@@ -1,5 +1,5 @@
-// Safetensors files of any bytes, and what a Hugging Face folder makes of their tensors under three
-// configurations: plain, quantized by MLX, block-scaled FP8.
+// Safetensors files of any bytes, and what a Hugging Face folder makes of their tensors under four
+// configurations: plain, quantized by MLX, block-scaled FP8, gpt-oss's MXFP4 with a drafting block.
 #include "formats/safetensors.h"
 
 #include "formats/hf_tensors.h"
@@ -19,7 +19,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fp8.fp8 = true;
     fp8.fp8_rows = 2;
     fp8.fp8_columns = 3;
-    for (const mlxs::HfConfig* config : {&plain, &quantized, &fp8}) {
+    mlxs::HfConfig blocks;
+    blocks.family = mlxs::find_hf_family("gpt_oss");
+    blocks.layers = blocks.draft_layers = 1;
+    for (const mlxs::HfConfig* config : {&plain, &quantized, &fp8, &blocks}) {
       mlxs::ModelContent content;
       try {
         mlxs::add_hf_tensors(file.tensors, *config, "fuzz", content);
