@@ -63,8 +63,9 @@ struct ModelInfo {
   int vocabulary = 0;
   bool has_chat_template = false;
   bool template_has_tools = false;  // the template shows `tools` to the model
-  std::string tool_format;          // how the model writes calls: "hermes", "llama3", "mistral"
-  std::string reasoning;  // how it thinks before it answers: "think" (<think>…</think>); empty: not
+  std::string tool_format;  // how the model writes calls: "hermes", "llama3", … (engine/model_text.h)
+  std::string
+      reasoning;  // how it thinks before it answers: "think" (<think>…</think>), "harmony"; empty: not
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };

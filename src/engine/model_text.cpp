@@ -76,16 +76,20 @@ void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t r
 
 std::string tool_format(std::string_view chat_template) {
   const auto has = [&](std::string_view word) { return chat_template.find(word) != std::string_view::npos; };
+  if (has("<|channel|>") && has("<|message|>")) return "harmony";
+  if (has("<start_function_call>")) return "gemma";
   if (has("<tool_call>")) return "hermes";
   if (has("[TOOL_CALLS]")) return "mistral";
   if (has("<|python_tag|>") || has("<|eom_id|>") || (has("\"parameters\"") && has("<|start_header_id|>"))) {
     return "llama3";
   }
+  if (has("functools") || has("<|tool|>")) return "phi";
   return "hermes";
 }
 
 std::string reasoning_format(std::string_view chat_template) {
   const auto has = [&](std::string_view word) { return chat_template.find(word) != std::string_view::npos; };
+  if (has("<|channel|>") && has("<|message|>")) return "harmony";
   return has("<think>") || has("enable_thinking") ? "think" : "";
 }
 

@@ -18,10 +18,10 @@ std::unique_ptr<Tokenizer> make_tokenizer(const ModelFile& file);
 // tokens: of the tokenizer; rows: of the embedding.
 void check_vocabulary(const ModelFile& file, std::int32_t tokens, std::int32_t rows);
 
-// How the model was taught to write tool calls, as its chat template tells: "hermes", "llama3" or "mistral".
-// Hermes, the most common, where it does not say.
+// How the model was taught to write tool calls, as its chat template tells: "hermes", "llama3", "mistral",
+// "phi", "gemma" or "harmony". Hermes, the most common, where it does not say.
 std::string tool_format(std::string_view chat_template);
-// Likewise how it writes what it thinks: "think", or empty where the template knows no thinking.
+// Likewise how it writes what it thinks: "think", "harmony", or empty where the template knows no thinking.
 std::string reasoning_format(std::string_view chat_template);
 
 // A token as chat templates name it: as the file spells it under `key`, else by its id.

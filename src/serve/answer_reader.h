@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/gemma_calls.h"
+#include "serve/harmony_reader.h"
 #include "serve/think_reader.h"
 #include "serve/tool_calls.h"
 
@@ -19,8 +21,9 @@ struct AnswerShape {
   bool tools_forced = false;  // the answer is calls and nothing else
   bool thinks = false;        // there may be <think>…</think> before the answer
   bool thinking = false;      // the prompt opened it already
+  bool harmony = false;       // all of it is in the harmony format
 
-  bool plain() const { return !tools && !thinks; }  // a chunk's text is the answer's
+  bool plain() const { return !tools && !thinks && !harmony; }  // a chunk's text is the answer's
 };
 
 class AnswerReader {
@@ -31,9 +34,12 @@ class AnswerReader {
 
  private:
   void read_tools(std::vector<ToolEvent>& events, std::vector<ToolEvent> found);
+  void read_harmony(std::vector<ToolEvent>& events, const Chunk& chunk);
 
   std::optional<ThinkReader> think_;
   std::optional<ToolCallParser> tools_;
+  std::optional<GemmaCallReader> gemma_;
+  std::optional<HarmonyReader> harmony_;
   int reasoning_tokens_ = 0;
 };
 

@@ -11,6 +11,8 @@
 namespace mlxs {
 namespace {
 
+constexpr std::size_t kMostStops = 16;  // of a request
+
 // Templates know one or the other name.
 void ask_template(ChatPrompt& prompt, const Thinking& thinking) {
   OrderedJson variables = OrderedJson::object();
@@ -26,17 +28,43 @@ bool ends_thinking(const Engine& engine, const ModelInfo& model, const ChatPromp
   return text.ends_with("<think>");
 }
 
-void set_up_thinking(const Engine& engine, const ModelInfo& model, Thinking thinking,
-                     const GenerateParams& params, ChatPrompt& prompt, ChatSetup& setup) {
+// It always thinks, more or less; and its template has another name for what was thought.
+void set_up_harmony(Thinking thinking, bool bound, GenerateParams& params, ChatPrompt& prompt,
+                    ChatSetup& setup) {
+  if (thinking.on == false || thinking.effort == "minimal") thinking.effort = "low";
+  ask_template(prompt, {.on = std::nullopt, .effort = thinking.effort});
+  if (!prompt.messages_json.empty()) {
+    OrderedJson messages = OrderedJson::parse(prompt.messages_json);
+    for (auto& message : messages) {
+      const auto thought = message.find("reasoning_content");
+      if (thought == message.end()) continue;
+      message["thinking"] = OrderedJson(*thought);
+      message.erase("reasoning_content");
+    }
+    prompt.messages_json = messages.dump();
+  }
+  if (bound) return;
+  setup.shape.harmony = true;
+  params.show_special = true;
+  if (params.stop.size() < kMostStops) params.stop.emplace_back("<|call|>");
+}
+
+void set_up_thinking(const Engine& engine, const ModelInfo& model, Thinking thinking, GenerateParams& params,
+                     ChatPrompt& prompt, ChatSetup& setup) {
   const bool asked = thinking.on.value_or(false) || !thinking.effort.empty();
   if (model.reasoning.empty()) {
     if (asked) setup.warnings.push_back(fmt::format("'{}' does not think: reasoning is ignored", model.id));
     return;
   }
-  if (params.structured) thinking.on = false;  // the grammar holds from the first token
+  const bool bound = params.structured && !setup.free_grammar;  // the grammar holds from the first token
+  if (bound) thinking.on = false;
+  if (model.reasoning == "harmony") {
+    set_up_harmony(thinking, bound, params, prompt, setup);
+    return;
+  }
   ask_template(prompt, thinking);
   setup.shape.thinks = true;
-  setup.shape.thinking = !params.structured && ends_thinking(engine, model, prompt);
+  setup.shape.thinking = !bound && ends_thinking(engine, model, prompt);
 }
 
 }  // namespace
@@ -61,17 +89,23 @@ ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRe
   shape.tool_format = tool_format_of(model.tool_format);
   shape.tools_forced = tools.forced();
   add_tools(prompt, tools, model.template_has_tools);
-  if (shape.tools)
-    params.show_special = shape.tool_format != ToolFormat::kHermes;  // markers are control tokens
   if (shape.tools_forced) {
     params.structured = {StructuredOutput::Kind::kGrammar, tool_grammar(tools, shape.tool_format)};
     setup.structured_field = "tools";
+    if (shape.tool_format == ToolFormat::kGemma || shape.tool_format == ToolFormat::kHarmony)
+      shape.tool_format = ToolFormat::kHermes;  // as the grammar has it
+  } else if (tools.strict()) {
+    if (auto grammar = free_tool_grammar(tools, shape.tool_format)) {
+      params.structured = {StructuredOutput::Kind::kGrammar, *std::move(grammar)};
+      setup.structured_field = "tools";
+      setup.free_grammar = true;
+    } else {
+      setup.warnings.push_back(fmt::format(
+          "strict binds the arguments of '{}' only with tool_choice required or a named function", model.id));
+    }
   }
-  for (std::size_t i = 0; shape.tools && !shape.tools_forced && i < tools.tools.size(); ++i) {
-    if (!tools.tools[i].strict) continue;
-    setup.warnings.push_back(fmt::format(
-        "tools[{}].strict binds the arguments only with tool_choice required or a named function", i));
-  }
+  if (shape.tools)
+    params.show_special = shape.tool_format != ToolFormat::kHermes;  // control tokens mark them
   set_up_thinking(engine, model, thinking, params, prompt, setup);
   return setup;
 }

@@ -24,6 +24,7 @@ Thinking read_effort(std::string_view field, std::string_view effort);
 struct ChatSetup {
   AnswerShape shape;
   std::string structured_field;       // the field that a grammar came from
+  bool free_grammar = false;          // it is of the calls only: the rest of the answer is free
   std::vector<std::string> warnings;  // what was asked for and does not happen
 };
 // structured_field: of params.structured, if there is one.

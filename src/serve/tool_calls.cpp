@@ -1,7 +1,9 @@
 #include "serve/tool_calls.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "serve/text_marks.h"
@@ -11,20 +13,22 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kHermesOpen = "<tool_call>", kHermesClose = "</tool_call>";
-constexpr std::string_view kMistralOpen = "[TOOL_CALLS]";
-constexpr std::string_view kPythonTag = "<|python_tag|>";
+constexpr std::string_view kHermesOpen = "<tool_call>";
 
-std::string_view opening(ToolFormat format) {
-  switch (format) {
-    case ToolFormat::kHermes:
-      return kHermesOpen;
-    case ToolFormat::kLlama3:
-      return kPythonTag;
-    case ToolFormat::kMistral:
-      return kMistralOpen;
-  }
-  return kHermesOpen;
+// What begins calls.
+std::span<const std::string_view> openings(ToolFormat format) {
+  static constexpr std::array<std::string_view, 1> kHermes{kHermesOpen}, kLlama{"<|python_tag|>"},
+      kMistral{"[TOOL_CALLS]"};
+  static constexpr std::array<std::string_view, 2> kPhi{"functools[", "<|tool_call|>"};
+  if (format == ToolFormat::kLlama3) return kLlama;
+  if (format == ToolFormat::kMistral) return kMistral;
+  if (format == ToolFormat::kPhi) return kPhi;
+  return kHermes;
+}
+
+// What ends them; empty: nothing does.
+std::string_view closing(ToolFormat format) {
+  return format == ToolFormat::kHermes ? "</tool_call>" : format == ToolFormat::kPhi ? "<|/tool_call|>" : "";
 }
 
 }  // namespace
@@ -32,6 +36,9 @@ std::string_view opening(ToolFormat format) {
 ToolFormat tool_format_of(std::string_view name) {
   if (name == "llama3") return ToolFormat::kLlama3;
   if (name == "mistral") return ToolFormat::kMistral;
+  if (name == "phi") return ToolFormat::kPhi;
+  if (name == "gemma") return ToolFormat::kGemma;
+  if (name == "harmony") return ToolFormat::kHarmony;
   return ToolFormat::kHermes;
 }
 
@@ -86,18 +93,24 @@ bool ToolCallParser::read_text(std::vector<ToolEvent>& events) {
       return true;
     }
   }
-  const std::string_view marker = opening(format_);
-  const std::size_t found = held_.find(marker);
+  std::size_t found = std::string::npos, end = 0, sure = held_.size();
+  for (const std::string_view marker : openings(format_)) {
+    sure = std::min(sure, sure_length(held_, marker));
+    const std::size_t at = held_.find(marker);
+    if (at < found) {
+      found = at;
+      end = at + marker.size();
+    }
+  }
   if (found != std::string::npos) {
     // Blanks between text and a call belong to neither.
-    std::string_view before = std::string_view(held_).substr(0, found);
-    before = before.substr(0, before.find_last_not_of(kBlanks) + 1);
-    emit_text(events, before);
-    held_.erase(0, found + marker.size());
+    const std::size_t text = std::string_view(held_).substr(0, found).find_last_not_of(kBlanks) + 1;
+    emit_text(events, std::string_view(held_).substr(0, text));
+    opened_ = held_.substr(text, end - text);
+    held_.erase(0, end);
     state_ = State::kBetween;
     return true;
   }
-  const std::size_t sure = sure_length(held_, marker);
   if (sure > 0) started_ = true;
   emit_text(events, std::string_view(held_).substr(0, sure));
   held_.erase(0, sure);
@@ -114,20 +127,21 @@ bool ToolCallParser::read_between(std::vector<ToolEvent>& events) {
     return true;
   }
   const bool separator = (format_ == ToolFormat::kLlama3 && c == ';') ||
-                         (format_ == ToolFormat::kMistral && (c == '[' || c == ',' || c == ']'));
+                         ((format_ == ToolFormat::kMistral || format_ == ToolFormat::kPhi) &&
+                          (c == '[' || c == ',' || c == ']'));
   if (separator) {
     held_.erase(0, 1);
     return true;
   }
-  if (format_ == ToolFormat::kHermes && calls_ > 0) {
-    if (held_.starts_with(kHermesClose)) {
-      held_.erase(0, kHermesClose.size());
+  if (const std::string_view close = closing(format_); !close.empty() && calls_ > 0) {
+    if (held_.starts_with(close)) {
+      held_.erase(0, close.size());
       state_ = State::kText;
       return true;
     }
-    if (kHermesClose.starts_with(held_)) return false;
+    if (close.starts_with(held_)) return false;
   }
-  if (calls_ == 0) emit_text(events, opening(format_));  // a marker without a call
+  if (calls_ == 0) emit_text(events, opened_);  // a marker without a call
   state_ = State::kText;
   started_ = true;
   return true;

@@ -13,6 +13,9 @@ enum class ToolFormat : std::uint8_t {
   kHermes,   // <tool_call>{"name": …, "arguments": {…}}</tool_call>, also Qwen's
   kLlama3,   // {"name": …, "parameters": {…}}, several joined by ";", maybe behind <|python_tag|>
   kMistral,  // [TOOL_CALLS][{"name": …, "arguments": {…}}, …]
+  kPhi,      // functools[{"name": …, "arguments": {…}}, …], or between <|tool_call|> and <|/tool_call|>
+  kGemma,    // gemma_calls.h
+  kHarmony,  // harmony_reader.h
 };
 ToolFormat tool_format_of(std::string_view name);  // ModelInfo::tool_format; unknown names are Hermes
 
@@ -22,6 +25,7 @@ struct ToolEvent {
                      // of its arguments' JSON
 };
 
+// Of formats that write calls as JSON; the others have readers of their own.
 class ToolCallParser {
  public:
   // begun: the answer starts behind the format's marker.
@@ -52,7 +56,8 @@ class ToolCallParser {
 
   ToolFormat format_;
   State state_;
-  std::string held_;  // not decided yet
+  std::string held_;    // not decided yet
+  std::string opened_;  // the marker that was read, with the blanks before it
   CallReader reader_;
   bool started_ = false;  // something but blanks was text
   int calls_ = 0;

@@ -168,39 +168,6 @@ OrderedJson template_tool_calls(const std::string& path, const Json& calls) {
   return result;
 }
 
-std::string tool_grammar(const ToolRequest& request, ToolFormat format) {
-  const auto literal = [](std::string_view text) { return OrderedJson(text).dump(); };
-  const std::string_view arguments = format == ToolFormat::kLlama3 ? "parameters" : "arguments";
-  std::string choices, rules;
-  for (std::size_t i = 0; i < request.tools.size(); ++i) {
-    const ToolRequest::Tool& tool = request.tools[i];
-    if (request.choice == ToolRequest::Choice::kNamed && tool.name != request.named) continue;
-    OrderedJson schema = tool.parameters;
-    schema["x-guidance"] = {
-        {"whitespace_flexible", false}, {"item_separator", ", "}, {"key_separator", ": "}};
-    choices += fmt::format("{}call_{}", choices.empty() ? "" : " | ", i);
-    rules += fmt::format("call_{}: {} args_{} \"}}\"\nargs_{}: %json {}\n", i,
-                         literal(fmt::format(R"({{"name": "{}", "{}": )", tool.name, arguments)), i, i,
-                         schema.dump());
-  }
-  std::string one = "call", start, end, separator;
-  switch (format) {
-    case ToolFormat::kHermes:
-      one = R"("<tool_call>\n" call "\n</tool_call>")";
-      separator = R"("\n")";
-      break;
-    case ToolFormat::kLlama3:
-      separator = R"("; ")";
-      break;
-    case ToolFormat::kMistral:
-      start = R"("[" )", end = R"( "]")", separator = R"(", ")";
-      break;
-  }
-  const std::string more =
-      request.parallel ? fmt::format(" ({} one){{0,{}}}", separator, kMostCalls - 1) : std::string();
-  return fmt::format("start: {}one{}{}\none: {}\ncall: {}\n{}", start, more, end, one, choices, rules);
-}
-
 std::string plain_tool_messages(const std::string& messages_json, const std::string& tools_json) {
   OrderedJson result = OrderedJson::array();
   if (!tools_json.empty()) result.push_back({{"role", "system"}, {"content", describe_tools(tools_json)}});

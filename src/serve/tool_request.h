@@ -4,7 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +33,9 @@ struct ToolRequest {
   bool parallel = true;
 
   bool active() const { return !tools.empty() && choice != Choice::kNone; }
+  bool strict() const {  // some arguments must obey their schema
+    return active() && std::ranges::any_of(tools, &Tool::strict);
+  }
   bool forced() const { return active() && choice != Choice::kAuto; }  // the answer is calls and nothing else
 };
 
@@ -42,9 +47,13 @@ void check_tools(const ToolRequest& request);
 // An assistant message's tool_calls as templates expect them: arguments as an object.
 OrderedJson template_tool_calls(const std::string& path, const Json& calls);
 
-// The grammar (Lark) of an answer that is one call, or up to kMostCalls if they may be parallel.
+// The grammar (Lark) of an answer that is one call, or up to kMostCalls if they may be parallel. Of the
+// formats that write calls as JSON.
 inline constexpr int kMostCalls = 16;
 std::string tool_grammar(const ToolRequest& request, ToolFormat format);
+// The same for an answer that may be anything, but whose calls name a tool and whose arguments, where the
+// tool is strict, obey its schema. nullopt: the format's markers are no text, so that no grammar can tell.
+std::optional<std::string> free_tool_grammar(const ToolRequest& request, ToolFormat format);
 
 // For models whose template knows no tools: the same conversation in plain messages, calls in Hermes' format,
 // the tools described in the system message.

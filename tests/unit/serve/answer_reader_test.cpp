@@ -84,6 +84,49 @@ TEST(AnswerReader, CallsComeBehindTheThinking) {
             (Read{"A <tool_call> is due.", "", "f{\"a\": 1}"}));
 }
 
+constexpr AnswerShape kHarmony{.harmony = true};
+
+TEST(AnswerReader, HarmonysChannels) {
+  EXPECT_EQ(read_answer(kHarmony,
+                        "<|channel|>analysis<|message|>It is Paris.<|end|><|start|>assistant<|channel|>final"
+                        "<|message|>Paris < Rome.<|return|>"),
+            (Read{"It is Paris.", "Paris < Rome.", ""}));
+  EXPECT_EQ(read_answer(kHarmony, "Without a header."), (Read{"", "Without a header.", ""}));
+  EXPECT_EQ(read_answer(kHarmony, "<|channel|>analysis<|message|>cut <|en"), (Read{"cut <|en", "", ""}));
+  EXPECT_EQ(read_answer(kHarmony, "<|channel|>ana"), (Read{"", "", ""}));
+}
+
+TEST(AnswerReader, HarmonysCalls) {
+  EXPECT_EQ(read_answer(kHarmony,
+                        "<|channel|>analysis<|message|>Look.<|end|><|start|>assistant<|channel|>commentary "
+                        "to=functions.get_weather <|constrain|>json<|message|>{\"city\":\"Rome\"}<|call|>"),
+            (Read{"Look.", "", "get_weather{\"city\":\"Rome\"}"}));
+  EXPECT_EQ(read_answer(kHarmony,
+                        "<|channel|>commentary<|message|>I call two.<|end|><|start|>assistant to=functions.a"
+                        "<|channel|>commentary json<|message|><|end|><|start|>assistant to=functions.b"
+                        "<|channel|>commentary<|message|>{}<|call|>"),
+            (Read{"", "I call two.", "a{} b{}"}));
+}
+
+constexpr AnswerShape kGemma{.tools = true, .tool_format = ToolFormat::kGemma};
+
+TEST(AnswerReader, GemmasCalls) {
+  EXPECT_EQ(
+      read_answer(kGemma,
+                  "I look. <start_function_call>call:get_weather{city:<escape>a \"b\", {c}<escape>,days:3,"
+                  "deep:{ok:true,list:[1.5,<escape>x<escape>]}}<end_function_call>"),
+      (Read{"", "I look.",
+            R"(get_weather{"city":"a \"b\", {c}","days":3,"deep":{"ok":true,"list":[1.5,"x"]}})"}));
+  EXPECT_EQ(read_answer(kGemma,
+                        "<start_function_call>call:a{}<end_function_call><start_function_call>"
+                        "call:b{x:<escape><escape>}<end_function_call>"),
+            (Read{"", "", R"(a{} b{"x":""})"}));
+  const std::string broken = "<start_function_call>call:a{x:<escape>}<end_function_call>";
+  EXPECT_EQ(read_answer(kGemma, broken), (Read{"", broken, ""}));
+  EXPECT_EQ(read_answer(kGemma, "<start_function_call>call:a{"),
+            (Read{"", "<start_function_call>call:a{", ""}));
+}
+
 TEST(AnswerReader, TokensOfTheThinkingAreCounted) {
   AnswerReader reader(kThinks);
   for (const char* token : {"<think>", "one", "two", "</think>", "answer"}) {

@@ -67,6 +67,7 @@ TEST_P(ToolCallTest, IsReadTheSameInPiecesOfEverySize) {
 constexpr auto kHermes = ToolFormat::kHermes;
 constexpr auto kLlama = ToolFormat::kLlama3;
 constexpr auto kMistral = ToolFormat::kMistral;
+constexpr auto kPhi = ToolFormat::kPhi;
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, ToolCallTest,
@@ -93,7 +94,12 @@ INSTANTIATE_TEST_SUITE_P(
              R"([TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}])",
              {R"(f: {"a": 1})", "g: {}"}},
         Case{kMistral, "[1, 2] is a list", {"[1, 2] is a list"}},
-        Case{kMistral, R"([{"name": "f", "arguments": {}}])", {"f: {}"}, true}));
+        Case{kMistral, R"([{"name": "f", "arguments": {}}])", {"f: {}"}, true},
+        Case{kPhi,
+             R"(I see. functools[{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}])",
+             {"I see.", R"(f: {"a": 1})", "g: {}"}},
+        Case{kPhi, R"(<|tool_call|>[{"name": "f", "arguments": {}}]<|/tool_call|>Done.)", {"f: {}", "Done."}},
+        Case{kPhi, "import functools and functools[ 0 ]", {"import functools and functools[0 ]"}}));
 
 ToolRequest request(const std::string& tools, const std::string& choice) {
   ToolRequest result;
