@@ -20,6 +20,7 @@ enum class ErrorCode {
   kModelLoad,         // a model file is damaged, incomplete or unsupported
   kMethodNotAllowed,  // the route exists, the method does not
   kUnauthorized,      // missing or wrong key
+  kForbidden,         // a key that is known, or a page, but not for this
   kOverloaded,        // queue full; retry later
   kCancelled,         // the client or caller cancelled
   kTimeout,           // a deadline passed

@@ -22,6 +22,8 @@ std::string_view error_code_name(ErrorCode code) {
       return "method_not_allowed";
     case ErrorCode::kUnauthorized:
       return "unauthorized";
+    case ErrorCode::kForbidden:
+      return "permission_denied";
     case ErrorCode::kOverloaded:
       return "overloaded";
     case ErrorCode::kCancelled:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "serve/dialects.h"
 #include "serve/error_response.h"
 #include "serve/http_text.h"
 
@@ -13,7 +14,6 @@ namespace {
 constexpr const char* kMethods = "GET, HEAD, POST, PUT, PATCH, DELETE";
 constexpr const char* kReadable = "x-request-id, x-mlxs-warning, retry-after";
 constexpr const char* kPreflightSeconds = "600";
-constexpr int kForbidden = 403;
 constexpr int kNoContent = 204;
 
 std::string canonical_origin(const std::string& origin) {
@@ -62,10 +62,10 @@ std::optional<HttpResponse> CorsPolicy::answer(const HttpRequest& request, bool 
   const bool preflight = is_preflight(request);
   const bool allowed = allows(origin);
   if (!allowed && !same_origin(request) && (preflight || !keys_are_asked)) {
-    return error_response(Error(ErrorCode::kUnauthorized,
-                                fmt::format("pages of {} may not use this server", header_value(origin)),
-                                "start it with --cors-origin ORIGIN"),
-                          kForbidden);
+    return error_response(
+        Error(ErrorCode::kForbidden, fmt::format("pages of {} may not use this server", header_value(origin)),
+              "start it with --cors-origin ORIGIN"),
+        0, error_body_of(request.path));
   }
   if (!preflight || !allowed) return std::nullopt;
   HttpResponse response{.status = kNoContent, .content_type = {}};

@@ -14,7 +14,6 @@ struct ErrorRow {
 };
 
 constexpr const char* kClient = "invalid_request_error";
-constexpr int kForbidden = 403;  // a key that is known, but not for this
 constexpr const char* kServer = "server_error";
 
 ErrorRow row_of(ErrorCode code) {
@@ -35,6 +34,8 @@ ErrorRow row_of(ErrorCode code) {
       return {405, kClient, nullptr};
     case ErrorCode::kUnauthorized:
       return {401, "authentication_error", "invalid_api_key"};
+    case ErrorCode::kForbidden:
+      return {403, "permission_error", nullptr};
     case ErrorCode::kOverloaded:
       return {429, "rate_limit_error", nullptr};
     case ErrorCode::kModelLoad:
@@ -59,17 +60,17 @@ ErrorRow row_of(ErrorCode code) {
 
 int http_status(ErrorCode code) { return row_of(code).status; }
 
-std::string error_json(const Error& error, int status) {
-  ErrorRow row = row_of(error.code());
-  if (status == kForbidden) row = {kForbidden, "permission_error", "permission_denied"};
+std::string error_json(const Error& error) {
+  const ErrorRow row = row_of(error.code());
   return fmt::format(R"({{"error":{{"message":{},"type":"{}","param":{},"code":"{}"}}}})",
                      json_string(error.full()), row.type,
                      error.field().empty() ? "null" : json_string(error.field()),
                      row.code != nullptr ? row.code : error_code_name(error.code()));
 }
 
-HttpResponse error_response(const Error& error, int status) {
-  return {.status = status != 0 ? status : http_status(error.code()), .body = error_json(error, status)};
+HttpResponse error_response(const Error& error, int status, ErrorBody body) {
+  return {.status = status != 0 ? status : http_status(error.code()),
+          .body = body != nullptr ? body(error) : error_json(error)};
 }
 
 }  // namespace mlxs

@@ -11,10 +11,9 @@ namespace mlxs {
 int http_status(ErrorCode code);
 
 // {"error":{"message":…,"type":…,"param":…,"code":…}}
-// status: the one it is sent with, where that is not the code's own.
-std::string error_json(const Error& error, int status = 0);
+std::string error_json(const Error& error);
 
-// status 0: the code's own.
-HttpResponse error_response(const Error& error, int status = 0);
+// status 0: the code's own. body null: OpenAI's.
+HttpResponse error_response(const Error& error, int status = 0, ErrorBody body = nullptr);
 
 }  // namespace mlxs

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "serve/dialects.h"
 #include "serve/error_response.h"
 
 namespace mlxs {
@@ -12,19 +13,19 @@ std::variant<const Caller*, HttpResponse> admit_caller(const ApiKeys& keys, Acce
   const std::string_view key = presented_key(request);
   const Caller* caller = key.empty() ? nullptr : keys.find(key);
   if (caller == nullptr) {
-    HttpResponse response = error_response(Error(
-        ErrorCode::kUnauthorized, key.empty() ? "the request has no API key" : "the API key is not known",
-        "send 'Authorization: Bearer KEY' or 'x-api-key: KEY'"));
+    const Error error(ErrorCode::kUnauthorized,
+                      key.empty() ? "the request has no API key" : "the API key is not known",
+                      "send 'Authorization: Bearer KEY' or 'x-api-key: KEY'");
+    HttpResponse response = error_response(error, 0, error_body_of(request.path));
     response.headers.emplace_back("www-authenticate", "Bearer");
     return response;
   }
   if (access == Access::kAdmin && caller->role != Role::kAdmin) {
-    constexpr int kForbidden = 403;
     return error_response(
-        Error(ErrorCode::kUnauthorized,
+        Error(ErrorCode::kForbidden,
               fmt::format("tenant '{}' may not {} {}", caller->tenant, request.method, request.path),
               "use the key of an admin"),
-        kForbidden);
+        0, error_body_of(request.path));
   }
   return caller;
 }

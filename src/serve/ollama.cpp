@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "serve/chat_setup.h"
-#include "serve/error_response.h"
 #include "serve/json_text.h"
 #include "serve/model_keeper.h"
 #include "serve/ollama_format.h"
@@ -21,18 +20,6 @@ namespace {
 
 HttpResponse json_response(const Json& value) {
   return {.body = value.dump(-1, ' ', false, Json::error_handler_t::replace)};
-}
-
-// A handler whose errors read as Ollama's.
-template <class Handle>
-Router::Handler guarded(Handle handle) {
-  return [handle](const HttpRequest& request, std::string_view) -> Reply {
-    try {
-      return handle(request);
-    } catch (const Error& error) {
-      return HttpResponse{.status = http_status(error.code()), .body = ollama_error_json(error)};
-    }
-  };
 }
 
 // The prompt as tokens (its length decides how much room num_ctx leaves), and the shape of the answer.
@@ -151,30 +138,33 @@ struct Context {
 
 void add_ollama_routes(Router& router, Engine& engine) {
   const auto context = std::make_shared<Context>(engine);
-  for (const auto& [path, api] :
-       {std::pair("/api/chat", OllamaApi::kChat), {"/api/generate", OllamaApi::kGenerate}}) {
-    router.add("POST", path, guarded([context, api](const HttpRequest& request) {
-                 return answer(context->engine, context->keeper, request, api);
-               }));
-  }
-  router.add("GET", "/api/tags", guarded([context](const HttpRequest&) -> Reply {
-               return json_response(context->models.tags());
-             }));
-  router.add("GET", "/api/ps", guarded([context](const HttpRequest&) -> Reply {
-               return json_response(context->models.running());
-             }));
-  router.add("GET", "/api/version", guarded([](const HttpRequest&) -> Reply {
-               return json_response({{"version", MLXS_VERSION}});
-             }));
+  const auto answer_as = [context](OllamaApi api) {
+    return [context, api](const HttpRequest& request, std::string_view) {
+      return answer(context->engine, context->keeper, request, api);
+    };
+  };
+  router.add("POST", "/api/chat", answer_as(OllamaApi::kChat));
+  router.add("POST", "/api/generate", answer_as(OllamaApi::kGenerate));
+  router.add("GET", "/api/tags", [context](const HttpRequest&, std::string_view) -> Reply {
+    return json_response(context->models.tags());
+  });
+  router.add("GET", "/api/ps", [context](const HttpRequest&, std::string_view) -> Reply {
+    return json_response(context->models.running());
+  });
+  router.add("GET", "/api/version", [](const HttpRequest&, std::string_view) -> Reply {
+    return json_response({{"version", MLXS_VERSION}});
+  });
+  router.add("POST", "/api/show", [context](const HttpRequest& request, std::string_view) -> Reply {
+    const ShowRequest show = parse_show(request.body);
+    return json_response(context->models.show(show.model, show.verbose));
+  });
   // It fills this disk: for admins.
-  router.add("POST", "/api/pull", guarded([context](const HttpRequest& request) -> Reply {
-               return pull_model(context->downloads, context->keeper.catalog(), request.body);
-             }),
-             Access::kAdmin);
-  router.add("POST", "/api/show", guarded([context](const HttpRequest& request) -> Reply {
-               const ShowRequest show = parse_show(request.body);
-               return json_response(context->models.show(show.model, show.verbose));
-             }));
+  router.add(
+      "POST", "/api/pull",
+      [context](const HttpRequest& request, std::string_view) -> Reply {
+        return pull_model(context->downloads, context->keeper.catalog(), request.body);
+      },
+      Access::kAdmin);
 }
 
 }  // namespace mlxs

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "serve/dialects.h"
 #include "serve/error_response.h"
 #include "serve/gate.h"
 #include "serve/http_text.h"
@@ -65,7 +66,7 @@ std::string timing_now(const HttpRequest& request) {
 }
 
 Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
-  ErrorBody error_body = nullptr;
+  ErrorBody error_body = error_body_of(request.path);
   try {
     if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return std::move(*answer);
     auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);

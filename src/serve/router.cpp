@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "serve/dialects.h"
 #include "serve/error_response.h"
 
 namespace mlxs {
@@ -56,13 +57,15 @@ Reply Router::dispatch(const HttpRequest& request) const {
       append(allowed, route.method == "GET" ? "GET, HEAD" : route.method);
   }
   if (allowed.empty()) {
-    return error_response(Error(ErrorCode::kNotFound,
-                                fmt::format("there is no {} {}", request.method, request.path),
-                                "there are " + known));
+    return error_response(
+        Error(ErrorCode::kNotFound, fmt::format("there is no {} {}", request.method, request.path),
+              "there are " + known),
+        0, error_body_of(request.path));
   }
   HttpResponse response = error_response(
       Error(ErrorCode::kMethodNotAllowed,
-            fmt::format("{} is not a method of {}", request.method, request.path), "use " + allowed));
+            fmt::format("{} is not a method of {}", request.method, request.path), "use " + allowed),
+      0, error_body_of(request.path));
   response.headers.emplace_back("allow", allowed);
   return response;
 }

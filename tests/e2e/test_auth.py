@@ -2,6 +2,8 @@
 
 import hashlib
 
+import anthropic
+import ollama
 import openai
 import pytest
 import requests
@@ -65,3 +67,45 @@ def test_a_wrong_key_file_stops_the_start(tmp_path):
     result = run("serve", MODEL, "--port", "0", "--api-keys", str(bad), cache=tmp_path)
     assert (result.status, result.out) == (1, "")
     assert "line 1" in result.err
+
+
+def test_refusals_read_as_the_dialect_has_them(server):
+    def claude(key):
+        return anthropic.Anthropic(base_url=server.url, api_key=key, max_retries=0, timeout=60)
+
+    message = {"model": "any", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+    with pytest.raises(anthropic.AuthenticationError) as refused:
+        claude("key-of-bob").messages.create(**message)
+    assert refused.value.body["error"]["type"] == "authentication_error"
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        claude("key-of-alice").messages.create(**message)
+    assert refused.value.body["error"]["type"] == "not_found_error"
+
+    def llama(key):
+        return ollama.Client(host=server.url, headers={"authorization": f"Bearer {key}"})
+
+    with pytest.raises(ollama.ResponseError, match="not known") as refused:
+        llama("key-of-bob").list()
+    assert refused.value.status_code == 401
+    assert llama("key-of-alice").list().models
+    with pytest.raises(ollama.ResponseError, match="tenant 'alice' may not") as refused:
+        llama("key-of-alice").pull("org/repo")
+    assert refused.value.status_code == 403
+    for method, path in [("GET", "/api/none"), ("GET", "/api/chat")]:
+        answer = requests.request(method, server.url + path, headers={"x-api-key": "key-of-alice"}, timeout=60)
+        assert list(answer.json()) == ["error"]
+        assert isinstance(answer.json()["error"], str)
+
+
+def test_responses_are_their_tenants(server):
+    def client(key):
+        return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    model = client("key-of-alice").models.list().data[0].id
+    made = client("key-of-alice").responses.create(model=model, input="Hello", max_output_tokens=2)
+    assert client("key-of-alice").responses.retrieve(made.id).id == made.id
+    for stranger in (client("key-of-ops").responses.retrieve, client("key-of-ops").responses.delete):
+        with pytest.raises(openai.NotFoundError):
+            stranger(made.id)
+    with pytest.raises(openai.BadRequestError):
+        client("key-of-ops").responses.create(model=model, input="Go on", previous_response_id=made.id)
