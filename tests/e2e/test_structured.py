@@ -157,3 +157,18 @@ def test_an_unsupported_keyword_is_named(api, schema, named):
         )
     assert named in caught.value.message
     assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"x-guidance": {"lenient": True}}}}},
+        {"structured_outputs": {"json": {"type": "array", "items": {"x-guidance": {"lenient": True}}}}},
+        {"structured_outputs": {"grammar": 'start: "a" b\nb: %json {"contains": {}, "\\u0078-guidance": {"lenient": true}}'}},
+    ],
+    ids=["schema", "within", "grammar"],
+)
+def test_a_schema_cannot_ask_to_be_broken(api, fields):
+    response = api.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], **fields})
+    assert response.status_code == 400
+    assert "x-guidance.lenient" in response.json()["error"]["message"]
