@@ -2,10 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+#include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
 #include "serve/error_response.h"
+#include "serve/ids.h"
 #include "serve/json_text.h"
+#include "serve/openai_format.h"
 
 namespace mlxs {
 namespace {
@@ -25,78 +30,146 @@ std::string message_json(const AnthropicAnswerInfo& info, std::string_view conte
                      info.id, json_string(info.model), content, stop_reason, usage_json(stats));
 }
 
-std::string_view stop_reason_json(FinishReason reason) {
-  return reason == FinishReason::kLength ? R"("max_tokens")" : R"("end_turn")";
+std::string_view stop_reason_json(FinishReason reason, bool calls) {
+  if (reason == FinishReason::kLength) return R"("max_tokens")";
+  return calls ? R"("tool_use")" : R"("end_turn")";
 }
 
-void append_event(std::string& out, std::string_view type, std::string_view members) {
-  fmt::format_to(std::back_inserter(out), "event: {0}\ndata: {{\"type\":\"{0}\"{1}}}\n\n", type, members);
-}
+// One block of the content while it is written.
+struct Block {
+  enum class Type : std::uint8_t { kText, kThinking, kCall } type = Type::kText;
+  std::string text;      // of the answer or the thinking; a call's input as JSON
+  std::string id, name;  // calls
 
-class Document final : public AnswerFormat {
- public:
-  explicit Document(AnthropicAnswerInfo info) : info_(std::move(info)) {}
-
-  void add(std::size_t, const Chunk& chunk, std::string&) override {
-    if (chunk.type != Chunk::Type::kDone) {
-      text_ += chunk.text;
-      return;
+  // begun: as it is at its start, empty.
+  std::string json(bool begun) const {
+    if (type == Type::kText) return R"({"type":"text","text":)" + json_string(begun ? "" : text) + "}";
+    if (type == Type::kThinking) {
+      return R"({"type":"thinking","thinking":)" + json_string(begun ? "" : text) + R"(,"signature":""})";
     }
+    const bool whole = !begun && nlohmann::json::accept(text);  // else it was cut short
+    return fmt::format(R"({{"type":"tool_use","id":"{}","name":{},"input":{}}})", id, json_string(name),
+                       whole ? text : "{}");
+  }
+};
+
+class Answer final : public AnswerFormat {
+ public:
+  explicit Answer(AnthropicAnswerInfo info) : info_(std::move(info)), reader_(info_.shape) {}
+
+  void add(std::size_t, const Chunk& chunk, std::string& out) override {
+    if (!std::exchange(begun_, true)) begin(out);
+    if (info_.shape.plain()) {
+      if (!chunk.text.empty()) write(out, Block::Type::kText, chunk.text);
+    } else {
+      for (const ToolEvent& event : reader_.read(chunk)) read(out, event);
+    }
+    if (chunk.type != Chunk::Type::kDone) return;
+    if (blocks_.empty()) open(out, {});  // an answer without a word still has a block
+    close(out);
     finish_ = chunk.finish;
     stats_ = chunk.stats;
   }
 
   void finish(std::string& out) override {
-    const std::string content = R"({"type":"text","text":)" + json_string(text_) + "}";
-    out += message_json(info_, content, stop_reason_json(finish_), stats_);
-  }
-
-  void fail(const Error&, std::string& out) override { out.clear(); }  // nothing was sent: the status tells
-
- private:
-  AnthropicAnswerInfo info_;
-  std::string text_;
-  FinishReason finish_ = FinishReason::kStop;
-  GenerationStats stats_;
-};
-
-class Stream final : public AnswerFormat {
- public:
-  explicit Stream(AnthropicAnswerInfo info) : info_(std::move(info)) {}
-
-  void add(std::size_t, const Chunk& chunk, std::string& out) override {
-    if (!std::exchange(begun_, true)) begin(out);
-    if (chunk.type == Chunk::Type::kDone) {
-      append_event(out, "content_block_stop", R"(,"index":0)");
-      append_event(out, "message_delta",
-                   fmt::format(R"(,"delta":{{"stop_reason":{},"stop_sequence":null}},"usage":{})",
-                               stop_reason_json(chunk.finish), usage_json(chunk.stats)));
+    const std::string_view reason = stop_reason_json(finish_, calls_);
+    if (info_.stream) {
+      event(out, "message_delta",
+            fmt::format(R"(,"delta":{{"stop_reason":{},"stop_sequence":null}},"usage":{})", reason,
+                        usage_json(stats_)));
+      event(out, "message_stop", "");
       return;
     }
-    if (chunk.text.empty()) return;  // half a character, or text held back
-    delta_ = R"(,"index":0,"delta":{"type":"text_delta","text":)";
-    append_json_string(delta_, chunk.text);
-    delta_ += '}';
-    append_event(out, "content_block_delta", delta_);
+    std::string content;
+    for (const Block& block : blocks_) content += (content.empty() ? "" : ",") + block.json(false);
+    out += message_json(info_, content, reason, stats_);
   }
 
-  void finish(std::string& out) override { append_event(out, "message_stop", ""); }
-
   void fail(const Error& error, std::string& out) override {
-    out += "event: error\ndata: " + anthropic_error_json(error) + "\n\n";
+    if (info_.stream) out += "event: error\ndata: " + anthropic_error_json(error) + "\n\n";
   }
 
  private:
+  // Nothing where the message is one document.
+  void event(std::string& out, std::string_view type, std::string_view members) {
+    if (!info_.stream) return;
+    fmt::format_to(std::back_inserter(out), "event: {0}\ndata: {{\"type\":\"{0}\"{1}}}\n\n", type, members);
+  }
+
   // What came from the cache is known at the end only; message_delta corrects these counts.
   void begin(std::string& out) {
     GenerationStats stats;
     stats.prompt_tokens = info_.prompt_tokens;
-    append_event(out, "message_start", R"(,"message":)" + message_json(info_, "", "null", stats));
-    append_event(out, "content_block_start", R"(,"index":0,"content_block":{"type":"text","text":""})");
+    event(out, "message_start", R"(,"message":)" + message_json(info_, "", "null", stats));
+  }
+
+  void read(std::string& out, const ToolEvent& piece) {
+    switch (piece.type) {
+      case ToolEvent::Type::kText:
+        write(out, Block::Type::kText, piece.text);
+        break;
+      case ToolEvent::Type::kReasoning:
+        write(out, Block::Type::kThinking, piece.text);
+        break;
+      case ToolEvent::Type::kCall:
+        close(out);
+        calls_ = true;
+        open(out, {.type = Block::Type::kCall, .id = call_id(), .name = piece.text});
+        break;
+      case ToolEvent::Type::kArguments:
+        blocks_.back().text += piece.text;
+        delta(out, R"("type":"input_json_delta","partial_json":)", piece.text);
+        break;
+    }
+  }
+
+  // Mistral's templates insist on an id of their own length.
+  std::string call_id() const {
+    return info_.shape.tool_format == ToolFormat::kMistral ? new_call_id(ToolFormat::kMistral)
+                                                           : random_id("toolu_");
+  }
+
+  void write(std::string& out, Block::Type type, std::string_view text) {
+    if (!open_ || blocks_.back().type != type) {
+      close(out);
+      open(out, {.type = type});
+    }
+    if (!info_.stream) {
+      blocks_.back().text += text;
+    } else if (type == Block::Type::kText) {
+      delta(out, R"("type":"text_delta","text":)", text);
+    } else {
+      delta(out, R"("type":"thinking_delta","thinking":)", text);
+    }
+  }
+
+  void delta(std::string& out, std::string_view head, std::string_view text) {
+    if (!info_.stream) return;
+    delta_.clear();
+    fmt::format_to(std::back_inserter(delta_), R"(,"index":{},"delta":{{{})", blocks_.size() - 1, head);
+    append_json_string(delta_, text);
+    delta_ += '}';
+    event(out, "content_block_delta", delta_);
+  }
+
+  void open(std::string& out, Block block) {
+    blocks_.push_back(std::move(block));
+    open_ = true;
+    event(out, "content_block_start",
+          fmt::format(R"(,"index":{},"content_block":{})", blocks_.size() - 1, blocks_.back().json(true)));
+  }
+
+  void close(std::string& out) {
+    if (std::exchange(open_, false))
+      event(out, "content_block_stop", fmt::format(R"(,"index":{})", blocks_.size() - 1));
   }
 
   AnthropicAnswerInfo info_;
-  bool begun_ = false;
+  AnswerReader reader_;
+  std::vector<Block> blocks_;
+  bool begun_ = false, open_ = false, calls_ = false;
+  FinishReason finish_ = FinishReason::kStop;
+  GenerationStats stats_;
   std::string delta_;  // reused from token to token
 };
 
@@ -104,6 +177,8 @@ std::string_view error_type(int status) {
   switch (status) {
     case 401:
       return "authentication_error";
+    case 403:
+      return "permission_error";
     case 404:
       return "not_found_error";
     case 413:
@@ -121,11 +196,8 @@ std::string_view error_type(int status) {
 
 }  // namespace
 
-std::unique_ptr<AnswerFormat> make_anthropic_document(AnthropicAnswerInfo info) {
-  return std::make_unique<Document>(std::move(info));
-}
-std::unique_ptr<AnswerFormat> make_anthropic_stream(AnthropicAnswerInfo info) {
-  return std::make_unique<Stream>(std::move(info));
+std::unique_ptr<AnswerFormat> make_anthropic_answer(AnthropicAnswerInfo info) {
+  return std::make_unique<Answer>(std::move(info));
 }
 
 std::string anthropic_error_json(const Error& error) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "serve/answer_reader.h"
 #include "serve/http.h"
 
 namespace mlxs {
@@ -13,10 +14,11 @@ struct AnthropicAnswerInfo {
   std::string id;  // "msg_…"
   std::string model;
   int prompt_tokens = 0;
+  bool stream = false;
+  AnswerShape shape;
 };
 
-std::unique_ptr<AnswerFormat> make_anthropic_document(AnthropicAnswerInfo info);
-std::unique_ptr<AnswerFormat> make_anthropic_stream(AnthropicAnswerInfo info);
+std::unique_ptr<AnswerFormat> make_anthropic_answer(AnthropicAnswerInfo info);
 
 // {"type":"error","error":{"type":…,"message":…}}
 std::string anthropic_error_json(const Error& error);

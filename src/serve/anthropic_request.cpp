@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "serve/anthropic_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
 
@@ -14,54 +15,23 @@ constexpr double kMaxTokens = 1 << 24;
 constexpr float kTemperature = 1.0f;  // Anthropic's default, where the engine's own is lower
 
 struct Draft {
+  std::string_view body;
   AnthropicRequest request;
   std::string system;
-  std::vector<ChatMessage> messages;
+  bool messages = false;
 };
 
-// A string, or blocks of which every one is text. Blocks follow each other as they are.
-std::string content_text(Draft& draft, const std::string& path, const Json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) {
-    refuse_field(path, fmt::format("{} is missing or has the wrong type", path),
-                 fmt::format("{} must be a string or an array of text blocks", path));
-  }
-  std::string text;
-  for (std::size_t i = 0; i < content.size(); ++i) {
-    const std::string block_path = fmt::format("{}[{}]", path, i);
-    const Json& block = content[i];
-    check_value({.name = {}, .type = FieldType::kObject}, block_path, block);
-    const std::string type = as_string(block_path + ".type", block.value("type", Json()));
-    if (type != "text") {
-      refuse_field(block_path + ".type", fmt::format("{}.type = '{}' is not supported", block_path, type),
-                   "send blocks of type 'text'");
-    }
-    text += as_string(block_path + ".text", block.value("text", Json()));
-    for (const auto& [name, value] : block.items()) {
-      if (name == "type" || name == "text" || value.is_null()) continue;
-      draft.request.ignored.push_back(fmt::format("{}.{}", block_path, name));
-    }
-  }
-  return text;
-}
+OrderedJson ordered(const Draft& draft, const char* field) { return OrderedJson::parse(draft.body)[field]; }
 
-void set_messages(Draft& draft, const Json& value) {
-  for (std::size_t i = 0; i < value.size(); ++i) {
-    const std::string path = fmt::format("messages[{}]", i);
-    check_value({.name = {}, .type = FieldType::kObject}, path, value[i]);
-    ChatMessage message;
-    message.role = as_string(path + ".role", value[i].value("role", Json()));
-    if (message.role != "user" && message.role != "assistant") {
-      refuse_field(path + ".role", fmt::format("{}.role = '{}' is not supported", path, message.role),
-                   "use user or assistant; the system prompt goes into system");
-    }
-    message.content = content_text(draft, path + ".content", value[i].value("content", Json()));
-    for (const auto& [name, member] : value[i].items()) {
-      if (name == "role" || name == "content" || member.is_null()) continue;
-      draft.request.ignored.push_back(fmt::format("{}.{}", path, name));
-    }
-    draft.messages.push_back(std::move(message));
+// {"type": "enabled", "budget_tokens": …} | {"type": "adaptive"} | {"type": "disabled"}
+void set_thinking(Draft& draft, const Json& value) {
+  const std::string type = as_string("thinking.type", value.value("type", Json()));
+  if (type != "enabled" && type != "adaptive" && type != "disabled") {
+    refuse_field("thinking.type", fmt::format("thinking.type = '{}' is not supported", type),
+                 "use enabled, adaptive or disabled");
   }
+  draft.request.thinking.on = type != "disabled";
+  if (value.contains("budget_tokens")) draft.request.ignored.emplace_back("thinking.budget_tokens");
 }
 
 void set_stop_sequences(Draft& draft, const Json& value) {
@@ -110,8 +80,11 @@ void refuse_unless_empty(std::string_view field, const Json& value) {
 constexpr Field<Draft> kFields[] = {
     {{"model", FieldType::kString},
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
-    {{"messages", FieldType::kArray}, set_messages},
-    {{"system", FieldType::kAny}, [](Draft& d, const Json& v) { d.system = content_text(d, "system", v); }},
+    {{"messages", FieldType::kArray}, [](Draft& d, const Json& v) { d.messages = !v.empty(); }},
+    {{"system", FieldType::kAny},
+     [](Draft& d, const Json&) {
+       d.system = anthropic_text("system", ordered(d, "system"), d.request.ignored);
+     }},
     {{"max_tokens", FieldType::kInteger, 1, kMaxTokens},
      [](Draft& d, const Json& v) {
        d.request.params.max_tokens = static_cast<int>(as_integer("max_tokens", v));
@@ -126,15 +99,13 @@ constexpr Field<Draft> kFields[] = {
     {{"stop_sequences", FieldType::kArray}, set_stop_sequences},
     {{"metadata", FieldType::kObject}, set_metadata},
     {{"output_config", FieldType::kObject}, set_output_config},
-    {{"tools", FieldType::kArray}, [](Draft&, const Json& v) { refuse_unless_empty("tools", v); }},
+    {{"tools", FieldType::kArray},
+     [](Draft& d, const Json&) { read_anthropic_tools(d.request.tools, ordered(d, "tools")); }},
+    {{"tool_choice", FieldType::kObject},
+     [](Draft& d, const Json& v) { read_anthropic_tool_choice(d.request.tools, v); }},
     {{"mcp_servers", FieldType::kArray},
      [](Draft&, const Json& v) { refuse_unless_empty("mcp_servers", v); }},
-    {{"thinking", FieldType::kObject},
-     [](Draft&, const Json& v) {
-       if (v.value("type", Json()) != "disabled")
-         refuse_field("thinking", "thinking is not supported",
-                      R"(leave it out, or send {"type": "disabled"})");
-     }},
+    {{"thinking", FieldType::kObject}, set_thinking},
 };
 
 void require(bool given, std::string_view field) {
@@ -149,22 +120,22 @@ AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api
   Draft draft;
   AnthropicRequest& request = draft.request;
   request.params.temperature = kTemperature;
+  draft.body = body;
   for (std::string& name : read_fields<Draft>(parse_body(body), kFields, draft)) {
     request.ignored.push_back(std::move(name));
   }
   require(!request.params.model.empty(), "model");
-  require(!draft.messages.empty(), "messages");
+  require(draft.messages, "messages");
   if (api == AnthropicApi::kMessages) require(request.params.max_tokens.has_value(), "max_tokens");
-  if (draft.messages.back().role != "user") {
+  request.chat = anthropic_messages(ordered(draft, "messages"), draft.system, request.ignored);
+  if (request.chat.messages.back().role == "assistant") {
     refuse_field("messages", "the last message is the assistant's",
                  "answers cannot be continued: end with a message of the user");
   }
-  if (!draft.system.empty()) {
-    draft.messages.insert(draft.messages.begin(), {.role = "system", .content = std::move(draft.system)});
+  check_tools(request.tools);
+  if (request.tools.active() && request.params.structured) {
+    refuse_field("output_config", "output_config.format and tools are both given", "send one of them");
   }
-  ChatPrompt prompt;
-  prompt.messages = std::move(draft.messages);
-  request.params.prompt = std::move(prompt);
   return std::move(request);
 }
 

@@ -7,13 +7,18 @@
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/chat_setup.h"
+#include "serve/tool_request.h"
 
 namespace mlxs {
 
 enum class AnthropicApi : std::uint8_t { kMessages, kCountTokens };
 
 struct AnthropicRequest {
-  GenerateParams params;  // with the prompt
+  GenerateParams params;  // all but the prompt
+  ChatPrompt chat;
+  ToolRequest tools;
+  Thinking thinking;
   bool stream = false;
   std::vector<std::string> ignored;  // fields that nothing here reads
 };

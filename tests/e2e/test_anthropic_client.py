@@ -108,8 +108,12 @@ def test_turns_are_counted_as_they_are_run(client, api):
         ({"messages": [*FRANCE, {"role": "assistant", "content": "Pa"}]}, "assistant"),
         ({"stop_sequences": [""]}, "stop_sequences[0]"),
         ({"stop_sequences": ["a"] * 17}, "stop"),
-        ({"tools": [{"name": "f", "input_schema": {"type": "object"}}]}, "tools"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a"}]}]}, "messages[0].content[0].type"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"name": "a b", "input_schema": {"type": "object"}}]}, "tools[0].name"),
+        ({"tools": [{"name": "f", "input_schema": 1}]}, "tools[0].input_schema"),
+        ({"tool_choice": {"type": "any"}}, "tools"),
+        ({"thinking": {"type": "much"}}, "thinking.type"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
@@ -155,3 +159,68 @@ def test_fields_that_nothing_reads_are_named(client, api):
         model=api.model, messages=FRANCE, max_tokens=1, extra_body={"no_such_field": 1}
     )
     assert "no_such_field" in raw.headers["x-mlxs-warning"]
+
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather of a city",
+    "input_schema": {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]},
+}
+ASK = [{"role": "user", "content": "How is the weather in Rome?"}]
+FORCED = {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True}}
+
+
+def test_a_tool_is_used_and_its_result_goes_back(client, api):
+    message = create(client, api, ASK, max_tokens=200, **FORCED)
+    (call,) = message.content
+    assert (call.type, call.name, message.stop_reason) == ("tool_use", "get_weather", "tool_use")
+    jsonschema.validate(call.input, WEATHER["input_schema"])
+
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "It is snowing."}]}
+    turns = [
+        *ASK,
+        {"role": "assistant", "content": message.content},
+        {"role": "user", "content": [result, {"type": "text", "text": "So?"}]},
+    ]
+    answer = create(client, api, turns, tools=[WEATHER], tool_choice={"type": "none"}, extra_body=GREEDY)
+    as_chat = [
+        *ASK,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": json.dumps(call.input, separators=(",", ":"))},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": call.id, "content": "It is snowing."},
+        {"role": "user", "content": "So?"},
+    ]
+    same = api.post("/v1/chat/completions", {"messages": as_chat, "temperature": 0, "max_tokens": 20}).json()
+    assert answer.content[0].text == same["choices"][0]["message"]["content"]
+    assert prompt_tokens(answer.usage) == same["usage"]["prompt_tokens"]
+
+
+def test_a_call_is_streamed_as_pieces_of_its_input(client, api):
+    fields = {"model": api.model, "messages": ASK, "max_tokens": 200, "extra_body": GREEDY, **FORCED}
+    whole = client.messages.create(**fields)
+    with client.messages.stream(**fields) as stream:
+        events = list(stream)
+        final = stream.get_final_message()
+    pieces = [event.partial_json for event in events if event.type == "input_json"]
+    assert len(pieces) > 1
+    assert json.loads("".join(pieces)) == final.content[0].input == whole.content[0].input
+    assert final.stop_reason == "tool_use"
+    kinds = [event.type for event in events]
+    assert kinds.index("content_block_start") < kinds.index("input_json") < kinds.index("content_block_stop")
+
+
+def test_any_tool_and_tools_are_counted(client, api):
+    message = create(client, api, ASK, max_tokens=400, tools=[WEATHER], tool_choice={"type": "any"}, extra_body=GREEDY)
+    assert {block.type for block in message.content} == {"tool_use"}
+    plain = client.messages.count_tokens(model=api.model, messages=ASK).input_tokens
+    counted = client.messages.count_tokens(model=api.model, messages=ASK, tools=[WEATHER]).input_tokens
+    assert counted == prompt_tokens(message.usage) > plain + 20
