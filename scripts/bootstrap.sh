@@ -21,7 +21,7 @@ apt_packages() {
       "$boost libssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
       "prometheus-cpp-dev libhiredis-dev libarchive-dev libedit-dev libcurl4-openssl-dev" ;;
     # redis-tools carries the server's program without starting a service on the machine.
-    test) echo "libgtest-dev libgmock-dev redis-tools curl git" ;;
+    test) echo "libgtest-dev libgmock-dev redis-tools curl git$(node_packages)" ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
     bench) echo "clang-16 git" ;;
@@ -29,11 +29,15 @@ apt_packages() {
     *) die "unknown step '$1'" "one of: build test lint fuzz bench arm" ;;
   esac
 }
+# For the tests with the clients for Node, wherever it came from.
+node_packages() {
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then echo " nodejs npm"; fi
+}
 brew_packages() {
   case "$1" in
     build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
       "libarchive libedit mlx" ;;
-    test) echo "googletest redis prometheus" ;;
+    test) echo "googletest redis prometheus node" ;;
     lint | fuzz) echo "llvm" ;;
     bench) echo "" ;;
     *) die "unknown step '$1'" "one of: build test lint fuzz bench" ;;

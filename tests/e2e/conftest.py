@@ -1,9 +1,12 @@
 """One server with the real model for all tests of the API: started at the first test that needs it."""
 
+import json
 import os
+import re
 import socket
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 import pytest
 import requests
@@ -56,3 +59,30 @@ def api(tmp_path_factory):
     status = process.process.poll()
     process.close()
     assert status is None, f"the server ended by itself with {status}: {process.errors()}"
+
+
+def endpoint(method: str, path: str) -> str:
+    """With what differs from call to call left open: "GET /v1/responses/{id}"."""
+    path = re.sub(r"^(/v1/responses)/[^/]+", r"\1/{id}", path)
+    return method + " " + re.sub(r"^(/v1/models)/.+", r"\1/{id}", path)
+
+
+@pytest.fixture(autouse=True)
+def heard_by_clients(monkeypatch, record_property):
+    """What the clients' packages, all on httpx, asked and got in this test: for scripts/clients_table.py."""
+    heard = set()
+    send = httpx.Client.send
+
+    def listening(client, request, **more):
+        response = send(client, request, **more)
+        if response.status_code < 400:
+            kind = response.headers.get("content-type", "").partition(";")[0]
+            streamed = kind in ("text/event-stream", "application/x-ndjson")
+            agent = request.headers.get("user-agent", "").partition(" ")[0]
+            heard.add((agent, endpoint(request.method, request.url.path), streamed))
+        return response
+
+    monkeypatch.setattr(httpx.Client, "send", listening)
+    yield heard
+    if heard:
+        record_property("heard", json.dumps(sorted(heard)))

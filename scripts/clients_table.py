@@ -1,0 +1,85 @@
+"""The table of endpoints and clients in docs/api.md from the tests' results (pytest's JUnit files), or a check that it is theirs.
+
+usage: clients_table.py RESULTS_DIR [--check]
+--check: exit 1 if the table is stale, 77 if not all of the clients' tests ran.
+"""
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
+TESTS = [
+    "test_anthropic_client",
+    "test_ollama_client",
+    "test_ollama_models",
+    "test_openai_client",
+    "test_openai_node",
+    "test_openai_responses",
+    "test_structured",
+    "test_tools",
+]
+# As they name themselves to the server.
+CLIENTS = {
+    "OpenAI/Python": "openai (Python)",
+    "OpenAI/Node": "openai (Node)",
+    "Anthropic/Python": "anthropic",
+    "ollama-python": "ollama",
+}
+BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"
+
+
+def client_of(agent):
+    return next((name for start, name in CLIENTS.items() if agent.startswith(start)), None)
+
+
+def results(folder):
+    """{endpoint: {client: {"whole", "streamed", "failed"}}}; None if a test's results are missing or all skipped."""
+    cells = {}
+    for test in TESTS:
+        file = folder / f"e2e.{test}.xml"
+        cases = list(ET.parse(file).getroot().iter("testcase")) if file.exists() else []
+        if not any(case.find("skipped") is None for case in cases):
+            return None
+        for case in cases:
+            failed = case.find("failure") is not None or case.find("error") is not None
+            for value in (p.get("value") for p in case.iter("property") if p.get("name") == "heard"):
+                for agent, endpoint, streamed in json.loads(value):
+                    if client := client_of(agent):
+                        result = "failed" if failed else "streamed" if streamed else "whole"
+                        cells.setdefault(endpoint, {}).setdefault(client, set()).add(result)
+    return cells
+
+
+def cell(result):
+    if not result:
+        return ""
+    return "failed" if "failed" in result else "whole, streamed" if len(result) == 2 else next(iter(result))
+
+
+def table(cells):
+    lines = ["| endpoint | " + " | ".join(CLIENTS.values()) + " |", "|---" * (len(CLIENTS) + 1) + "|"]
+    for endpoint in sorted(cells, key=lambda e: e.partition(" ")[::-1]):
+        lines.append(f"| `{endpoint}` | " + " | ".join(cell(cells[endpoint].get(name)) for name in CLIENTS.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    cells = results(Path(sys.argv[1]))
+    if cells is None:
+        print("the clients' tests did not all run: nothing to compare docs/api.md with")
+        return 77
+    before = PAGE.read_text()
+    page = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: BEGIN + table(cells) + END, before, flags=re.DOTALL)
+    if "--check" not in sys.argv:
+        PAGE.write_text(page)
+    elif page != before:
+        print(f"docs/api.md is not what the tests say; write it with: scripts/clients_table.py {sys.argv[1]}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
