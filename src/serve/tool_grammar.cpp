@@ -58,21 +58,23 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format) {
 
 std::optional<std::string> free_tool_grammar(const ToolRequest& request, ToolFormat format) {
   const std::string calls = call_rules(request, format, false);
-  const std::string times = request.parallel ? "*" : "?";
+  const auto more = [&](std::string_view separator) {
+    return request.parallel ? fmt::format(" ({} call)*", literal(separator)) : std::string();
+  };
   // A lazy lexeme ends as soon as it can: behind the marker nothing but a call goes on.
   switch (format) {
     case ToolFormat::kHermes:
       return fmt::format(
           "start: (before \"\\n\" call \"\\n</tool_call>\"){} rest\nbefore[lazy]: /(.|\\n)*<tool_call>/\n"
           "rest: /(.|\\n)*/\n{}",
-          times, calls);
+          request.parallel ? "*" : "?", calls);
     case ToolFormat::kPhi:
       return fmt::format(
-          "start: rest | before call (\", \" call){} \"]\"\nbefore[lazy]: /(.|\\n)*functools\\[/\n"
+          "start: rest | before call{} \"]\"\nbefore[lazy]: /(.|\\n)*functools\\[/\n"
           "rest: /(.|\\n)*/\n{}",
-          times, calls);
+          more(", "), calls);
     case ToolFormat::kLlama3:  // a call is the whole answer
-      return fmt::format("start: call (\"; \" call){} | text\ntext: /([^{{](.|\\n)*)?/\n{}", times, calls);
+      return fmt::format("start: call{} | text\ntext: /([^{{](.|\\n)*)?/\n{}", more("; "), calls);
     case ToolFormat::kMistral:
     case ToolFormat::kGemma:
     case ToolFormat::kHarmony:

@@ -120,3 +120,20 @@ def test_a_parameter_keyword_that_cannot_be_forced_is_named(api):
     with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
         ask(api, tools=[tool], tool_choice="required")
     assert caught.value.param == "tools"
+
+
+def test_strict_binds_the_arguments_of_a_call_that_the_model_chose(api):
+    """Shown a call with wrong arguments and asked to repeat it, the model does, unless the tool is strict."""
+    wrong = '<tool_call>\n{"name": "get_weather", "arguments": {"unit": "kelvin", "days": 77}}\n</tool_call>'
+    messages = [
+        {"role": "user", "content": "Call the tool."},
+        {"role": "assistant", "content": wrong},
+        {"role": "user", "content": "Again, please."},
+        {"role": "assistant", "content": wrong},
+        {"role": "user", "content": "Again, please."},
+    ]
+    strict = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    free = ask(api, messages, tools=TOOLS[:1], temperature=0, max_tokens=80).choices[0].message
+    bound = ask(api, messages, tools=strict, temperature=0, max_tokens=80).choices[0].message
+    assert json.loads(free.tool_calls[0].function.arguments)["unit"] == "kelvin"
+    jsonschema.validate(json.loads(bound.tool_calls[0].function.arguments), WEATHER)
