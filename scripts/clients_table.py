@@ -18,8 +18,6 @@ TESTS = [
     "test_openai_client",
     "test_openai_node",
     "test_openai_responses",
-    "test_structured",
-    "test_tools",
 ]
 # As they name themselves to the server.
 CLIENTS = {

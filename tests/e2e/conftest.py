@@ -7,6 +7,7 @@ import socket
 from urllib.parse import urlsplit
 
 import httpx
+import httpx2
 import openai
 import pytest
 import requests
@@ -69,20 +70,23 @@ def endpoint(method: str, path: str) -> str:
 
 @pytest.fixture(autouse=True)
 def heard_by_clients(monkeypatch, record_property):
-    """What the clients' packages, all on httpx, asked and got in this test: for scripts/clients_table.py."""
+    """What the clients' packages, all on httpx or httpx2, asked and got in this test: for scripts/clients_table.py."""
     heard = set()
-    send = httpx.Client.send
 
-    def listening(client, request, **more):
-        response = send(client, request, **more)
-        if response.status_code < 400:
-            kind = response.headers.get("content-type", "").partition(";")[0]
-            streamed = kind in ("text/event-stream", "application/x-ndjson")
-            agent = request.headers.get("user-agent", "").partition(" ")[0]
-            heard.add((agent, endpoint(request.method, request.url.path), streamed))
-        return response
+    def listening_to(send):
+        def listening(client, request, **more):
+            response = send(client, request, **more)
+            if response.status_code < 400:
+                kind = response.headers.get("content-type", "").partition(";")[0]
+                streamed = kind in ("text/event-stream", "application/x-ndjson")
+                agent = request.headers.get("user-agent", "").partition(" ")[0]
+                heard.add((agent, endpoint(request.method, request.url.path), streamed))
+            return response
 
-    monkeypatch.setattr(httpx.Client, "send", listening)
+        return listening
+
+    for package in (httpx, httpx2):
+        monkeypatch.setattr(package.Client, "send", listening_to(package.Client.send))
     yield heard
     if heard:
         record_property("heard", json.dumps(sorted(heard)))
