@@ -12,15 +12,22 @@ EXPECTED = {
     "vllm:num_requests_running": "gauge",
     "vllm:num_requests_waiting": "gauge",
     "vllm:kv_cache_usage_perc": "gauge",
+    "vllm:gpu_cache_usage_perc": "gauge",
     "vllm:prompt_tokens": "counter",
     "vllm:generation_tokens": "counter",
     "vllm:request_success": "counter",
     "vllm:time_to_first_token_seconds": "histogram",
     "vllm:inter_token_latency_seconds": "histogram",
+    "vllm:time_per_output_token_seconds": "histogram",
+    "vllm:request_time_per_output_token_seconds": "histogram",
     "vllm:e2e_request_latency_seconds": "histogram",
     "vllm:request_prompt_tokens": "histogram",
     "vllm:request_generation_tokens": "histogram",
     "vllm:iteration_tokens_total": "histogram",
+    "mlxs_kv_pages": "gauge",
+    "mlxs_step_seconds": "counter",
+    "mlxs_steps": "counter",
+    "mlxs_slo_missed": "counter",
 }
 
 
@@ -78,6 +85,11 @@ def test_numbers_follow_the_work(api):
     assert grown("vllm:request_prompt_tokens", "vllm:request_prompt_tokens_sum") == prompts
     assert grown("vllm:request_generation_tokens", "vllm:request_generation_tokens_sum") == generated
     assert grown("vllm:iteration_tokens_total", "vllm:iteration_tokens_total_count") >= 12
+    per_request = "vllm:request_time_per_output_token_seconds"
+    assert grown(per_request, per_request + "_count") == 3
+    assert grown("mlxs_steps", "mlxs_steps_total") >= 12
+    for part in ("plan", "run", "publish"):
+        assert grown("mlxs_step_seconds", "mlxs_step_seconds_total", part=part) > 0
 
 
 def test_histograms_are_cumulative_and_end_at_infinity(api):

@@ -108,6 +108,19 @@ TEST(Metrics, ARequestIsCountedAsItGoes) {
   EXPECT_THAT(text, HasSubstr("vllm:request_prompt_tokens_bucket{model_name=\"m\",le=\"50\"} 1\n"));
 }
 
+TEST(Metrics, WhatTheStepsTookAndARequestsMeanGap) {
+  MetricsObserver metrics;
+  metrics.on_step({.model = "m", .plan_seconds = 0.25, .run_seconds = 1, .commit_seconds = 0.5});
+  metrics.on_step({.model = "m", .plan_seconds = 0.25, .run_seconds = 1, .commit_seconds = 0.5});
+  metrics.on_finished(
+      {.model = "m", .finish = "stop", .generated_tokens = 5, .ttft_seconds = 0.5, .e2e_seconds = 2.5});
+  const std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"plan\"} 0.5\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"run\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"publish\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_time_per_output_token_seconds_sum{model_name=\"m\"} 0.5\n"));
+}
+
 TEST(Metrics, APromptThatWasNeverProcessedIsNotCounted) {
   MetricsObserver metrics;
   metrics.on_finished({.model = "m", .finish = "cancelled", .prompt_tokens = 30, .e2e_seconds = 0.01});
