@@ -130,10 +130,12 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
   }
 
   const OutputPanels panels(weight, gated);
-  const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 4), 1, 64);
+  // Each thread walks its own run of panels, which it prefetches along; small items let the last ones be
+  // shared.
+  const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 32), 1, 16);
   const int calls = (in.rows + kernels.rows_at_once - 1) / kernels.rows_at_once;
   const int share = (in.rows + calls - 1) / calls;
-  pool.parallel_for(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.parallel_shares(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
     alignas(64) float sums[kMostDotRows * kLanes], up[kMostDotRows * kLanes];
     for (std::int64_t i = begin; i < end; ++i) {
       const OutputPanel panel = panels.at(i);
@@ -174,9 +176,8 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
   const TileKernels& tiles = *path.tiles;
   const OutputPanels panels(weight, gated);
   const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
-  // Long runs of neighbours: what a thread prefetches is what it reads next.
-  const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 2), 1, 16);
-  pool.parallel_for(pairs, grain, [&](std::int64_t begin, std::int64_t end, int) {
+  const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 32), 1, 8);
+  pool.parallel_shares(pairs, grain, [&](std::int64_t begin, std::int64_t end, int) {
     constexpr int kRows = 2 * kTileRows;
     alignas(64) float sums[kRows * 2 * kLanes];
     tiles.begin();
