@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "mlxs/admission_window.h"
 #include "mlxs/error.h"
 #include "mlxs/observer.h"
 #include "mlxs/timeline.h"
@@ -40,6 +41,11 @@ struct EngineOptions {
   // A folder in which computed prompts outlive the process, up to so many bytes; empty: none.
   std::string prefix_cache_dir;
   std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
+  double target_itl_ms = 0;  // steps are kept this short while somebody waits for a next token; 0: no target
+  bool fair_share = true;    // tenants (GenerateParams::user) share by tokens; else in order of arrival
+  double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
+  std::vector<std::pair<std::string, double>> tenant_weights;  // > 0; 1 for those not named
+  AdmissionWindowOptions admission_window;
   std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory
   std::shared_ptr<EngineObserver> observer;  // told of requests and steps; may be null
 };
@@ -218,6 +224,8 @@ struct EngineSchedulerStats {
   // Requests with a target (slo_ttft_ms, slo_tpot_ms) and what became of them.
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
+  int token_budget = 0;  // of the last step
+  AdmissionWindowStats window;
   double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
   int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment
   std::uint64_t prefix_evicted_pages = 0, prefix_expired_pages = 0;

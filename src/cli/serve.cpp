@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
+#include "cli/scheduler_flags.h"
 #include "cli/signals.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
@@ -39,6 +40,7 @@ struct ServeFlags {
   std::string registry;
   int keep_requests = ServerOptions{}.keep_requests;
   EngineFlags engine;
+  SchedulerFlags scheduler;
 };
 
 bool is_loopback(const std::string& host) {
@@ -103,6 +105,7 @@ int serve(const ServeFlags& flags) {
   options.max_running = flags.max_running;
   options.prefix_cache_dir = flags.prefix_cache_dir;
   options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
+  apply(flags.scheduler, options);
   options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
   options.observer = metrics;
   const auto engine = Engine::create(options);
@@ -189,6 +192,7 @@ void add_serve(CLI::App& app, Action& action) {
                       "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
   add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
                    "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
+  add_scheduler_flags(*command, flags->scheduler);
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"

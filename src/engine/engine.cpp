@@ -19,20 +19,6 @@
 
 namespace mlxs {
 
-std::string_view finish_reason_name(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kError:
-      return "error";
-  }
-  return "error";
-}
-
 // ---------------------------------------------------------------- Generator
 
 struct Generator::Impl {
@@ -176,20 +162,6 @@ int answer_limit(const LoadedModel& model, int prompt_tokens, std::optional<int>
   return asked.value_or(room);
 }
 
-Priority to_sched(RequestPriority priority) {
-  switch (priority) {
-    case RequestPriority::kCritical:
-      return Priority::kCritical;
-    case RequestPriority::kHigh:
-      return Priority::kHigh;
-    case RequestPriority::kNormal:
-      return Priority::kNormal;
-    case RequestPriority::kLow:
-      return Priority::kLow;
-  }
-  return Priority::kNormal;
-}
-
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -279,12 +251,12 @@ std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params
       if (const auto alive = weak.lock()) alive->resume(id);
     });
   });
-  SchedRequest entry{.id = id,
-                     .prompt = tokens,
-                     .max_new_tokens = limit,
-                     .priority = to_sched(params.priority),
-                     .cache_salt = impl_->salts.of(params.cache_salt),
-                     .slo = {.ttft = from_ms(params.slo_ttft_ms), .tpot = from_ms(params.slo_tpot_ms)}};
+  SchedRequest entry = sched_request(params, impl_->options);
+  entry.id = id;
+  entry.prompt = tokens;
+  entry.max_new_tokens = limit;
+  entry.cache_salt = impl_->salts.of(params.cache_salt);
+  entry.tenant = impl_->salts.of(params.user);
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);
   if (params.structured) {

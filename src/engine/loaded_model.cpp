@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine/load_plan.h"
 #include "engine/model_text.h"
+#include "engine/params.h"
 #include "engine/refusal.h"
 #include "engine/stats.h"
 #include "formats/catalog.h"
@@ -90,11 +91,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
   context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
-  scheduler_ = std::make_unique<Scheduler>(SchedulerConfig{.max_running = engine.max_running,
-                                                           .max_queue_depth = engine.max_queue_depth,
-                                                           .token_budget = engine.token_budget,
-                                                           .max_context = context_limit_},
-                                           *pool_);
+  scheduler_ = std::make_unique<Scheduler>(scheduler_config(engine, context_limit_), *pool_);
   if (store_) make_disk_tier(engine, backend);
   info_.architecture = config.architecture;
   info_.quantization = main_type(*file_);

@@ -47,6 +47,8 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void cancel(RequestId id);
   void resume(RequestId id);
   bool step();  // runs one step; false: nothing could run
+  // After step() was false: requests are held until then for others to join; nullopt: none are.
+  std::optional<TimePoint> held_until() const { return plan_.held_until; }
   void end_all(const Error& error);
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) {
     return runner_->evaluate(tokens, chunk);

@@ -23,6 +23,20 @@ void check_range(std::string_view field, double value, double low, double high) 
     refuse(field, fmt::format("{}", value), fmt::format("{} … {}", low, high));
 }
 
+Priority to_sched(RequestPriority priority) {
+  switch (priority) {
+    case RequestPriority::kCritical:
+      return Priority::kCritical;
+    case RequestPriority::kHigh:
+      return Priority::kHigh;
+    case RequestPriority::kNormal:
+      return Priority::kNormal;
+    case RequestPriority::kLow:
+      return Priority::kLow;
+  }
+  return Priority::kNormal;
+}
+
 }  // namespace
 
 void validate(const GenerateParams& p, int vocabulary) {
@@ -79,7 +93,33 @@ void validate(const EngineOptions& o) {
   check_range("max_running", o.max_running, 1, 4096);
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
   check_range("token_budget", o.token_budget, 16, 65536);
+  check_range("target_itl_ms", o.target_itl_ms, 0, 60e3);
+  check_range("fair_prompt_weight", o.fair_prompt_weight, 1e-3, 1e3);
+  check_range("fair_output_weight", o.fair_output_weight, 1e-3, 1e3);
+  for (const auto& [tenant, weight] : o.tenant_weights) check_range("tenant_weights", weight, 1e-3, 1e3);
   check_range("max_loaded_models", o.max_loaded_models, 1, 1024);
+}
+
+SchedulerConfig scheduler_config(const EngineOptions& options, int context_limit) {
+  return {.max_running = options.max_running,
+          .max_queue_depth = options.max_queue_depth,
+          .token_budget = options.token_budget,
+          .max_context = context_limit,
+          .target_itl = from_ms(options.target_itl_ms),
+          .fairness = {.enabled = options.fair_share,
+                       .prompt_weight = options.fair_prompt_weight,
+                       .output_weight = options.fair_output_weight},
+          .window = options.admission_window};
+}
+
+SchedRequest sched_request(const GenerateParams& params, const EngineOptions& options) {
+  SchedRequest request;
+  request.priority = to_sched(params.priority);
+  request.slo = {.ttft = from_ms(params.slo_ttft_ms), .tpot = from_ms(params.slo_tpot_ms)};
+  for (const auto& [tenant, weight] : options.tenant_weights) {
+    if (tenant == params.user) request.tenant_weight = weight;
+  }
+  return request;
 }
 
 }  // namespace mlxs

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mlxs/engine.h"
+#include "sched/scheduler.h"
 
 namespace mlxs {
 
@@ -10,5 +11,9 @@ void validate(const GenerateParams& params, int vocabulary);
 void validate(const EngineOptions& options);
 // Options whose ranges are advice: a value outside is moved to the nearest inside and logged.
 void clamp(EngineOptions& options);
+
+// What of them is the scheduler's.
+SchedulerConfig scheduler_config(const EngineOptions& options, int context_limit);
+SchedRequest sched_request(const GenerateParams& params, const EngineOptions& options);
 
 }  // namespace mlxs

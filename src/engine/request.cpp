@@ -17,6 +17,20 @@ std::uint64_t random_seed() {
 
 }  // namespace
 
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
 TokenCount& TokenCounts::at(TokenId token) {
   const auto [entry, inserted] = index_.try_emplace(token, counts_.size());
   if (inserted) counts_.push_back({token, 0});

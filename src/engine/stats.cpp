@@ -44,6 +44,8 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
                              .slo_refused = s.slo.refused,
                              .slo_promoted = s.slo.promoted,
                              .goodput_tokens = s.slo.goodput_tokens,
+                             .token_budget = s.token_budget,
+                             .window = s.window,
                              .step_fixed_ms = s.step_fixed_s * 1e3,
                              .step_token_ms = s.step_token_s * 1e3,
                              .prefix_entries = s.kv.entries,

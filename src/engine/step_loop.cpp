@@ -27,12 +27,22 @@ void StepLoop::run() {
     if (received) {
       for (const auto& model : models_) model->publish_stats();
     }
-    if (!stopping_) inbox_->wait();
+    if (!stopping_ && !hold()) inbox_->wait();
   }
   for (const auto& model : models_)
     model->end_all(Error(ErrorCode::kCancelled, "the engine was disposed of"));
   models_.clear();
   running_.store(false, std::memory_order_release);
+}
+
+// While requests are held for others to join: a nap that ends before the window does. Windows are
+// milliseconds.
+bool StepLoop::hold() const {
+  constexpr Duration kNap = std::chrono::microseconds(50);
+  const bool held =
+      std::ranges::any_of(models_, [](const auto& model) { return model->held_until().has_value(); });
+  if (held) std::this_thread::sleep_for(kNap);
+  return held;
 }
 
 void StepLoop::remove(const LoadedModel& model) {

@@ -52,6 +52,7 @@ class StepLoop {
 
  private:
   void run();
+  bool hold() const;
 
   const Clock& clock_;
   std::unique_ptr<Backend> backend_;

@@ -28,12 +28,16 @@ struct SchedEntry {
   std::uint64_t admission = 0;  // order of first admissions; 0 before
   bool running = false;         // has a slot and pages; else it waits
   bool paused = false;
-  bool decoding = false;   // has sampled since it was admitted
-  bool preempted = false;  // was admitted before and lost its pages
+  bool decoding = false;          // has sampled since it was admitted
+  bool preempted = false;         // was admitted before and lost its pages
+  std::int32_t spared_until = 0;  // tokens; see returning()
 
   SloTarget slo;
   TimePoint arrival{}, first_token{}, last_token{};  // zero: not yet
-  std::int32_t uncached_tokens = 0;                  // of the prompt, when it was added
+  TenantId tenant = 0;
+  double tenant_weight = 1;
+  std::uint64_t queue_order = 0;     // of the last time it began to wait
+  std::int32_t uncached_tokens = 0;  // of the prompt, when it was added
 
   int tier = 0;                              // priority, or better after ageing; kept from then on
   TimePoint promote_at{};                    // while waiting: when it ages into the next tier
@@ -44,6 +48,8 @@ struct SchedEntry {
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens.size()); }
   std::int32_t remaining() const { return num_tokens() - sequence.committed_tokens(); }  // tokens to compute
   bool active() const { return running && !paused; }
+  // Came back from a preemption lately: spared if somebody else can give up pages.
+  bool returning() const { return preempted && num_tokens() < spared_until; }
   // Preempted once and nothing gained from coming back yet: taking its pages again would be thrashing.
   bool recovering() const { return preempted && !decoding; }
 };

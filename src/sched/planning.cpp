@@ -13,6 +13,9 @@ namespace {
 // recomputes 29 % of all tokens, 4 pages 9 % at the best throughput; 8 pages leave slots empty.
 constexpr std::int32_t kHeadroomPages = 4;
 
+// Of a target that a step may use up: predictions err, and publishing tokens takes time too.
+constexpr double kTargetShare = 0.9;
+
 }  // namespace
 
 void Scheduler::Impl::set_paused(RequestId id, bool value) {
@@ -40,6 +43,12 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
   while (SchedEntry* next = queue.front()) {
     const bool has_slot = running.size() < static_cast<std::size_t>(slots);
     if (has_slot && fits(*next)) {
+      if (out.admitted.empty() && !next->preempted &&
+          !window.open(now, static_cast<int>(queue.size()), static_cast<int>(running.size()),
+                       next->tier == 0)) {
+        out.held_until = window.opens_at();
+        return;
+      }
       start(*next);
       out.admitted.push_back(next->id);
       continue;
@@ -75,7 +84,10 @@ void Scheduler::Impl::start(SchedEntry& entry) {
   require(pool.reserve(entry.sequence, entry.num_tokens()), entry.id, "was admitted without pages");
   entry.running = true;
   running.push_back(&entry);
-  if (entry.preempted) return;
+  if (entry.preempted) {
+    entry.spared_until = entry.num_tokens() + kPageTokens;
+    return;
+  }
   entry.admission = ++admissions;
   entry.risk_at = entry.hopeless_at = TimePoint::max();
   entry.cached_prompt_tokens = entry.sequence.committed_tokens();
@@ -83,6 +95,8 @@ void Scheduler::Impl::start(SchedEntry& entry) {
   ++counters.admitted;
   counters.prompt_tokens += static_cast<std::uint64_t>(entry.prompt_tokens);
   counters.cached_prompt_tokens += static_cast<std::uint64_t>(entry.cached_prompt_tokens);
+  // At once and not when it is computed: else who was served least would get every free slot.
+  queue.share().charge(entry.tenant, config.fairness.prompt_weight * entry.remaining());
 }
 
 // By recompute: what it sampled becomes part of its prompt; its full pages stay cached until they are needed.
@@ -103,7 +117,22 @@ void Scheduler::Impl::plan_decodes(StepPlan& out) {
   out.decode_rows = out.total_tokens;
 }
 
+// As many tokens as fit the strictest target of those who wait for their next token, but always some of a
+// prompt.
+std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
+  Duration target = config.target_itl > Duration::zero() ? config.target_itl : Duration::max();
+  for (const SchedEntry* entry : running) {
+    const bool counts = entry->active() && entry->decoding && entry->slo.tpot > Duration::zero();
+    if (counts) target = std::min(target, entry->slo.tpot);
+  }
+  if (target == Duration::max() || decode_rows == 0 || cost.per_token() <= 0) return config.token_budget;
+  const double tokens = (kTargetShare * to_seconds(target) - cost.fixed()) / cost.per_token();
+  const double least = decode_rows + kPageTokens;
+  return static_cast<std::int32_t>(std::min<double>(config.token_budget, std::max(tokens, least)));
+}
+
 void Scheduler::Impl::plan_prefills(StepPlan& out) {
+  budget = choose_budget(out.decode_rows);
   scratch.clear();
   for (SchedEntry* entry : running) {
     if (!entry->active() || entry->decoding) continue;
@@ -111,10 +140,11 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
     if (!entry->preempted) {
       entry->cached_prompt_tokens += gained;
       counters.cached_prompt_tokens += static_cast<std::uint64_t>(gained);
+      queue.share().charge(entry->tenant, -config.fairness.prompt_weight * gained);
     }
     scratch.push_back(entry);
   }
-  split_prefill_budget(config.prefill_order, scratch, config.token_budget - out.total_tokens, pool, chunks);
+  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, chunks);
   for (const PrefillChunk& chunk : chunks) plan_span(*chunk.entry, chunk.tokens, out);
 }
 
@@ -146,6 +176,7 @@ bool Scheduler::Impl::accept(const Planned& span, const SpanResult& result, Time
   if (entry.num_tokens() == entry.prompt_tokens + 1) entry.first_token = now;
   entry.last_token = now;
   ++counters.generated_tokens;
+  queue.share().charge(entry.tenant, config.fairness.output_weight);
   return result.finished || entry.num_tokens() == entry.max_tokens;
 }
 

@@ -27,6 +27,12 @@ void validate(const SchedulerConfig& config) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("{} = {} must be at least 1", name, value),
                 "raise it, or leave it out for the default", name);
   }
+  const auto& [enabled, prompt_weight, output_weight] = config.fairness;
+  if (!(prompt_weight > 0 && output_weight > 0)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("fairness weights {} and {} must be above 0", prompt_weight, output_weight),
+                "1 and 2 are the default", "fairness");
+  }
 }
 
 }  // namespace
@@ -44,6 +50,7 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
   Impl& s = *impl_;
   require(!request.prompt.empty(), request.id, "has an empty prompt");
   require(request.max_new_tokens >= 1, request.id, "may not generate anything");
+  require(request.tenant_weight > 0, request.id, "belongs to a tenant without weight");
   require(!s.entries.contains(request.id), request.id, "was added before and still lives");
   const std::int64_t tokens = static_cast<std::int64_t>(request.prompt.size()) + request.max_new_tokens;
   if (tokens > s.config.max_context || tokens > std::int64_t{s.pool.stats().total} * kPageTokens) {
@@ -65,6 +72,8 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
   entry.priority = request.priority;
   entry.tier = static_cast<int>(request.priority);
   entry.slo = request.slo;
+  entry.tenant = s.config.fairness.enabled ? request.tenant : 0;
+  entry.tenant_weight = s.config.fairness.enabled ? request.tenant_weight : 1;
   entry.arrival = request.arrival;
   entry.uncached_tokens = entry.prompt_tokens - s.pool.peek_prefix(entry.tokens, entry.cache_salt).tokens;
   if (auto refusal = s.promise(entry, given_now.value_or(request.arrival))) {
@@ -95,6 +104,7 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.admitted.clear();
   out.refused.clear();
   out.blocked = QueueBlock::kNothing;
+  out.held_until.reset();
   out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
   s.pool.advance(now);
@@ -129,6 +139,7 @@ void Scheduler::commit(const StepResult& result) {
   s.counters.finished += static_cast<std::uint64_t>(finished);
   s.finish_rate.add(result.seconds, finished);
   s.cost.add(tokens, result.seconds);
+  s.window.step_took(result.seconds);
 }
 
 bool Scheduler::idle() const { return impl_->entries.empty(); }
@@ -140,10 +151,15 @@ SchedulerStats Scheduler::stats() const {
   stats.paused = s.paused;
   stats.waiting = static_cast<std::int32_t>(s.entries.size()) - stats.running - stats.paused;
   stats.slo = s.slo;
+  stats.window = s.window.stats();
   stats.slo.promoted += s.queue.rescued();
+  stats.token_budget = s.budget;
   stats.step_fixed_s = s.cost.fixed();
   stats.step_token_s = s.cost.per_token();
   stats.kv = s.pool.stats();
+  // As requests see it: what a preempted one looks up again is no query of a client's.
+  stats.kv.prefix_queries = s.counters.prompt_tokens;
+  stats.kv.prefix_hits = s.counters.cached_prompt_tokens;
   return stats;
 }
 

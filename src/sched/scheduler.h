@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "base/types.h"
 #include "kv/kv_pool.h"
+#include "mlxs/admission_window.h"
+#include "sched/fair_share.h"
 #include "sched/step_plan.h"
 
 namespace mlxs {
@@ -35,6 +37,13 @@ struct SloTarget {
   bool any() const { return ttft > Duration::zero() || tpot > Duration::zero(); }
 };
 
+// Between tenants, by the service they got in weighted tokens; see fair_share.h. Tenants matter only where
+// requests wait, and only within a tier.
+struct FairnessConfig {
+  bool enabled = true;                          // else: in order of arrival
+  double prompt_weight = 1, output_weight = 2;  // > 0; of a computed prompt token and of a sampled one
+};
+
 // Every number ≥ 1; the constructor throws kInvalidArgument otherwise.
 struct SchedulerConfig {
   std::int32_t max_running = 64;  // sequences with pages at once; never more than token_budget run together
@@ -43,6 +52,11 @@ struct SchedulerConfig {
   std::int32_t max_context = 8192;                            // prompt + generated of one request
   Duration aging_interval = std::chrono::milliseconds(5000);  // a waiting request moves up one tier each
   PrefillOrder prefill_order = PrefillOrder::kShortestFirst;
+  // Steps with decode rows are kept this short by taking fewer prompt tokens, as far as the measured cost of
+  // steps allows; zero: only requests with a TPOT target shorten them.
+  Duration target_itl{};
+  FairnessConfig fairness;
+  AdmissionWindowOptions window;
 };
 
 struct SchedRequest {
@@ -53,6 +67,8 @@ struct SchedRequest {
   TimePoint arrival{};
   std::uint64_t cache_salt = 0;  // separates prefix caches (tenant)
   SloTarget slo;
+  TenantId tenant = 0;
+  double tenant_weight = 1;  // > 0; its share of the machine relative to other tenants'
 };
 
 // Requests with a target, and what became of them. Cancelled and failed ones are in none of the outcomes.
@@ -71,6 +87,8 @@ struct SchedulerStats {
   // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
   std::uint64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   SloStats slo;
+  AdmissionWindowStats window;
+  std::int32_t token_budget = 0;              // of the last step
   double step_fixed_s = 0, step_token_s = 0;  // measured: a step takes fixed + tokens * token
   KvPoolStats kv;
 };

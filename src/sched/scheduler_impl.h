@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "sched/admission_window.h"
 #include "sched/chunking.h"
 #include "sched/entry.h"
 #include "sched/finish_rate.h"
@@ -34,7 +35,9 @@ struct Scheduler::Impl {
       : config(given),
         slots(std::min(given.max_running, given.token_budget)),
         pool(kv),
-        queue(given.aging_interval) {}
+        queue(given.aging_interval),
+        window(given.window),
+        budget(given.token_budget) {}
 
   // slo.cpp
   double own_seconds(const SchedEntry& entry) const;  // to its first token on a machine that has nothing else
@@ -51,6 +54,7 @@ struct Scheduler::Impl {
   void start(SchedEntry& entry);
   void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
   void plan_decodes(StepPlan& out);
+  std::int32_t choose_budget(std::int32_t decode_rows) const;
   void plan_prefills(StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
   bool accept(const Planned& span, const SpanResult& result, TimePoint now);
@@ -71,6 +75,8 @@ struct Scheduler::Impl {
   std::uint64_t admissions = 0;
   std::int32_t paused = 0;
   SchedulerStats counters;  // its uint64 fields
+  AdmissionWindow window;
+  std::int32_t budget;  // tokens of the step that is planned
   SloStats slo;
   FinishRate finish_rate;
   StepCost cost;

@@ -27,18 +27,18 @@ double Scheduler::Impl::forecast(const SchedEntry& entry, int tier) const {
   }
   std::int32_t pages_missing = KvPool::pages_for(entry.uncached_tokens) - pool.available();
   std::int32_t ahead = 0;
-  queue.for_each_before(tier, [&](const SchedEntry& other) {
-    if (&other == &entry) return;
+  for (const SchedEntry* other : queue.before(tier, entry.tenant, config.fairness.prompt_weight)) {
+    if (other == &entry) continue;
     ++ahead;
-    backlog.prefill_tokens += other.uncached_tokens;
-    pages_missing += KvPool::pages_for(other.uncached_tokens);
-  });
+    backlog.prefill_tokens += other->uncached_tokens;
+    pages_missing += KvPool::pages_for(other->uncached_tokens);
+  }
   const auto num_running = static_cast<std::int32_t>(running.size());
   backlog.ends = std::max(0, num_running + ahead + 1 - slots);
   if (pages_missing > 0 && pages_held > 0) {  // an end gives back as many pages as a running request has
     backlog.ends = std::max(backlog.ends, (pages_missing * num_running + pages_held - 1) / pages_held);
   }
-  return seconds_to_first_token(backlog, config.token_budget, cost, finish_rate);
+  return seconds_to_first_token(backlog, budget, cost, finish_rate);
 }
 
 // Sets the entry's tier and its due times, or says why not.

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/types.h"
 
 namespace mlxs {
@@ -42,6 +44,8 @@ struct StepPlan {
   std::vector<RequestId> admitted;       // got a place and pages in this step
   std::vector<Refusal> refused;          // waited, and can no longer make their deadline: they have ended
   QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
+  std::optional<TimePoint>
+      held_until;  // requests that could start are held for others to join; plan again then
   std::int32_t total_tokens = 0;
   std::int32_t decode_rows = 0;
 

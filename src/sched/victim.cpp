@@ -7,21 +7,32 @@
 namespace mlxs {
 namespace {
 
-// Pages that only this request holds: what a recompute has to fill again. Shared ones stay computed.
-std::int32_t exclusive_pages(const SchedEntry& entry, const KvPool& pool) {
-  const auto computed = entry.sequence.pages().first(
-      static_cast<std::size_t>(KvPool::pages_for(entry.sequence.committed_tokens())));
-  return static_cast<std::int32_t>(
-      std::ranges::count_if(computed, [&](PageId page) { return pool.holders(page) == 1; }));
+// What a recompute has to do again: tokens on pages that only this request holds. Shared pages stay computed.
+struct Loss {
+  std::int32_t pages = 0, tokens = 0;
+};
+Loss loss_of(const SchedEntry& entry, const KvPool& pool) {
+  const std::int32_t committed = entry.sequence.committed_tokens();
+  Loss loss;
+  std::int32_t start = 0;
+  for (const PageId page : entry.sequence.pages()) {
+    if (pool.holders(page) == 1) {
+      ++loss.pages;
+      loss.tokens += std::clamp(committed - start, 0, kPageTokens);
+    }
+    start += kPageTokens;
+  }
+  return loss;
 }
 
 template <class Eligible>
 SchedEntry* worst(std::span<SchedEntry* const> running, const KvPool& pool, Eligible eligible) {
   SchedEntry* victim = nullptr;
-  std::tuple<int, std::int32_t, std::uint64_t> victim_rank;
+  std::tuple<bool, bool, int, std::int32_t, std::uint64_t> victim_rank;
   for (SchedEntry* entry : running) {
     if (!eligible(*entry)) continue;
-    const std::tuple rank{entry->tier, -exclusive_pages(*entry, pool), entry->admission};
+    const Loss loss = loss_of(*entry, pool);
+    const std::tuple rank{loss.pages > 0, !entry->returning(), entry->tier, -loss.tokens, entry->admission};
     if (victim == nullptr || rank > victim_rank) {
       victim = entry;
       victim_rank = rank;

@@ -1,16 +1,19 @@
-// The requests without pages: one FIFO a tier, preempted ones ahead of it, and ageing, which moves a request
-// into the next better tier every interval. So a flood of any tier delays a request by at most three
-// intervals plus what the best tier held by then. Refers to the Scheduler's entries; never fails.
+// The requests without pages: a queue a tier, preempted ones ahead in it, then the tenant that got the least
+// service (FairShare), each tenant's requests in order. Ageing moves a request into the next better tier
+// every interval, so that a flood of any tier delays a request by at most three intervals plus its tenant's
+// turn in the best one. Refers to the Scheduler's entries; never fails.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <list>
+#include <map>
 #include <span>
 #include <vector>
 
 #include "base/clock.h"
 #include "sched/entry.h"
+#include "sched/fair_share.h"
 
 namespace mlxs {
 
@@ -21,7 +24,8 @@ class WaitQueue {
  public:
   explicit WaitQueue(Duration aging_interval) : interval_(aging_interval) {}
 
-  // A new request goes to the end of its tier; a preempted one to the front, behind those admitted before it.
+  // A new request goes to the end of its tenant's in its tier; a preempted one to the tier's front, behind
+  // those admitted before it.
   void push(SchedEntry& entry, TimePoint since);
   void remove(SchedEntry& entry);
   // Moves what is due to better tiers. Returns what can no longer make its TTFT, still queued; valid until
@@ -29,33 +33,38 @@ class WaitQueue {
   std::span<SchedEntry* const> age(TimePoint now);
   void remind(const SchedEntry& entry) {
     next_due_ = std::min(next_due_, due(entry));
-  }  // its due times changed
-  // For every entry that would be admitted before a new one of `tier`, and then its count.
-  template <class Visit>
-  std::int32_t for_each_before(int tier, Visit visit) const {
-    std::int32_t count = 0;
-    for (int better = 0; better <= tier; ++better) {
-      for (const SchedEntry* entry : tiers_[static_cast<std::size_t>(better)]) {
-        if (entry->paused) continue;
-        visit(*entry);
-        ++count;
-      }
-    }
-    return count;
-  }
+  }                           // its due times changed
   SchedEntry* front() const;  // next to admit: the first that is not paused, best tier first; null if none
-  std::size_t size() const;
+  std::size_t size() const { return size_; }
   std::uint64_t rescued() const { return rescued_; }  // promotions because of a target at risk
 
+  // Those that would be admitted before a new request of this tenant in this tier, as the counters stand.
+  // token_weight: service that a prompt token costs.
+  std::vector<const SchedEntry*> before(int tier, TenantId tenant, double token_weight) const;
+
+  FairShare& share() { return share_; }
+  const FairShare& share() const { return share_; }
+
  private:
-  using Tier = std::list<SchedEntry*>;
-  Tier::iterator position_for(const SchedEntry& entry);
+  using List = std::list<SchedEntry*>;
+  struct Tier {
+    List preempted;
+    std::map<TenantId, List> fresh;  // no empty ones
+  };
+
+  List& list_of(SchedEntry& entry);
+  List::iterator position_for(const SchedEntry& entry, List& list) const;
+  void move_up(SchedEntry& entry, int from);
+  void age_list(List& list, int tier, TimePoint now);
   static TimePoint due(const SchedEntry& entry);  // when age() has to look at it
 
   Duration interval_;
   std::array<Tier, 4> tiers_;
-  TimePoint next_due_ = TimePoint::max();  // no later than the first thing that age() has to do
-  std::vector<SchedEntry*> hopeless_;
+  FairShare share_;
+  std::size_t size_ = 0;
+  std::uint64_t pushed_ = 0;
+  TimePoint next_due_ = TimePoint::max();       // no later than the first thing that age() has to do
+  std::vector<SchedEntry*> hopeless_, moving_;  // of age()
   std::uint64_t rescued_ = 0;
 };
 

@@ -3,6 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "serve/scheduler_stats.h"
+
 namespace mlxs {
 namespace {
 
@@ -18,58 +20,6 @@ HttpResponse health_response(const EngineHealth& health, bool good, const std::s
                         {"active_requests", health.active_requests},
                         {"last_step_age_seconds", health.last_step_age_seconds}},
                        good ? 200 : 503);
-}
-
-nlohmann::json stats_json(const EngineSchedulerStats& s) {
-  nlohmann::json misses = nlohmann::json::object(), recent = nlohmann::json::array();
-  for (const auto& [reason, count] : s.prefix_misses) misses[std::string(reason)] = count;
-  for (const auto& [reason, token] : s.recent_prefix_misses) {
-    recent.push_back({{"reason", reason}, {"token", token}});
-  }
-  nlohmann::json disk;  // null: there is no disk tier
-  if (s.disk_tier) {
-    disk = {{"saved_pages", s.disk_saved_pages},
-            {"restored_pages", s.disk_restored_pages},
-            {"files", s.disk_files},
-            {"bytes", s.disk_bytes},
-            {"damaged_files", s.disk_damaged_files},
-            {"failed_writes", s.disk_failed_writes}};
-  }
-  return {{"model", s.model},
-          {"running", s.running},
-          {"waiting", s.waiting},
-          {"paused", s.paused},
-          {"steps", s.steps},
-          {"admitted", s.admitted},
-          {"finished", s.finished},
-          {"refused", s.refused},
-          {"preemptions", s.preemptions},
-          {"prompt_tokens", s.prompt_tokens},
-          {"generated_tokens", s.generated_tokens},
-          {"cached_prompt_tokens", s.cached_prompt_tokens},
-          {"kv_pages",
-           {{"total", s.kv_pages_total},
-            {"held", s.kv_pages_held},
-            {"cached", s.kv_pages_cached},
-            {"free", s.kv_pages_free}}},
-          {"prefix_query_tokens", s.prefix_query_tokens},
-          {"prefix_hit_tokens", s.prefix_hit_tokens},
-          {"slo",
-           {{"requests", s.slo_requests},
-            {"met", s.slo_met},
-            {"missed_ttft", s.slo_missed_ttft},
-            {"missed_tpot", s.slo_missed_tpot},
-            {"refused", s.slo_refused},
-            {"promoted", s.slo_promoted},
-            {"goodput_tokens", s.goodput_tokens}}},
-          {"step_cost_ms", {{"fixed", s.step_fixed_ms}, {"per_token", s.step_token_ms}}},
-          {"prefix_cache",
-           {{"entries", s.prefix_entries},
-            {"evicted_pages", s.prefix_evicted_pages},
-            {"expired_pages", s.prefix_expired_pages},
-            {"misses", std::move(misses)},
-            {"recent_misses", std::move(recent)},
-            {"disk", std::move(disk)}}}};
 }
 
 }  // namespace
@@ -103,7 +53,8 @@ void add_operations_routes(Router& router, Engine& engine, OperationsSources sou
       "GET", "/v1/scheduler/stats",
       [&engine](const HttpRequest&, std::string_view) -> Reply {
         nlohmann::json data = nlohmann::json::array();
-        for (const EngineSchedulerStats& stats : engine.scheduler_stats()) data.push_back(stats_json(stats));
+        for (const EngineSchedulerStats& stats : engine.scheduler_stats())
+          data.push_back(scheduler_stats_json(stats));
         return json_response({{"object", "list"}, {"data", std::move(data)}});
       },
       Access::kAdmin);

@@ -351,6 +351,8 @@ TEST(Scheduler, AFullPoolPreemptsAndEveryAnswerStaysTheSame) {
     EXPECT_GT(driver.preemptions(), 0u);
     EXPECT_EQ(driver.scheduler().stats().preemptions, driver.preemptions());
     EXPECT_EQ(driver.scheduler().stats().admitted, 12u) << "an admission is counted once";
+    EXPECT_EQ(driver.scheduler().stats().kv.prefix_queries, 12u * 20) << "and so is a look-up";
+    EXPECT_EQ(driver.scheduler().stats().kv.prefix_hits, 0u) << "finding its own pages again is no hit";
     for (const auto& [id, request] : driver.done()) EXPECT_EQ(request.tokens, Driver::alone(request));
   }
 }

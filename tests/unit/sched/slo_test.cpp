@@ -241,6 +241,61 @@ TEST_F(Slo, CountsGoodputByBothTargets) {
   EXPECT_EQ(slo().goodput_tokens, 6u);
 }
 
+// --- steps kept short for those who wait for their next token ---
+
+TEST_F(Slo, ATpotTargetShortensTheStepsBesideIt) {
+  const auto longest_step_ms = [&](int tpot_ms) {
+    make({});
+    learn();
+    add(1, 10, 60, 0, Priority::kNormal, tpot_ms);
+    step();
+    add(2, 4000, 1);
+    double longest = 0;
+    while (!first_token_.contains(2)) {
+      const TimePoint before = now_;
+      step();
+      longest = std::max(longest, to_ms(now_ - before));
+      if (slo().met + slo().missed_tpot > 0) break;
+    }
+    drain();
+    return longest;
+  };
+  EXPECT_GT(longest_step_ms(0), 500) << "a step of 512 tokens";
+  EXPECT_LE(longest_step_ms(80), 80);
+  EXPECT_EQ(slo().met, 1u);
+}
+
+TEST_F(Slo, ATargetItlHoldsForEverybodyAndOnlyWhileSomebodyDecodes) {
+  make({.target_itl = milliseconds(100)});
+  learn();
+  add(1, 2000, 40);
+  ASSERT_TRUE(step());
+  EXPECT_EQ(plan_.total_tokens, 512) << "nobody waits for a next token";
+  while (!first_token_.contains(1)) step();
+  add(2, 3000, 1);
+  int beside = 0;
+  while (!first_token_.contains(2)) {
+    ASSERT_TRUE(step());
+    if (plan_.decode_rows == 0) continue;
+    ++beside;
+    EXPECT_LE(plan_.total_tokens, 100);
+    EXPECT_GE(plan_.total_tokens, 60) << "and the prompt gets what the target leaves";
+  }
+  EXPECT_GT(beside, 10);
+  drain();
+}
+
+TEST_F(Slo, ATargetThatNothingCanMeetDoesNotStarvePrompts) {
+  make({.target_itl = milliseconds(1)});
+  learn();
+  add(1, 10, 1000);
+  step();
+  add(2, 320, 1);
+  for (int i = 0; i < 320 / kPageTokens; ++i) ASSERT_TRUE(step());
+  EXPECT_TRUE(first_token_.contains(2)) << "a page a step";
+  drain();
+}
+
 TEST(StepCost, ForgetsTheOldMachine) {
   StepCost cost;
   for (int i = 0; i < 200; ++i) cost.add(1 + i % 100, 0.1 + 0.01 * (1 + i % 100));

@@ -1,0 +1,79 @@
+// Service that each tenant got, in weighted tokens: the virtual token counters of Sheng et al., "Fairness in
+// Serving Large Language Models" (OSDI 2024). Of two tenants that both have requests waiting, the one with
+// less is served next, so their service differs by no more than a constant whatever either sends. A value;
+// never fails.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+
+namespace mlxs {
+
+using TenantId = std::uint64_t;
+
+class FairShare {
+ public:
+  struct Account {
+    double service = 0;  // weighted tokens / weight of the tenant
+    std::int32_t waiting = 0;
+    double weight = 1;  // its share: 2 gets twice as much as 1
+  };
+
+  // A request of the tenant starts to wait. Who comes back from a pause does not bring the service that it
+  // did not use meanwhile: its counter is lifted to the least of those who wait.
+  void arrive(TenantId tenant, double weight) {
+    if (accounts_.size() >= kMostAccounts && !accounts_.contains(tenant)) forget_idle();
+    Account& account = accounts_[tenant];
+    account.weight = weight;
+    if (account.waiting++ == 0) account.service = std::max(account.service, floor(tenant));
+  }
+  void leave(TenantId tenant) {
+    Account& account = accounts_[tenant];
+    if (--account.waiting == 0) last_service_ = account.service;
+  }
+  // tokens: weighted by what they are, prompt or output.
+  void charge(TenantId tenant, double tokens) {
+    Account& account = accounts_[tenant];
+    account.service += tokens / account.weight;
+  }
+
+  double service(TenantId tenant) const {
+    const auto found = accounts_.find(tenant);
+    return found == accounts_.end() ? 0 : found->second.service;
+  }
+  // As service(), if a request of it started to wait now.
+  double level(TenantId tenant) const {
+    const auto found = accounts_.find(tenant);
+    if (found != accounts_.end() && found->second.waiting > 0) return found->second.service;
+    return std::max(service(tenant), floor(tenant));
+  }
+  std::size_t num_accounts() const { return accounts_.size(); }
+
+ private:
+  static constexpr std::size_t kMostAccounts = 4096;
+
+  // What a tenant that starts to wait has at least: the least of the others that wait, or of the last that
+  // did.
+  double floor(TenantId except) const {
+    bool anybody = false;
+    double least = 0;
+    for (const auto& [tenant, account] : accounts_) {
+      if (account.waiting == 0 || tenant == except) continue;
+      least = anybody ? std::min(least, account.service) : account.service;
+      anybody = true;
+    }
+    return anybody ? least : last_service_;
+  }
+  // Names come from clients: their number must not grow for ever. An idle tenant loses at most what it used
+  // too much.
+  void forget_idle() {
+    std::erase_if(accounts_, [](const auto& entry) { return entry.second.waiting == 0; });
+  }
+
+  std::unordered_map<TenantId, Account> accounts_;
+  double last_service_ = 0;
+};
+
+}  // namespace mlxs

@@ -1,0 +1,98 @@
+#include "serve/scheduler_stats.h"
+
+#include <algorithm>
+
+namespace mlxs {
+namespace {
+
+// Under the names of the GPU scheduler's get_stats. A job is a request, a batch is what one step lets start.
+nlohmann::json window_json(const EngineSchedulerStats& stats) {
+  const AdmissionWindowStats& w = stats.window;
+  const auto rate = [](std::uint64_t part, std::uint64_t whole) {
+    return static_cast<double>(part) / static_cast<double>(std::max<std::uint64_t>(1, whole));
+  };
+  const std::uint64_t batches = w.fast_path + w.normal;
+  return {{"enabled", w.enabled},
+          {"total_jobs", stats.admitted},
+          {"total_batches", batches},
+          {"queue_size", stats.waiting},
+          {"current_batch_size", w.batch_size},
+          {"current_window_ms", w.window_ms},
+          {"latency_p99_ms", w.p99_ms},
+          {"sample_count", w.samples},
+          {"degradation_events", w.degradation_events},
+          {"fast_path",
+           {{"executions", w.fast_path},
+            {"normal_executions", w.normal},
+            {"total_executions", batches},
+            {"fast_path_rate", rate(w.fast_path, batches)}}},
+          {"adaptive_window",
+           {{"current_window_ms", w.window_ms},
+            {"ema_queue_depth", w.ema_queue_depth},
+            {"total_updates", w.updates},
+            {"window_transitions", w.transitions},
+            {"transition_rate", rate(w.transitions, w.updates)}}},
+          {"auto_tune",
+           {{"current_batch_size", w.batch_size},
+            {"p99_latency_ms", w.p99_ms},
+            {"ema_p99_ms", w.ema_p99_ms},
+            {"adjustment_count", w.adjustments}}}};
+}
+
+}  // namespace
+
+nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
+  nlohmann::json misses = nlohmann::json::object(), recent = nlohmann::json::array();
+  for (const auto& [reason, count] : s.prefix_misses) misses[std::string(reason)] = count;
+  for (const auto& [reason, token] : s.recent_prefix_misses) {
+    recent.push_back({{"reason", reason}, {"token", token}});
+  }
+  nlohmann::json disk;  // null: there is no disk tier
+  if (s.disk_tier) {
+    disk = {{"saved_pages", s.disk_saved_pages},
+            {"restored_pages", s.disk_restored_pages},
+            {"files", s.disk_files},
+            {"bytes", s.disk_bytes},
+            {"damaged_files", s.disk_damaged_files},
+            {"failed_writes", s.disk_failed_writes}};
+  }
+  return {{"model", s.model},
+          {"running", s.running},
+          {"waiting", s.waiting},
+          {"paused", s.paused},
+          {"steps", s.steps},
+          {"admitted", s.admitted},
+          {"finished", s.finished},
+          {"refused", s.refused},
+          {"preemptions", s.preemptions},
+          {"prompt_tokens", s.prompt_tokens},
+          {"generated_tokens", s.generated_tokens},
+          {"cached_prompt_tokens", s.cached_prompt_tokens},
+          {"kv_pages",
+           {{"total", s.kv_pages_total},
+            {"held", s.kv_pages_held},
+            {"cached", s.kv_pages_cached},
+            {"free", s.kv_pages_free}}},
+          {"prefix_query_tokens", s.prefix_query_tokens},
+          {"prefix_hit_tokens", s.prefix_hit_tokens},
+          {"slo",
+           {{"requests", s.slo_requests},
+            {"met", s.slo_met},
+            {"missed_ttft", s.slo_missed_ttft},
+            {"missed_tpot", s.slo_missed_tpot},
+            {"refused", s.slo_refused},
+            {"promoted", s.slo_promoted},
+            {"goodput_tokens", s.goodput_tokens}}},
+          {"token_budget", s.token_budget},
+          {"gpu_scheduler", window_json(s)},
+          {"step_cost_ms", {{"fixed", s.step_fixed_ms}, {"per_token", s.step_token_ms}}},
+          {"prefix_cache",
+           {{"entries", s.prefix_entries},
+            {"evicted_pages", s.prefix_evicted_pages},
+            {"expired_pages", s.prefix_expired_pages},
+            {"misses", std::move(misses)},
+            {"recent_misses", std::move(recent)},
+            {"disk", std::move(disk)}}}};
+}
+
+}  // namespace mlxs
