@@ -33,6 +33,7 @@ struct ServeFlags {
   double drain_timeout_s = 30;
   bool insecure = false;
   std::string api_keys;
+  std::string tls_cert, tls_key;
   std::vector<std::string> cors_origins;
   bool share_prefix_cache = false;
   std::string prefix_cache_dir;
@@ -51,9 +52,10 @@ bool is_loopback(const std::string& host) {
   return host == "localhost";
 }
 
-std::string base_url(const std::string& host, int port) {
-  const bool v6 = host.find(':') != std::string::npos;
-  return fmt::format("http://{}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", port);
+std::string base_url(const ServeFlags& flags, int port) {
+  const bool v6 = flags.host.find(':') != std::string::npos;
+  return fmt::format("{}://{}{}{}:{}", flags.tls_cert.empty() ? "http" : "https", v6 ? "[" : "", flags.host,
+                     v6 ? "]" : "", port);
 }
 
 void print_ready(const std::string& url, const std::string& model) {
@@ -94,12 +96,21 @@ ApiKeys read_api_keys(const ServeFlags& flags) {
   return keys;
 }
 
+void reload_tls(Server& server) {
+  try {
+    server.reload_tls();
+    log::info("the TLS certificate was read again");
+  } catch (const Error& error) {
+    log::error("the TLS certificate stays as it was: {}", error.full());
+  }
+}
+
 int serve(const ServeFlags& flags) {
   ApiKeys keys = read_api_keys(flags);
   std::optional<RedisUrl> registry;
   if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
 
-  TerminationSignals signals;  // before the first thread
+  TerminationSignals signals(!flags.tls_cert.empty());  // before the first thread
   const auto metrics = std::make_shared<MetricsObserver>();
   EngineOptions options = engine_options(flags.engine);
   options.max_running = flags.max_running;
@@ -115,13 +126,15 @@ int serve(const ServeFlags& flags) {
   ServerOptions server_options;
   server_options.host = flags.host;
   server_options.port = static_cast<std::uint16_t>(flags.port);
+  server_options.tls_certificate_file = flags.tls_cert;
+  server_options.tls_key_file = flags.tls_key;
   server_options.cors_origins = flags.cors_origins;
   server_options.keys = std::move(keys);
   server_options.share_prefix_cache = flags.share_prefix_cache;
   server_options.keep_requests = flags.keep_requests;
   Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
   server.start();
-  const std::string url = base_url(flags.host, server.port());
+  const std::string url = base_url(flags, server.port());
 
   for (const std::string& model : flags.models) {
     fetch_if_absent(model);
@@ -137,6 +150,7 @@ int serve(const ServeFlags& flags) {
   std::optional<Heartbeat> heartbeat;
   if (registry) heartbeat.emplace(*registry, describe_instance(url, models));
 
+  signals.on_hangup([&server] { reload_tls(server); });
   signals.start_draining_on_signal();
   print_ready(url, models.front().id);
   signals.wait();
@@ -144,6 +158,7 @@ int serve(const ServeFlags& flags) {
   log::info("draining: running requests may take {:g} s more; a second signal ends them at once",
             flags.drain_timeout_s);
   if (heartbeat) heartbeat->stop();
+  signals.on_hangup(nullptr);  // the server goes before the signals do
   server.drain(flags.drain_timeout_s);
   server.stop();
   return 0;
@@ -171,6 +186,9 @@ void add_serve(CLI::App& app, Action& action) {
                       "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
   command->add_flag("--insecure", flags->insecure,
                     "Allow a host that other machines can reach, without an API key");
+  command->add_option("--tls-cert", flags->tls_cert,
+                      "Serve over TLS: the PEM file of the certificate and its chain; SIGHUP reads it again");
+  command->add_option("--tls-key", flags->tls_key, "The PEM file of the certificate's key");
   command->add_option("--api-keys", flags->api_keys,
                       "File of API keys, a line each: SHA256-HEX TENANT [user|admin]; "
                       "MLXS_API_KEY adds one admin");

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 namespace mlxs::cli {
 
@@ -15,15 +16,17 @@ struct TerminationSignals::State {
   std::condition_variable changed;
   bool draining_possible = false;
   int received = 0;
+  std::function<void()> reload;
 };
 
-TerminationSignals::TerminationSignals() : state_(std::make_shared<State>()) {
+TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_shared<State>()) {
   signal(SIGPIPE,
          SIG_IGN);  // a peer that closes early is an error code of write(), not the end of the server
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  if (hangup_reloads) sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 
   // Detached: it waits in sigwait for a signal that usually never comes, and shares only the state.
@@ -32,6 +35,10 @@ TerminationSignals::TerminationSignals() : state_(std::make_shared<State>()) {
       int number = 0;
       if (sigwait(&set, &number) != 0) continue;
       const std::lock_guard lock(state->mutex);
+      if (number == SIGHUP) {
+        if (state->reload) state->reload();
+        continue;
+      }
       if (!state->draining_possible || state->received != 0) _exit(1);
       state->received = number;
       state->changed.notify_all();
@@ -42,6 +49,11 @@ TerminationSignals::TerminationSignals() : state_(std::make_shared<State>()) {
 void TerminationSignals::start_draining_on_signal() {
   const std::lock_guard lock(state_->mutex);
   state_->draining_possible = true;
+}
+
+void TerminationSignals::on_hangup(std::function<void()> reload) {
+  const std::lock_guard lock(state_->mutex);
+  state_->reload = std::move(reload);
 }
 
 int TerminationSignals::wait() {

@@ -1,18 +1,21 @@
 // SIGINT and SIGTERM of a server: the first asks it to drain, the second ends the process at once with
-// status 1. Make one at the start of main's thread, before any other thread exists: they inherit the blocked
-// signals. Lives as long as the process.
+// status 1. SIGHUP, where there is something to reload, reloads it; else it is the system's. Make one at the
+// start of main's thread, before any other thread exists: they inherit the blocked signals. Lives as long as
+// the process.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 namespace mlxs::cli {
 
 class TerminationSignals {
  public:
-  TerminationSignals();
+  explicit TerminationSignals(bool hangup_reloads = false);
   // Until this is called there is nothing to drain: the first signal ends the process at once, with status 1.
   void start_draining_on_signal();
-  int wait();  // the first signal's number
+  void on_hangup(std::function<void()> reload);  // called on a thread of its own; must not throw
+  int wait();                                    // the first signal's number
 
  private:
   struct State;

@@ -1,31 +1,22 @@
-// One client connection: reads requests one after the other, answers each, and notices at once when the
-// client goes. Runs as a coroutine on one I/O thread, which alone touches its state; drain() and cancel() may
-// come from any thread. Held by its coroutine. A failure ends the connection, never more.
+// One client connection: brings up TLS where it is asked for, finds out which protocol the client speaks, and
+// lets a session of that protocol serve it. Runs as a coroutine on one I/O thread, which alone touches its
+// state; drain() and cancel() may come from any thread. Held by its coroutine.
 #pragma once
 
-#include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <chrono>
 #include <memory>
-#include <optional>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include "serve/asio.h"
-#include "serve/http.h"
-#include "serve/live_answer.h"
-#include "serve/prepare.h"
+#include "serve/deadline.h"
 #include "serve/server_context.h"
-#include "serve/wakeup.h"
+#include "serve/session.h"
+#include "serve/transport.h"
 
 namespace mlxs {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(tcp::socket socket, ServerContext& context);
-  ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
@@ -34,64 +25,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Instead of run(): says that there are too many connections.
   net::awaitable<void> turn_away();
 
-  void drain();   // ends after the request at hand; at once if there is none
-  void cancel();  // ends the request at hand with an error
+  void drain();   // ends after the requests at hand; at once if there are none
+  void cancel();  // ends the requests at hand with an error, too
 
  private:
-  // What of a request decides how its response is sent.
-  struct Exchange {
-    HttpRequest request;
-    int version = 11;
-    bool keep_alive = false;
-    std::vector<std::pair<std::string, std::string>> headers;  // of whatever response it gets
-    int status = 0;                                            // sent; 0: nothing yet
-  };
+  net::awaitable<bool> secure();          // false: no TLS came about
+  net::awaitable<bool> read_beginning();  // until the protocol is clear; false: the client went
 
-  net::awaitable<bool> wait_for_request();
-  net::awaitable<bool> serve_request();  // false: the connection ends
-  net::awaitable<bool> read_request(Exchange& exchange);
-  net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
-
-  net::awaitable<void> send_response(Exchange& exchange, const HttpResponse& response);
-  net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  net::awaitable<void> send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  net::awaitable<void> send_document(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  // Waits until pump() says something else than kPending, or the connection must end.
-  net::awaitable<LiveAnswer::State> next_state(LiveAnswer& answer, std::string& out);
-  std::optional<Error> reason_to_stop(const LiveAnswer& answer) const;
-
-  template <class Buffers>
-  net::awaitable<void> write(Buffers buffers);  // sets gone_ if it fails
-  net::awaitable<void> write_text(std::string text);
-  void end(const Exchange& exchange);
-
-  void watch();  // reads ahead while an answer is on its way: its end is the client's
-  net::awaitable<void> stop_watching();
-  void hang_up();
-
-  void arm(int timeout_ms);  // when it expires, whatever the socket does is cancelled
-  void disarm();
-  net::awaitable<void> close();
-
-  tcp::socket socket_;
+  std::shared_ptr<Transport> transport_;
   ServerContext& context_;
-  std::string peer_;                  // the client's address
-  boost::beast::flat_buffer buffer_;  // read, not yet used: also requests that came early
-  net::steady_timer timer_;
-  unsigned armed_ = 0;  // counts arm() and disarm(): tells a late expiry from the current one
-  std::shared_ptr<Wakeup> wakeup_;
-  net::cancellation_signal watch_cancel_;
-  std::uint64_t bytes_sent_ = 0;  // of the exchange at hand, as socket_wait_ is
-  Duration socket_wait_{};
-  bool watching_ = false;
-  bool watch_stops_ = false;
-  bool timed_out_ = false;
-  bool stalled_ = false;    // in a write that the client does not take
-  bool gone_ = false;       // the client, or our way to it
-  bool idle_ = false;       // between requests
-  bool draining_ = false;   // no further request
-  bool cancelled_ = false;  // the running one ends too
-  bool unread_ = false;     // the client may still be sending what nobody will read
+  Deadline deadline_;
+  boost::beast::flat_buffer beginning_;
+  std::shared_ptr<Session> session_;  // null: which one is not clear yet
+  bool draining_ = false;
 };
 
 }  // namespace mlxs

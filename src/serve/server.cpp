@@ -57,6 +57,16 @@ void check(const ServerOptions& options) {
   positive("send_buffer_bytes", options.send_buffer_bytes);
 }
 
+std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
+  if (options.tls_certificate_file.empty() && options.tls_key_file.empty()) return nullptr;
+  if (options.tls_certificate_file.empty() || options.tls_key_file.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "TLS needs a certificate and its key, and one of them is missing",
+                "give --tls-cert and --tls-key", options.tls_key_file.empty() ? "tls_key" : "tls_cert");
+  }
+  return std::make_unique<TlsCredentials>(options.tls_certificate_file, options.tls_key_file);
+}
+
 }  // namespace
 
 struct Server::Impl {
@@ -65,6 +75,7 @@ struct Server::Impl {
                 .engine = engine,
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
+                .tls = tls_credentials(options),
                 .admission = Admission(options.admission, clock),
                 .requests = RequestLog(static_cast<std::size_t>(options.keep_requests)),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
@@ -202,6 +213,10 @@ void Server::start() {
 }
 
 std::uint16_t Server::port() const { return impl_->port; }
+
+void Server::reload_tls() {
+  if (impl_->context.tls) impl_->context.tls->reload();
+}
 
 void Server::drain(double timeout_s) {
   if (!impl_->started) return;

@@ -1,4 +1,4 @@
-// The HTTP/1.1 server: sockets, connections, limits and draining. What requests mean is the dialects'
+// The HTTP server: sockets, connections, limits and draining. What requests mean is the dialects'
 // business. Owns its I/O and worker threads; refers to the Engine, which outlives it. start() throws kIo if
 // the port cannot be had; after that a connection's failure ends that connection only. Methods are for one
 // controlling thread.
@@ -30,9 +30,10 @@ struct ServerOptions {
   int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
-  int keep_requests = 1000;               // whose record GET /v1/requests/{id} still knows; 0: none
-  std::vector<std::string> cors_origins;  // of web pages that may use the server; "*": every page
-  ApiKeys keys;                           // none: nobody is asked for one
+  int keep_requests = 1000;                        // whose record GET /v1/requests/{id} still knows; 0: none
+  std::vector<std::string> cors_origins;           // of web pages that may use the server; "*": every page
+  std::string tls_certificate_file, tls_key_file;  // PEM; both or none: cleartext
+  ApiKeys keys;                                    // none: nobody is asked for one
   bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed
 };
 
@@ -46,6 +47,8 @@ class Server {
 
   void start();  // binds and listens; returns when connections are accepted
   std::uint16_t port() const;
+  // Reads certificate and key again, for connections to come. Throws kInvalidArgument and keeps the old ones.
+  void reload_tls();
 
   // Refuses new work, closes idle connections, waits for running requests; cancels those that need longer
   // than timeout_s.

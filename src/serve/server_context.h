@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <boost/asio/thread_pool.hpp>
+#include <memory>
 
 #include "admit/admission.h"
 #include "mlxs/engine.h"
@@ -10,6 +11,7 @@
 #include "serve/cors.h"
 #include "serve/router.h"
 #include "serve/server.h"
+#include "serve/tls.h"
 #include "telemetry/request_log.h"
 
 namespace mlxs {
@@ -19,6 +21,7 @@ struct ServerContext {
   Engine& engine;
   Router router;
   CorsPolicy cors;
+  std::unique_ptr<TlsCredentials> tls;  // null: cleartext
   Admission admission;
   RequestLog requests;
   net::thread_pool workers;

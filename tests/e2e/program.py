@@ -59,7 +59,7 @@ class ServeProcess:
             text=True,
         )
         self.ready_line = self.process.stdout.readline()
-        match = re.search(r" on (http://\S+)", self.ready_line)
+        match = re.search(r" on (https?://\S+)", self.ready_line)
         if not match:
             self.close()
             raise AssertionError(f"no ready line, status {self.process.returncode}: {self.errors()}")

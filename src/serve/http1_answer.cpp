@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
-#include "serve/connection.h"
+#include "serve/http1.h"
 #include "serve/http_text.h"
 
 namespace mlxs {
@@ -21,7 +21,7 @@ std::string last_http_chunk(const HttpRequest& request) {
 
 }  // namespace
 
-net::awaitable<void> Connection::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
+net::awaitable<void> Http1Session::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
   watch_stops_ = false;
   watch();
   if (answer->streams()) {
@@ -33,7 +33,7 @@ net::awaitable<void> Connection::send_answer(Exchange& exchange, std::optional<L
   co_await stop_watching();
 }
 
-net::awaitable<LiveAnswer::State> Connection::next_state(LiveAnswer& answer, std::string& out) {
+net::awaitable<LiveAnswer::State> Http1Session::next_state(LiveAnswer& answer, std::string& out) {
   for (;;) {
     if (gone_ || cancelled_) co_return LiveAnswer::State::kFailed;
     const LiveAnswer::State state = answer.pump(out);
@@ -44,13 +44,13 @@ net::awaitable<LiveAnswer::State> Connection::next_state(LiveAnswer& answer, std
   }
 }
 
-std::optional<Error> Connection::reason_to_stop(const LiveAnswer& answer) const {
+std::optional<Error> Http1Session::reason_to_stop(const LiveAnswer& answer) const {
   if (cancelled_)
     return Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request again");
   return answer.error();
 }
 
-net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional<LiveAnswer>& answer) {
+net::awaitable<void> Http1Session::send_document(Exchange& exchange, std::optional<LiveAnswer>& answer) {
   HttpResponse response;
   const LiveAnswer::State state = co_await next_state(*answer, response.body);
   if (gone_) co_return;
@@ -68,7 +68,7 @@ net::awaitable<void> Connection::send_document(Exchange& exchange, std::optional
 }
 
 // The head waits for the first chunk, so that a request that fails before it gets a proper status.
-net::awaitable<void> Connection::send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer) {
+net::awaitable<void> Http1Session::send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer) {
   const bool chunked = exchange.version >= 11;
   if (!chunked) exchange.keep_alive = false;  // the end of the connection is the end of the stream
   bool begun = false;
