@@ -5,7 +5,7 @@ CTEST_ARGS ?=
 BENCH_ARGS ?=
 CUDA_ARCHITECTURES ?= 80-real;90a-real
 
-.PHONY: run test test-arm cuda format lint asan tsan fuzz bench docs clean help
+.PHONY: run test test-protocol test-arm cuda format lint asan tsan fuzz bench docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -19,6 +19,11 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 	@scripts/build.sh release
 	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)
+
+test-protocol: ## HTTP/2 as h2spec wants it, in the clear and over TLS
+	@scripts/bootstrap.sh build protocol
+	@scripts/build.sh release mlx-serving
+	@scripts/h2spec.sh build
 
 test-arm: ## the kernel tests built for 64-bit Arm, run by qemu-user (Linux)
 	@scripts/bootstrap.sh build arm

@@ -40,6 +40,8 @@ if(MLXS_SANITIZE STREQUAL "thread")  # TSan knows no fences; the queues' mutexes
 endif()
 add_library(mlxs::boost ALIAS mlxs_boost)
 
+pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2)
+add_library(mlxs::nghttp2 ALIAS PkgConfig::NGHTTP2)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 add_library(mlxs::libarchive ALIAS PkgConfig::ARCHIVE)
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the packages that this project needs and that are missing: Debian 12, Ubuntu 24.04 (apt) or macOS (Homebrew).
-# usage: scripts/bootstrap.sh [build|test|lint|fuzz|bench]...   (default: build)
+# usage: scripts/bootstrap.sh [build|test|protocol|lint|fuzz|bench]...   (default: build)
 # A machine that has everything is left alone: no root, no network, well under 0.2 s. Needs bash 3.2 only.
 set -euo pipefail
 
@@ -18,15 +18,17 @@ die() {
 apt_packages() {
   case "$1" in
     build) echo "g++ make cmake ninja-build ccache pkg-config ca-certificates python3 python3-venv python3-pip" \
-      "$boost libssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
+      "$boost libssl-dev libnghttp2-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
       "prometheus-cpp-dev libhiredis-dev libarchive-dev libedit-dev libcurl4-openssl-dev" ;;
     # redis-tools carries the server's program without starting a service on the machine.
     test) echo "libgtest-dev libgmock-dev redis-tools curl git$(node_packages)" ;;
+    # A Go of the machine's own will do.
+    protocol) command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || echo "golang-go" ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
     bench) echo "clang-16 git" ;;
     arm) echo "g++-aarch64-linux-gnu qemu-user googletest" ;;
-    *) die "unknown step '$1'" "one of: build test lint fuzz bench arm" ;;
+    *) die "unknown step '$1'" "one of: build test protocol lint fuzz bench arm" ;;
   esac
 }
 # For the tests with the clients for Node, wherever it came from.
@@ -35,12 +37,13 @@ node_packages() {
 }
 brew_packages() {
   case "$1" in
-    build) echo "cmake ninja ccache pkgconf boost openssl@3 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
+    build) echo "cmake ninja ccache pkgconf boost openssl@3 libnghttp2 nlohmann-json cli11 spdlog prometheus-cpp hiredis" \
       "libarchive libedit mlx" ;;
     test) echo "googletest redis prometheus node" ;;
+    protocol) command -v go >/dev/null || echo "go" ;;
     lint | fuzz) echo "llvm" ;;
     bench) echo "" ;;
-    *) die "unknown step '$1'" "one of: build test lint fuzz bench" ;;
+    *) die "unknown step '$1'" "one of: build test protocol lint fuzz bench" ;;
   esac
 }
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <array>
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <string_view>
@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "serve/error_response.h"
 #include "serve/http1.h"
+#include "serve/http2.h"
 #include "serve/http_text.h"
 #include "serve/tls.h"
 
@@ -19,6 +20,13 @@ namespace {
 
 constexpr unsigned char kTlsHandshake = 0x16;  // the type of a client's first TLS record
 constexpr std::size_t kReadSize = 4096;
+constexpr std::size_t kTelling = 4;  // bytes of the preface that no other request begins with
+
+bool begins_http2(const boost::beast::flat_buffer& bytes) {
+  const auto data = bytes.data();
+  const std::string_view begun(static_cast<const char*>(data.data()), std::min(data.size(), kTelling));
+  return kHttp2Preface.starts_with(begun);
+}
 
 }  // namespace
 
@@ -59,7 +67,11 @@ net::awaitable<void> Connection::run() {
     co_await transport_->finish(false);
     co_return;
   }
-  session_ = std::make_shared<Http1Session>(transport_, context_, std::move(beginning_));
+  if (transport_->application_protocol() == "h2" || begins_http2(beginning_)) {
+    session_ = std::make_shared<Http2Session>(transport_, context_, std::move(beginning_));
+  } else {
+    session_ = std::make_shared<Http1Session>(transport_, context_, std::move(beginning_));
+  }
   co_await session_->run();
 }
 
@@ -83,10 +95,15 @@ net::awaitable<bool> Connection::secure() {
 
 net::awaitable<bool> Connection::read_beginning() {
   deadline_.arm(context_.options.idle_timeout_ms);
-  const auto [error, size] = co_await transport_->async_read_some(beginning_.prepare(kReadSize), kAsTuple);
+  bool clear = false, failed = false;
+  while (!clear && !failed) {
+    const auto [error, size] = co_await transport_->async_read_some(beginning_.prepare(kReadSize), kAsTuple);
+    beginning_.commit(size);
+    failed = static_cast<bool>(error);
+    clear = beginning_.size() >= kTelling || !begins_http2(beginning_);
+  }
   deadline_.disarm();
-  beginning_.commit(size);
-  co_return !error;
+  co_return !failed;
 }
 
 net::awaitable<void> Connection::turn_away() {

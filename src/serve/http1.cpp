@@ -27,6 +27,13 @@ constexpr std::size_t kReadSize = 4096;
 constexpr int kRequestHeaderFieldsTooLarge = 431;
 constexpr int kRequestTimeout = 408;
 
+// The first line says that it is some HTTP.
+bool names_http(const boost::beast::flat_buffer& bytes) {
+  const auto data = bytes.data();
+  const std::string_view text(static_cast<const char*>(data.data()), data.size());
+  return text.substr(0, text.find('\n')).find(" HTTP/") != std::string_view::npos;
+}
+
 }  // namespace
 
 net::awaitable<void> send_last_response(Transport& transport, const HttpResponse& response) {
@@ -179,6 +186,9 @@ net::awaitable<void> Http1Session::refuse_request(Exchange& exchange, error_code
   } else if (error == http::error::end_of_stream || error == http::error::partial_message ||
              error.category() != http::make_error_code(http::error::bad_method).category()) {
     co_return;  // the client went, or cancel() came
+  } else if (error == http::error::bad_version && !names_http(buffer_)) {
+    unread_ = true;
+    co_return;  // it would read an answer as something else
   } else {
     response = error_response(
         Error(ErrorCode::kInvalidArgument, fmt::format("this is not HTTP/1.1: {}", error.message())));

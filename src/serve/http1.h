@@ -49,6 +49,8 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
     int status = 0;                                            // sent; 0: nothing yet
   };
 
+  class Reply;
+
   net::awaitable<bool> wait_for_request();
   net::awaitable<bool> serve_request();  // false: the connection ends
   net::awaitable<bool> read_request(Exchange& exchange);
@@ -56,11 +58,6 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
 
   net::awaitable<void> send_response(Exchange& exchange, const HttpResponse& response);
   net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  net::awaitable<void> send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  net::awaitable<void> send_document(Exchange& exchange, std::optional<LiveAnswer>& answer);
-  // Waits until pump() says something else than kPending, or the connection must end.
-  net::awaitable<LiveAnswer::State> next_state(LiveAnswer& answer, std::string& out);
-  std::optional<Error> reason_to_stop(const LiveAnswer& answer) const;
 
   template <class Buffers>
   net::awaitable<void> write(Buffers buffers);  // sets gone_ if it fails

@@ -1,11 +1,11 @@
-// How a request becomes what is written back: prepared by a worker, then sent as a document or a stream.
+// How an answer of the engine's is written in HTTP/1.1: a document with its length, or a stream in chunks.
 #include <fmt/format.h>
 
 #include <utility>
 
-#include "base/log.h"
 #include "serve/http1.h"
 #include "serve/http_text.h"
+#include "serve/relay.h"
 
 namespace mlxs {
 namespace {
@@ -21,92 +21,53 @@ std::string last_http_chunk(const HttpRequest& request) {
 
 }  // namespace
 
+// Before version 1.1 there are no chunks: the end of the connection is the end of the stream.
+class Http1Session::Reply final : public ReplySink {
+ public:
+  Reply(Http1Session& session, Exchange& exchange) : session_(session), exchange_(exchange) {}
+
+  net::awaitable<void> send(const HttpResponse& response) override {
+    if (session_.draining_) exchange_.keep_alive = false;
+    return session_.send_response(exchange_, response);
+  }
+
+  net::awaitable<void> send_piece(const HttpResponse* head, const std::string& piece, bool last) override {
+    const bool chunked = exchange_.version >= 11;
+    std::string text;
+    if (head != nullptr) text = begin(*head, chunked);
+    text += chunked ? as_http_chunk(piece) : piece;
+    if (chunked && last) text += last_http_chunk(exchange_.request);
+    return session_.write_text(std::move(text));
+  }
+
+  const HttpRequest& request() const override { return exchange_.request; }
+  bool gone() const override { return session_.gone_; }
+  bool cancelled() const override { return session_.cancelled_; }
+
+ private:
+  std::string begin(const HttpResponse& head, bool chunked) {
+    if (session_.draining_ || !chunked) exchange_.keep_alive = false;
+    ResponseHead text{.version = exchange_.version,
+                      .keep_alive = exchange_.keep_alive,
+                      .content_type = head.content_type,
+                      .request_id = exchange_.request.id,
+                      .headers = head.headers};
+    if (chunked && wants_timing(exchange_.request)) text.headers.emplace_back("trailer", "x-mlxs-timing");
+    exchange_.status = head.status;
+    text.headers.insert(text.headers.end(), exchange_.headers.begin(), exchange_.headers.end());
+    return render_head(text);
+  }
+
+  Http1Session& session_;
+  Exchange& exchange_;
+};
+
 net::awaitable<void> Http1Session::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {
   watch_stops_ = false;
   watch();
-  if (answer->streams()) {
-    co_await send_stream(exchange, answer);
-  } else {
-    co_await send_document(exchange, answer);
-  }
-  answer.reset();  // whatever still runs ends here, before anything is waited for
+  Reply reply(*this, exchange);
+  co_await relay(answer, wakeup_, reply);
   co_await stop_watching();
-}
-
-net::awaitable<LiveAnswer::State> Http1Session::next_state(LiveAnswer& answer, std::string& out) {
-  for (;;) {
-    if (gone_ || cancelled_) co_return LiveAnswer::State::kFailed;
-    const LiveAnswer::State state = answer.pump(out);
-    if (state != LiveAnswer::State::kPending || !out.empty()) co_return state;
-    const std::function<void()> wake = [wakeup = wakeup_] { wakeup->notify(); };
-    answer.notify_when_ready(wake);
-    co_await wakeup_->wait();
-  }
-}
-
-std::optional<Error> Http1Session::reason_to_stop(const LiveAnswer& answer) const {
-  if (cancelled_)
-    return Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request again");
-  return answer.error();
-}
-
-net::awaitable<void> Http1Session::send_document(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  HttpResponse response;
-  const LiveAnswer::State state = co_await next_state(*answer, response.body);
-  if (gone_) co_return;
-  if (state == LiveAnswer::State::kFailed) {
-    response = failure_response(*reason_to_stop(*answer), answer->error_body());
-  } else if (!answer->warnings().empty()) {
-    response.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
-  }
-  if (wants_timing(exchange.request)) {
-    response.headers.emplace_back("x-mlxs-timing", timing_now(exchange.request));
-  }
-  answer.reset();
-  if (draining_) exchange.keep_alive = false;
-  co_await send_response(exchange, response);
-}
-
-// The head waits for the first chunk, so that a request that fails before it gets a proper status.
-net::awaitable<void> Http1Session::send_stream(Exchange& exchange, std::optional<LiveAnswer>& answer) {
-  const bool chunked = exchange.version >= 11;
-  if (!chunked) exchange.keep_alive = false;  // the end of the connection is the end of the stream
-  bool begun = false;
-  for (LiveAnswer::State state = LiveAnswer::State::kPending; state != LiveAnswer::State::kDone;) {
-    std::string events;
-    state = co_await next_state(*answer, events);
-    if (gone_) co_return;
-    const bool failed = state == LiveAnswer::State::kFailed;
-    if (failed && !begun && events.empty()) {
-      co_await send_response(exchange, failure_response(*reason_to_stop(*answer), answer->error_body()));
-      co_return;
-    }
-    if (failed) {
-      answer->fail(*reason_to_stop(*answer), events);
-      state = LiveAnswer::State::kDone;
-    }
-    std::string text;
-    if (!begun) {
-      if (draining_) exchange.keep_alive = false;
-      ResponseHead head{.version = exchange.version,
-                        .keep_alive = exchange.keep_alive,
-                        .content_type = answer->stream_type(),
-                        .request_id = exchange.request.id,
-                        .headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}};
-      if (!answer->warnings().empty()) {
-        head.headers.emplace_back("x-mlxs-warning", warning_text(answer->warnings()));
-      }
-      if (chunked && wants_timing(exchange.request)) head.headers.emplace_back("trailer", "x-mlxs-timing");
-      head.headers.insert(head.headers.end(), exchange.headers.begin(), exchange.headers.end());
-      text = render_head(head);
-      exchange.status = head.status;
-      begun = true;
-    }
-    text += chunked ? as_http_chunk(events) : events;
-    if (chunked && state == LiveAnswer::State::kDone) text += last_http_chunk(exchange.request);
-    co_await write_text(std::move(text));
-    if (gone_) co_return;
-  }
 }
 
 }  // namespace mlxs

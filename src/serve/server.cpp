@@ -45,8 +45,12 @@ void check(const ServerOptions& options) {
   positive("io_threads", options.io_threads);
   positive("worker_threads", options.worker_threads);
   positive("max_connections", options.max_connections);
+  positive("max_streams", options.max_streams);
   positive("max_header_bytes", options.max_header_bytes);
   positive("max_body_bytes", options.max_body_bytes);
+  positive("max_websockets", options.max_websockets);
+  positive("max_websocket_message_bytes", options.max_websocket_message_bytes);
+  positive("websocket_idle_timeout_ms", options.websocket_idle_timeout_ms);
   positive("idle_timeout_ms", options.idle_timeout_ms);
   positive("request_timeout_ms", options.request_timeout_ms);
   positive("write_timeout_ms", options.write_timeout_ms);

@@ -23,11 +23,15 @@ struct ServerOptions {
   int io_threads = 1;              // each runs its share of the connections
   int worker_threads = 2;          // parse bodies and tokenize prompts
   int max_connections = 4096;      // one more is answered 503
+  int max_streams = 100;           // requests at once on one HTTP/2 connection
   std::size_t max_header_bytes = 64 << 10;
   std::size_t max_body_bytes = 10 << 20;
-  int idle_timeout_ms = 75'000;       // between two requests of a connection: closed without a word
-  int request_timeout_ms = 30'000;    // first byte → last byte of a request: 408
-  int write_timeout_ms = 120'000;     // a reader that takes nothing for so long is given up
+  int max_websockets = 200;  // one more is closed with code 1008
+  std::size_t max_websocket_message_bytes = 1 << 20;
+  int websocket_idle_timeout_ms = 600'000;  // without a request: closed with code 1000
+  int idle_timeout_ms = 75'000;             // between two requests of a connection: closed without a word
+  int request_timeout_ms = 30'000;          // first byte → last byte of a request: 408
+  int write_timeout_ms = 120'000;           // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
   AdmissionLimits admission;
   int keep_requests = 1000;                        // whose record GET /v1/requests/{id} still knows; 0: none

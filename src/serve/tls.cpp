@@ -12,7 +12,7 @@ namespace mlxs {
 namespace {
 
 // Length-prefixed names, the one we like best first.
-constexpr std::string_view kProtocols = "\x08http/1.1";
+constexpr std::string_view kProtocols = "\x02h2\x08http/1.1";
 // Of TLS 1.2; those of 1.3 are all fine. HTTP/2 (RFC 9113, appendix A) forbids the others.
 constexpr const char* kCiphers = "ECDHE+AESGCM:ECDHE+CHACHA20";
 

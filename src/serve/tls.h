@@ -1,5 +1,5 @@
 // The certificate and key that the server shows, and the TLS it speaks: 1.2 and 1.3 with forward secrecy,
-// ALPN http/1.1. Thread-safe. Connections keep what they began with; reload() is for those to come.
+// ALPN h2 and http/1.1. Thread-safe. Connections keep what they began with; reload() is for those to come.
 #pragma once
 
 #include <boost/asio/ssl/context.hpp>

@@ -70,11 +70,10 @@ def test_every_response_has_an_id_and_a_date(api):
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\ncontent-length: nine\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\r\n" * 1000,
         b"\x00" * 4096,
     ],
-    ids=["text", "tls", "header", "length", "smuggling", "http2", "newlines", "zeros"],
+    ids=["text", "tls", "header", "length", "smuggling", "newlines", "zeros"],
 )
 def test_what_is_no_http_is_refused(api, garbage):
     with api.connect() as connection:

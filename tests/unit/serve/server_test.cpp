@@ -220,7 +220,7 @@ TEST_F(ServerTest, WhatIsNotHttpGetsAnAnswerAndTheEnd) {
            std::string("hello\r\n\r\n"),
            std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11),
            std::string("GET /\r\n\r\n"),
-           std::string("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+           std::string("GET / HTTP/7.0\r\n\r\n"),
            std::string("GET / HTTP/1.1\r\nbad header\r\n\r\n"),
            std::string("POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"),
            std::string("POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n"),
