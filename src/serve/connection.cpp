@@ -14,6 +14,7 @@
 #include "serve/http2.h"
 #include "serve/http_text.h"
 #include "serve/tls.h"
+#include "serve/websocket.h"
 
 namespace mlxs {
 namespace {
@@ -69,9 +70,16 @@ net::awaitable<void> Connection::run() {
   }
   if (transport_->application_protocol() == "h2" || begins_http2(beginning_)) {
     session_ = std::make_shared<Http2Session>(transport_, context_, std::move(beginning_));
-  } else {
-    session_ = std::make_shared<Http1Session>(transport_, context_, std::move(beginning_));
+    co_await session_->run();
+    co_return;
   }
+  const auto http1 = std::make_shared<Http1Session>(transport_, context_, std::move(beginning_));
+  session_ = http1;
+  co_await session_->run();
+  std::optional<HttpRequest> upgrade = http1->take_upgrade();
+  if (!upgrade) co_return;
+  session_ = std::make_shared<WebSocketSession>(transport_, context_, std::move(*upgrade));
+  if (draining_) session_->drain();
   co_await session_->run();
 }
 

@@ -14,6 +14,7 @@
 #include "serve/http_text.h"
 #include "serve/ids.h"
 #include "serve/offload.h"
+#include "serve/websocket.h"
 
 namespace mlxs {
 namespace {
@@ -82,7 +83,7 @@ net::awaitable<void> Http1Session::run() {
     open = co_await wait_for_request();
     if (open) open = co_await serve_request();
   }
-  if (!gone_) co_await transport_->finish(unread_ || buffer_.size() > 0);
+  if (!gone_ && !upgrade_) co_await transport_->finish(unread_ || buffer_.size() > 0);
 }
 
 net::awaitable<bool> Http1Session::wait_for_request() {
@@ -101,6 +102,10 @@ net::awaitable<bool> Http1Session::serve_request() {
   Exchange exchange;
   const bool complete = co_await read_request(exchange);
   if (!complete) co_return false;
+  if (asks_for_websocket(exchange.request)) {
+    const bool goes_on = co_await allow_upgrade(exchange);
+    co_return goes_on;
+  }
 
   const bool quick = exchange.request.method != "POST";
   Prepared prepared;
@@ -118,6 +123,22 @@ net::awaitable<bool> Http1Session::serve_request() {
   }
   end(exchange);
   co_return exchange.keep_alive && !gone_;
+}
+
+// Checks who asks, as for any request; the rest of the handshake is the WebSocket's.
+net::awaitable<bool> Http1Session::allow_upgrade(Exchange& exchange) {
+  take_key_from_subprotocol(exchange.request);
+  std::optional<HttpResponse> refusal = admit(context_, exchange.request);
+  if (!refusal && buffer_.size() > 0) {
+    refusal = error_response(Error(ErrorCode::kInvalidArgument, "something follows the WebSocket's handshake",
+                                   "wait for its answer before the first message"));
+  }
+  if (refusal) {
+    co_await send_response(exchange, *refusal);
+    co_return exchange.keep_alive && !gone_;
+  }
+  upgrade_ = std::move(exchange.request);
+  co_return false;
 }
 
 // The whole request, or false after an answer that ends the connection.

@@ -39,6 +39,9 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
   void drain() override;
   void cancel() override;
 
+  // After run(): the request that turns the connection into a WebSocket, if that is how it ended.
+  std::optional<HttpRequest> take_upgrade() { return std::move(upgrade_); }
+
  private:
   // What of a request decides how its response is sent.
   struct Exchange {
@@ -54,6 +57,7 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
   net::awaitable<bool> wait_for_request();
   net::awaitable<bool> serve_request();  // false: the connection ends
   net::awaitable<bool> read_request(Exchange& exchange);
+  net::awaitable<bool> allow_upgrade(Exchange& exchange);
   net::awaitable<void> refuse_request(Exchange& exchange, boost::system::error_code error);
 
   net::awaitable<void> send_response(Exchange& exchange, const HttpResponse& response);
@@ -73,6 +77,7 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
   boost::beast::flat_buffer buffer_;  // read, not yet used: also requests that came early
   Deadline deadline_;
   std::shared_ptr<Wakeup> wakeup_;
+  std::optional<HttpRequest> upgrade_;
   net::cancellation_signal watch_cancel_;
   std::uint64_t bytes_sent_ = 0;  // of the exchange at hand, as socket_wait_ is
   Duration socket_wait_{};

@@ -65,14 +65,19 @@ std::string timing_now(const HttpRequest& request) {
   return timing_header(request.trace->report(), std::chrono::steady_clock::now());
 }
 
+std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& request) {
+  if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return answer;
+  auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
+  if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
+  request.caller = std::get<const Caller*>(admitted);
+  if (request.caller != nullptr) request.tenant = request.caller->tenant;
+  return std::nullopt;
+}
+
 Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
   ErrorBody error_body = error_body_of(request.path);
   try {
-    if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return std::move(*answer);
-    auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
-    if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
-    request.caller = std::get<const Caller*>(admitted);
-    if (request.caller != nullptr) request.tenant = request.caller->tenant;
+    if (auto refusal = admit(context, request)) return std::move(*refusal);
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
     if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));

@@ -2,6 +2,7 @@
 // thread; may take as long as a long prompt takes to tokenize.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -15,7 +16,10 @@ namespace mlxs {
 
 using Prepared = std::variant<HttpResponse, LiveAnswer>;
 
-// Sets the request's caller, tenant and trace. Never throws: a failure is a response.
+// What keeps the caller from this route: its origin, its key. Sets the request's caller and tenant.
+std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& request);
+
+// admit(), then the route. Sets the request's trace, too. Never throws: a failure is a response.
 Prepared prepare_reply(ServerContext& context, HttpRequest& request);
 
 // The answer was sent, or the client is gone: closes the request's record.

@@ -19,6 +19,7 @@
 #include "serve/page.h"
 #include "serve/request_routes.h"
 #include "serve/responses.h"
+#include "serve/websocket.h"
 
 namespace mlxs {
 namespace {
@@ -92,6 +93,7 @@ struct Server::Impl {
     add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
                                                      return context.draining.load();
                                                    }});
+    add_websocket_route(context.router);
     for (int i = 0; i < options.io_threads; ++i) io.push_back(std::make_unique<IoThread>());
   }
 
