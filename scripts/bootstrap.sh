@@ -23,7 +23,11 @@ apt_packages() {
     # redis-tools carries the server's program without starting a service on the machine.
     test) echo "libgtest-dev libgmock-dev redis-tools curl git$(node_packages)" ;;
     # A Go of the machine's own will do.
-    protocol) command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || echo "golang-go" ;;
+    protocol)
+      command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || echo "golang-go"
+      # Ubuntu has Chromium as a snap only: scripts/test_page.sh says what to do there.
+      if command -v chromium chromium-browser google-chrome >/dev/null || grep -qs '^ID=ubuntu' /etc/os-release; then :; else echo "chromium"; fi
+      ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
     bench) echo "clang-16 git" ;;
