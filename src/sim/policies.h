@@ -14,6 +14,7 @@ struct SimPolicy {
   std::string heading;  // as tables and plots print it
   PrefillOrder prefill_order = PrefillOrder::kShortestFirst;
   bool priorities = true;
+  bool fair = true;  // between tenants, in tokens
 };
 
 std::vector<SimPolicy> sim_policies();

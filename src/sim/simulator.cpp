@@ -75,6 +75,7 @@ class Simulation {
       next.request.arrival = *at;
       next.request.cache_salt =
           static_cast<std::uint64_t>(next.tenant);  // as in the engine: nobody's cache but one's own
+      next.request.tenant = static_cast<TenantId>(next.tenant);
       if (setup_.ignore_priorities) next.request.priority = Priority::kNormal;
       Live& added = live_.emplace_back(
           Live{.metrics = {.arrival = *at,
