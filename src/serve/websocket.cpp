@@ -19,12 +19,13 @@
 
 namespace mlxs {
 
-// How Beast ends what lies under a WebSocket.
+// How Beast ends what lies under a WebSocket. Lingering: a client whose message is too long is still sending it
+// when the close frame with the reason leaves; a reset would overtake that.
 inline void beast_close_socket(Transport& transport) { transport.close(); }
 
 template <class Handler>
 void async_teardown(boost::beast::role_type, Transport& transport, Handler&& handler) {
-  net::co_spawn(transport.get_executor(), transport.finish(false),
+  net::co_spawn(transport.get_executor(), transport.finish(true),
                 [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
                   handler(boost::system::error_code{});
                 });
