@@ -17,6 +17,7 @@
 #include "mlxs/admission_window.h"
 #include "mlxs/error.h"
 #include "mlxs/observer.h"
+#include "mlxs/page_ages.h"
 #include "mlxs/timeline.h"
 
 namespace mlxs {
@@ -236,6 +237,11 @@ struct EngineSchedulerStats {
   std::uint64_t disk_saved_pages = 0, disk_restored_pages = 0;
   std::uint64_t disk_files = 0, disk_bytes = 0, disk_damaged_files = 0, disk_failed_writes = 0;
   std::vector<PrefixMissReport> recent_prefix_misses;  // the last few, newest first
+  // Tokens that the last step could have computed and did not, by what they lacked.
+  std::array<std::int64_t, kTokenBlocks> blocked_tokens{};
+  int kv_page_tokens = 0;
+  double oldest_cached_page_seconds = 0;  // since it was used; 0: none is cached
+  PageAges reused_page_ages, evicted_page_ages;
 };
 
 struct EngineHealth {
