@@ -44,8 +44,8 @@ struct PrefillChunkRecord {
 
 struct PreemptionRecord {
   double at_seconds = 0;
-  RequestSeen for_whom;
-  int lost_tokens = 0;  // prompt and answer so far: what to compute again, but for what the cache kept
+  RequestSeen for_whom;  // the request itself: it needed one more page and had the least to lose
+  int lost_tokens = 0;   // prompt and answer so far: what to compute again, but for what the cache kept
 };
 
 struct RequestTimeline {

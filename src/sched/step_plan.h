@@ -40,7 +40,7 @@ struct StepPlan {
   std::uint64_t step = 0;                // 1, 2, … of this scheduler; 0 if empty
   std::vector<PlannedSpan> spans;        // decode rows first, then prefill chunks
   std::vector<RequestId> preempted;      // lost their pages before this step; they will be recomputed
-  std::vector<RequestId> preempted_for;  // beside preempted: who got the room
+  std::vector<RequestId> preempted_for;  // beside preempted: who needed a page, even itself
   std::vector<RequestId> admitted;       // got a place and pages in this step
   std::vector<Refusal> refused;          // waited, and can no longer make their deadline: they have ended
   QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
