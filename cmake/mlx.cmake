@@ -10,6 +10,17 @@ target_link_libraries(mlxs_backend_mlx PRIVATE mlxs_base mlx)
 target_compile_definitions(mlxs_backend_mlx PRIVATE MLXS_HAVE_MLX $<$<BOOL:${MLXS_CUDA}>:MLXS_HAVE_CUDA>)
 mlxs_strict(mlxs_backend_mlx)
 
+# The Metal kernel is compiled by MLX at run time: it travels as text.
+set(metal_source ${PROJECT_SOURCE_DIR}/src/backend/mlx/paged_attention.metal)
+set(metal_header ${PROJECT_BINARY_DIR}/generated/metal/paged_attention_metal.h)
+add_custom_command(
+  OUTPUT ${metal_header}
+  COMMAND ${CMAKE_COMMAND} -DOUTPUT=${metal_header} -DFILES=${metal_source} -DNAMESPACE=metal -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+  DEPENDS ${metal_source} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+  VERBATIM)
+target_sources(mlxs_backend_mlx PRIVATE ${metal_header})
+target_include_directories(mlxs_backend_mlx PRIVATE ${PROJECT_BINARY_DIR}/generated/metal)
+
 function(mlxs_use_mlx target)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:mlxs_backend_mlx>)
   target_link_libraries(${target} PRIVATE $<LINK_ONLY:mlx>)

@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "backend/mlx/mlx_paged_attention.h"
+
 namespace mlxs::mlx_backend {
 namespace {
 
@@ -94,8 +96,11 @@ StepIndex::StepIndex(const Batch& batch) : positions_(batch.positions.begin(), b
     const int rows = sequences.front()->num_rows;
     int tokens = 0;
     for (const SequenceSpan* s : sequences) tokens = std::max(tokens, s->start + s->num_rows);
-    std::vector<std::int32_t> slots, positions;
+    std::vector<std::int32_t> slots, pages, positions;
     for (const SequenceSpan* s : sequences) {
+      const int last = (s->start + rows - 1) / kPageTokens;
+      for (int p = 0; p <= (tokens - 1) / kPageTokens; ++p)
+        pages.push_back(s->pages[static_cast<std::size_t>(std::min(p, last))]);
       for (int t = 0; t < tokens; ++t) slots.push_back(slot_of(*s, std::min(t, s->start + s->num_rows - 1)));
       for (int i = 0; i < rows; ++i) {
         positions.push_back(s->start + i);
@@ -108,6 +113,7 @@ StepIndex::StepIndex(const Batch& batch) : positions_(batch.positions.begin(), b
                        .rows = rows,
                        .tokens = tokens,
                        .slots = int_array(slots),
+                       .pages = mx::reshape(int_array(pages), {count, -1}),
                        .positions = mx::reshape(int_array(positions), {count, rows})});
   };
   // Decode rows together, padded to the longest; ordered by length so that a group wastes at most half.
@@ -170,11 +176,17 @@ mx::array attention(const mx::array& qkv, const AttentionSpec& spec, const HeadV
   std::vector<mx::array> outputs;
   for (const StepIndex::Group& group : index.groups()) {
     const int count = group.sequences * group.rows;
+    const mx::array own =
+        mx::slice(q, {group.first_row, 0, 0}, {group.first_row + count, spec.heads, spec.key_dim});
+    if (group.rows == 1 && has_paged_attention(spec)) {
+      const mx::array lengths = mx::flatten(group.positions) + mx::array(1, mx::int32);
+      outputs.push_back(mx::flatten(paged_attention(own, kv.keys(spec.layer), kv.values(spec.layer),
+                                                    group.pages, lengths, vectors.sinks, spec),
+                                    1, 2));
+      continue;
+    }
     const mx::array queries = mx::transpose(
-        mx::reshape(
-            mx::slice(q, {group.first_row, 0, 0}, {group.first_row + count, spec.heads, spec.key_dim}),
-            {group.sequences, group.rows, spec.heads, spec.key_dim}),
-        {0, 2, 1, 3});
+        mx::reshape(own, {group.sequences, group.rows, spec.heads, spec.key_dim}), {0, 2, 1, 3});
     const mx::array out =
         attend(queries, gather(kv.keys(spec.layer), group, q.dtype()),
                gather(kv.values(spec.layer), group, q.dtype()), visible(group, spec), spec, vectors);

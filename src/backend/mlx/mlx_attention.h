@@ -1,6 +1,6 @@
 // Paged attention over MlxKvStore: rope tables of a step, then one graph of MLX operations for all of a
-// batch's decode rows and one for each prefill chunk. This is the portable form, which runs on every MLX
-// device. Engine thread only.
+// batch's decode rows and one for each prefill chunk. Runs on every MLX device; on Metal a kernel of our own
+// takes the decode rows. Engine thread only.
 #pragma once
 
 #include <mlx/mlx.h>
@@ -29,6 +29,7 @@ class StepIndex {
     int first_row, sequences, rows;  // sequences · rows tokens, all of the same shape
     int tokens;                      // longest of the sequences' KV
     mx::array slots;                 // int32 [sequences · tokens]; padding repeats a valid slot
+    mx::array pages;                 // int32 [sequences, pages]; the same
     mx::array positions;             // int32 [sequences, rows]: of the queries
   };
   const std::vector<Group>& groups() const { return groups_; }
