@@ -276,6 +276,9 @@ class Backend {
   // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
   virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
   virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
+  // All experts of a block are prepared: called once before moe() sees them, for backends that want their
+  // weights side by side. Here: nothing to do.
+  virtual void join_experts(std::span<Expert> experts) { static_cast<void>(experts); }
   virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
 
   // One step

@@ -129,6 +129,7 @@ std::vector<Expert> WeightLoader::experts(const std::string& block, std::int64_t
     const RawWeight both[] = {bias("ffn_gate", inner), bias("ffn_up", inner)};
     expert.gate_up_bias = prepare(both, WeightUse::kVector);
   }
+  backend_.join_experts(result);
   return result;
 }
 

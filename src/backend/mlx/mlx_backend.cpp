@@ -6,7 +6,9 @@
 #include <map>
 
 #include "backend/cpu/machine.h"
+#include "backend/metal_options.h"
 #include "backend/mlx/mlx_factory.h"
+#include "backend/mlx/mlx_moe.h"
 #include "backend/mlx/mlx_weight.h"
 #include "mlxs/error.h"
 
@@ -42,12 +44,6 @@ mx::array gate(const mx::array& g, const mx::array& up, Activation activation) {
   const mx::array low = mx::minimum(g, number(7.0f));
   const mx::array clamped = mx::clip(up, number(-7.0f), number(7.0f));
   return low * mx::sigmoid(low * number(1.702f)) * (clamped + number(1.0f));
-}
-
-std::span<const float> floats_of(const Weight* weight) {
-  if (weight == nullptr) return {};
-  const mx::array& values = mlx_weight(*weight).vector();
-  return {values.data<float>(), values.size()};
 }
 
 }  // namespace
@@ -124,37 +120,36 @@ Tensor MlxBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
   return keep(std::move(y));
 }
 
-// The choice of experts is read back, so a mixture ends the graph that leads to it: the host then names only
-// the experts that are used.
+void MlxBackend::join_experts(std::span<Expert> experts) {
+  const auto join = [&](WeightPtr Expert::*part) {
+    std::vector<MlxWeight*> weights;
+    for (Expert& expert : experts) weights.push_back(static_cast<MlxWeight*>((expert.*part).get()));
+    if (weights.front() != nullptr) MlxWeight::join(weights);
+  };
+  for (WeightPtr Expert::*part : {&Expert::gate_up, &Expert::down, &Expert::gate_up_bias, &Expert::down_bias})
+    join(part);
+}
+
 Tensor MlxBackend::moe(Tensor x, const MoeSpec& spec) {
   const mx::array input = spec.norm != nullptr ? normalized(array_of(x), *spec.norm) : array_of(x);
-  mx::array logits = mx::contiguous(mx::astype(mlx_weight(*spec.router).multiply(input), mx::float32));
-  mx::eval(logits);
-  route({logits.data<float>(), logits.size()}, floats_of(spec.router_bias), floats_of(spec.selection_bias),
-        spec, routing_);
-  const auto int_array = [](const std::vector<std::int32_t>& v, mx::Shape shape) {
-    return mx::array(v.begin(), std::move(shape), mx::int32);
+  const auto vector_of = [](const Weight* weight) -> std::optional<mx::array> {
+    if (weight == nullptr) return std::nullopt;
+    return mlx_weight(*weight).vector();
   };
-  const int places = static_cast<int>(routing_.rows.size());
-  const mx::array grouped = mx::take(input, int_array(routing_.rows, {places}), 0);
-  std::vector<mx::array> outputs;
-  for (std::size_t e = 0; e < spec.experts.size(); ++e) {
-    const int first = routing_.first_row[e], end = routing_.first_row[e + 1];
-    if (first == end) continue;
-    const Expert& expert = spec.experts[e];
-    const auto biased = [&](mx::array y, const WeightPtr& bias) {
-      return bias ? y + mx::astype(mlx_weight(*bias).vector(), compute_) : y;
-    };
-    const mx::array own = mx::slice(grouped, {first, 0}, {end, x.columns});
-    const std::vector<mx::array> halves =
-        mx::split(biased(mlx_weight(*expert.gate_up).multiply(own), expert.gate_up_bias), 2, 1);
-    const mx::array inner = gate(halves[0], halves[1], spec.activation);
-    outputs.push_back(biased(mlx_weight(*expert.down).multiply(inner), expert.down_bias));
-  }
-  const mx::array mixed =
-      mx::take(mx::concatenate(outputs, 0), int_array(routing_.places, {x.rows, spec.used}), 0);
-  const mx::array weights(routing_.weights.begin(), {x.rows, spec.used, 1});
-  mx::array y = mx::sum(mixed * mx::astype(weights, compute_), 1);
+  const ChosenExperts chosen =
+      choose_experts(mx::astype(mlx_weight(*spec.router).multiply(input), mx::float32),
+                     vector_of(spec.router_bias), vector_of(spec.selection_bias), spec);
+  const ExpertRows rows(chosen.experts);
+  const Expert& expert = spec.experts.front();  // has them all: join_experts()
+  const auto multiply = [&](const mx::array& in, const WeightPtr& weight, const WeightPtr& bias) {
+    const mx::array y = mlx_weight(*weight).multiply_each(in, rows.experts, rows.sorted);
+    return bias ? y + mx::astype(mlx_weight(*bias).vector_each(rows.experts), compute_) : y;
+  };
+  const std::vector<mx::array> halves =
+      mx::split(multiply(rows.spread(input), expert.gate_up, expert.gate_up_bias), 2, 1);
+  const mx::array outputs =
+      multiply(gate(halves[0], halves[1], spec.activation), expert.down, expert.down_bias);
+  mx::array y = rows.mix(outputs, mx::astype(chosen.weights, compute_));
   if (spec.residual) {
     y = y + array_of(spec.residual);
     release(spec.residual);

@@ -14,7 +14,7 @@
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
 #include "backend/mlx/mlx_attention.h"
-#include "backend/moe_routing.h"
+#include "backend/mlx/mlx_memory.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -29,6 +29,7 @@ class MlxBackend final : public Backend {
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
   void copy_page(KvStore& kv, PageId from, PageId to) override;
+  void join_experts(std::span<Expert> experts) override;
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
@@ -57,7 +58,6 @@ class MlxBackend final : public Backend {
   ThreadPool pool_;
   cpu::Isa isa_;
   cpu::SampleScratch sample_scratch_;
-  MoeRouting routing_;
 
   Batch batch_;
   std::optional<StepIndex> index_;

@@ -203,6 +203,10 @@ MlxWeight::MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype 
       WeightPart part = make_part(raw, compute);
       rows_ += raw.rows;
       if (!parts_.empty() && same_storage(parts_.back(), part)) {
+bool same_shape(const WeightPart& a, const WeightPart& b) {
+  return same_storage(a, b) && a.codes.shape() == b.codes.shape() && a.codes.dtype() == b.codes.dtype();
+}
+
         append(parts_.back(), part);
       } else {
         parts_.push_back(std::move(part));
@@ -241,3 +245,58 @@ mx::array MlxWeight::rows_at(const mx::array& ids) const {
 }
 
 }  // namespace mlxs::mlx_backend
+mx::array MlxWeight::dense() const {
+  std::vector<mx::array> rows;
+  for (const WeightPart& part : parts_) {
+    rows.push_back(part.quantized() ? mx::astype(mx::dequantize(part.codes, *part.scales, part.biases,
+                                                                part.group, part.bits, part.mode),
+                                                 compute_)
+                                    : part.codes);
+  }
+  return rows.size() == 1 ? rows.front() : mx::concatenate(rows, 0);
+}
+
+void MlxWeight::join(std::span<MlxWeight* const> experts) {
+  MlxWeight& first = *experts.front();
+  const bool same = std::ranges::all_of(experts, [&](const MlxWeight* expert) {
+    return std::ranges::equal(expert->parts_, first.parts_, same_shape);
+  });
+  if (!same) {
+    for (MlxWeight* expert : experts) expert->parts_ = {WeightPart{.codes = expert->dense()}};
+  }
+  std::vector<WeightPart> joined;
+  std::vector<mx::array> arrays;
+  for (std::size_t i = 0; i < first.parts_.size(); ++i) {
+    const auto stacked = [&](auto array_of) {
+      std::vector<mx::array> all;
+      for (const MlxWeight* expert : experts) all.push_back(array_of(expert->parts_[i]));
+      return arrays.emplace_back(mx::stack(all, 0));
+    };
+    WeightPart part = first.parts_[i];
+    part.codes = stacked([](const WeightPart& p) { return p.codes; });
+    if (part.scales) part.scales = stacked([](const WeightPart& p) { return *p.scales; });
+    if (part.biases) part.biases = stacked([](const WeightPart& p) { return *p.biases; });
+    joined.push_back(std::move(part));
+  }
+  mx::eval(arrays);
+  for (MlxWeight* expert : experts) expert->parts_.clear();
+  first.parts_ = std::move(joined);
+}
+
+mx::array MlxWeight::multiply_each(const mx::array& x, const mx::array& experts, bool sorted) const {
+  const mx::array rows = mx::expand_dims(x, 1);
+  std::vector<mx::array> outputs;
+  for (const WeightPart& part : parts_) {
+    outputs.push_back(
+        part.quantized()
+            ? mx::gather_qmm(rows, part.codes, *part.scales, part.biases, std::nullopt, experts, true,
+                             part.group, part.bits, part.mode, std::nullopt, sorted)
+            : mx::gather_mm(rows, mx::swapaxes(part.codes, 1, 2), std::nullopt, experts, sorted));
+  }
+  return mx::squeeze(outputs.size() == 1 ? outputs.front() : mx::concatenate(outputs, -1), 1);
+}
+
+mx::array MlxWeight::vector_each(const mx::array& experts) const {
+  return mx::take(parts_.front().codes, experts, 0);
+}
+

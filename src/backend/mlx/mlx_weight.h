@@ -39,6 +39,15 @@ class MlxWeight final : public Weight {
  private:
   mx::Dtype compute_;
   std::vector<WeightPart> parts_;
+  // The weights of a block's experts, all of one shape, side by side in the first of them; the others are
+  // left empty. Kinds of storage that differ become 16-bit floats.
+  static void join(std::span<MlxWeight* const> experts);
+  // Of joined weights. x: [n, columns]; experts: [n], sorted or not → [n, rows].
+  mx::array multiply_each(const mx::array& x, const mx::array& experts, bool sorted) const;
+  mx::array vector_each(const mx::array& experts) const;  // kVector: f32 [n, columns]
+
 };
+  mx::array dense() const;  // [rows, columns], in the compute type
+
 
 }  // namespace mlxs::mlx_backend

@@ -235,7 +235,7 @@ struct MoeCase {
   const char* name;
   MoeSpec::Gate gate = MoeSpec::Gate::kSoftmax;
   int used = 2, groups = 1, groups_used = 1;
-  bool normalize = false, selection_bias = false, biases = false;
+  bool normalize = false, selection_bias = false, biases = false, mixed_storage = false;
   Activation activation = Activation::kSilu;
   float scale = 1.0f;
 };
@@ -258,6 +258,7 @@ const MoeCase kMoeCases[] = {
      .activation = Activation::kSwigluClamped},
     {.name = "one_of_all", .used = 1},
     {.name = "all", .used = 8},
+    {.name = "mixed_storage", .mixed_storage = true},
 };
 
 // norm → mixture → + residual, for `rows` rows.
@@ -280,12 +281,19 @@ std::vector<float> run_moe(Backend& backend, const MoeCase& c, int rows) {
   std::vector<Expert> experts;
   for (int e = 0; e < kExperts; ++e) {
     Expert expert{.gate_up = matrix(2 * kWide, kHidden), .down = matrix(kHidden, kWide)};
+    if (c.mixed_storage && e % 2 == 1) {
+      std::mt19937 random(seed++);
+      const cpu::test::RandomWeight weight = cpu::test::random_weight(DType::kQ8_0, kHidden, kWide, random);
+      const RawWeight raw = weight.raw();
+      expert.down = backend.prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+    }
     if (c.biases) {
       expert.gate_up_bias = vector(2 * kWide, 0.0f);
       expert.down_bias = vector(kHidden, 0.0f);
     }
     experts.push_back(std::move(expert));
   }
+  backend.join_experts(experts);
   const auto kv =
       backend.make_kv({.layers = 1, .kv_heads = 1, .key_dim = 64, .value_dim = 64, .num_pages = 8});
   Steps steps(1, 64);
