@@ -16,6 +16,7 @@
 
 #include "mlxs/admission_window.h"
 #include "mlxs/error.h"
+#include "mlxs/metal_optimizations.h"
 #include "mlxs/observer.h"
 #include "mlxs/page_ages.h"
 #include "mlxs/timeline.h"
@@ -47,6 +48,7 @@ struct EngineOptions {
   double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
   std::vector<std::pair<std::string, double>> tenant_weights;  // > 0; 1 for those not named
   AdmissionWindowOptions admission_window;
+  MetalOptimizations metal_optimizations;
   std::string cache_dir;  // packed weights and pulled models; empty: the user's cache directory
   std::shared_ptr<EngineObserver> observer;  // told of requests and steps; may be null
 };
@@ -280,6 +282,7 @@ class Engine {
   // Runs the model once, so that the first user finds everything mapped. Counts nowhere.
   void warmup_model(std::string_view model);
   std::vector<EngineSchedulerStats> scheduler_stats() const;
+  MetalOptimizationsStats metal_optimizations_stats() const;
   EngineHealth health() const;
   std::string device_description() const;
 

@@ -20,6 +20,7 @@
 
 #include "base/dtype.h"
 #include "base/types.h"
+#include "mlxs/metal_optimizations.h"
 
 namespace mlxs {
 
@@ -264,6 +265,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual DeviceInfo device() const = 0;
+  // What the parts of metal_optimizations that this backend has did so far. Any thread.
+  virtual MetalOptimizationsStats optimization_stats() const { return {}; }
   // What streaming reads of the device's memory reach, measured now, in about a second; 0: not known.
   virtual double read_gb_per_second() { return 0.0; }
 
@@ -273,12 +276,12 @@ class Backend {
   // parts have the same columns; types may differ. With a cache, an entry `key` that fits is mapped instead
   // of packed again. Throws kModelLoad on a type without a kernel, naming it.
   virtual WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) = 0;
-  // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
-  virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
-  virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
   // All experts of a block are prepared: called once before moe() sees them, for backends that want their
   // weights side by side. Here: nothing to do.
   virtual void join_experts(std::span<Expert> experts) { static_cast<void>(experts); }
+  // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
+  virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
+  virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
   virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
 
   // One step

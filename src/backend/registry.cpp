@@ -12,6 +12,7 @@
 #ifdef MLXS_HAVE_CUDA
 #include "backend/cuda/cuda_factory.h"
 #endif
+#include "backend/metal_options.h"
 #include "base/log.h"
 #include "mlxs/error.h"
 
@@ -53,15 +54,16 @@ std::vector<std::string_view> backend_names() {
 
 std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOptions& options) {
   const std::string_view chosen = name == "auto" ? best_here(options.device) : name;
+  validate(options.optimizations);
   const int threads = options.threads == 0 ? cpu::default_threads() : options.threads;
 #ifdef MLXS_HAVE_MLX
-  if (chosen == "mlx") return mlx_backend::make_mlx_backend(threads);
+  if (chosen == "mlx") return mlx_backend::make_mlx_backend(threads, options.optimizations);
 #endif
 #ifdef MLXS_HAVE_CUDA
   if (chosen == "cuda") return cuda::make_cuda_backend(options.device, threads);
 #endif
   if (chosen == "cpu") {
-    return std::make_unique<cpu::CpuBackend>(threads, cpu::choose_isa());
+    return std::make_unique<cpu::CpuBackend>(threads, cpu::choose_isa(), options.optimizations);
   }
   throw Error(ErrorCode::kInvalidArgument, fmt::format("there is no backend '{}'", name),
               fmt::format("this build has: {}", fmt::join(backend_names(), ", ")), "backend");

@@ -13,6 +13,7 @@ namespace mlxs {
 struct BackendOptions {
   int threads = 0;  // compute threads of the CPU backend; 0: one a physical core, at most 16
   int device = 0;   // which GPU, of the CUDA backend
+  MetalOptimizations optimizations = {};
 };
 
 // name: "auto", "cpu", "mlx", "cuda". "auto" takes the best that this machine can run.

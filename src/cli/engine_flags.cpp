@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "cli/format.h"
+#include "cli/metal_flags.h"
 #include "cli/progress_bar.h"
 #include "formats/catalog.h"
 #include "mlxs/error.h"
@@ -39,6 +40,7 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
       .add_option("--prefix-cache-entries", flags.prefix_cache_max_entries,
                   "Prompts that are remembered at most")
       ->capture_default_str();
+  add_metal_flags(command, flags.metal_optimizations);
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }
 
@@ -51,6 +53,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.kv_cache_dtype = flags.kv_cache_dtype;
   options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;
   options.prefix_cache_max_entries = flags.prefix_cache_max_entries;
+  options.metal_optimizations = flags.metal_optimizations;
   return options;
 }
 

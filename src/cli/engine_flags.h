@@ -23,6 +23,7 @@ struct EngineFlags {
   std::string kv_cache_dtype = "auto";
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;
+  MetalOptimizations metal_optimizations;
   int context = 0;
   bool force = false;
 };

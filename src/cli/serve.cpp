@@ -20,6 +20,7 @@
 #include "cli/signals.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
+#include "telemetry/metal_metrics.h"
 #include "telemetry/metrics.h"
 
 namespace mlxs::cli {
@@ -132,7 +133,12 @@ int serve(const ServeFlags& flags) {
   server_options.keys = std::move(keys);
   server_options.share_prefix_cache = flags.share_prefix_cache;
   server_options.keep_requests = flags.keep_requests;
-  Server server(server_options, *engine, [&] { return metrics->render(engine->scheduler_stats()); });
+  Server server(server_options, *engine, [&] {
+    std::string page = metrics->render(engine->scheduler_stats());
+    if (options.metal_optimizations.expose_metrics)
+      page += metal_metrics(engine->metal_optimizations_stats());
+    return page;
+  });
   server.start();
   const std::string url = base_url(flags, server.port());
 

@@ -56,7 +56,10 @@ struct Engine::Impl {
                   ? nullptr
                   : std::make_shared<PageStore>(options.prefix_cache_dir, options.prefix_cache_disk_bytes)),
         salts(store ? CacheSalts(options.prefix_cache_dir) : CacheSalts()),
-        loop(make_backend(options.backend, {.threads = options.threads, .device = options.device}), clock) {}
+        loop(make_backend(options.backend, {.threads = options.threads,
+                                            .device = options.device,
+                                            .optimizations = options.metal_optimizations}),
+             clock) {}
 
   std::shared_ptr<LoadedModel> find(std::string_view id) const {
     const std::lock_guard lock(mutex);
@@ -343,6 +346,8 @@ std::vector<EngineSchedulerStats> Engine::scheduler_stats() const {
   for (const auto& [name, model] : impl_->models) result.push_back(model->stats());
   return result;
 }
+
+MetalOptimizationsStats Engine::metal_optimizations_stats() const { return impl_->loop.optimization_stats(); }
 
 EngineHealth Engine::health() const {
   constexpr double kStallSeconds = 30;  // a step takes well under a second; a longer one hangs

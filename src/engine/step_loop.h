@@ -47,6 +47,7 @@ class StepLoop {
 
   void stop();  // idempotent, any thread but the engine's
   bool running() const { return running_.load(std::memory_order_acquire); }
+  MetalOptimizationsStats optimization_stats() const { return backend_->optimization_stats(); }
   // Seconds that the running step has taken so far; 0 between steps.
   double step_age_seconds() const;
 

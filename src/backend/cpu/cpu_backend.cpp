@@ -11,6 +11,7 @@
 #include "backend/cpu/pack.h"
 #include "backend/cpu/regroup.h"
 #include "backend/limits.h"
+#include "backend/metal_options.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cpu {
@@ -45,7 +46,24 @@ LinearInput input_of(Tensor x, const NormSpec* norm) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads, Isa isa) : isa_(isa), path_(linear_path(isa)), pool_(threads) {}
+CpuBackend::CpuBackend(int threads, Isa isa, const MetalOptimizations& optimizations)
+    : isa_(isa),
+      path_(linear_path(isa)),
+      pool_(threads),
+      heaps_(make_part(optimizations, optimizations.memory_pool.enabled, "memory_pool",
+                       [&] { return make_heap_pool(optimizations.memory_pool); })),
+      arena_(heaps_.get()) {
+  if (optimizations.enabled && optimizations.blit_queue.enabled) {
+    leave_out(optimizations, "blit_queue",
+              "the cpu backend computes where the weights lie, nothing is copied");
+  }
+}
+
+MetalOptimizationsStats CpuBackend::optimization_stats() const {
+  MetalOptimizationsStats stats;
+  if (heaps_) stats.memory_pool = heaps_->stats();
+  return stats;
+}
 
 DeviceInfo CpuBackend::device() const {
   const MemoryInfo memory = memory_info();

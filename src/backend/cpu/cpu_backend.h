@@ -20,9 +20,10 @@ class CpuBackend final : public Backend {
  public:
   // threads ≥ 1. isa: the best to use, at most what detect_isa() allows. Throws kInvalidArgument,
   // kOutOfMemory.
-  CpuBackend(int threads, Isa isa);
+  CpuBackend(int threads, Isa isa, const MetalOptimizations& optimizations = {});
 
   DeviceInfo device() const override;
+  MetalOptimizationsStats optimization_stats() const override;
   double read_gb_per_second() override;
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
@@ -50,6 +51,7 @@ class CpuBackend final : public Backend {
   Isa isa_;
   LinearPath path_;
   ThreadPool pool_;
+  std::unique_ptr<HeapPool> heaps_;  // null: memory_pool is off
   StepArena arena_;
   AttentionScratch attention_scratch_;
   SampleScratch sample_scratch_;

@@ -15,6 +15,10 @@
 namespace mlxs::mlx_backend {
 namespace {
 
+// Freed buffers that MLX may keep for the next step. Without a bound it keeps them all, and Metal has a
+// limited number of buffers.
+constexpr std::size_t kCacheBytes = std::size_t{1} << 30;
+
 const MlxWeight& mlx_weight(const Weight& weight) { return static_cast<const MlxWeight&>(weight); }
 
 mx::array activate(const mx::array& x, Activation activation) {
@@ -48,12 +52,23 @@ mx::array gate(const mx::array& g, const mx::array& up, Activation activation) {
 
 }  // namespace
 
-MlxBackend::MlxBackend(int threads, std::size_t cache_bytes)
+MlxBackend::MlxBackend(int threads, const MetalOptimizations& optimizations)
     : gpu_(mx::is_available(mx::Device::gpu)),
       compute_(gpu_ ? mx::bfloat16 : mx::float32),
       pool_(threads),
       isa_(cpu::choose_isa()) {
-  mx::set_cache_limit(cache_bytes);
+  mx::set_cache_limit(kCacheBytes);
+  memory_ = make_part(optimizations, optimizations.memory_pool.enabled, "memory_pool",
+                      [&] { return std::make_unique<MlxMemoryPool>(optimizations.memory_pool); });
+  copies_ = make_part(optimizations, optimizations.blit_queue.enabled, "blit_queue",
+                      [&] { return std::make_unique<CopyQueue>(optimizations.blit_queue); });
+}
+
+MetalOptimizationsStats MlxBackend::optimization_stats() const {
+  MetalOptimizationsStats stats;
+  if (memory_) stats.memory_pool = memory_->stats();
+  if (copies_) stats.blit_queue = copies_->stats();
+  return stats;
 }
 
 DeviceInfo MlxBackend::device() const {
@@ -65,8 +80,8 @@ DeviceInfo MlxBackend::device() const {
 }
 
 WeightPtr MlxBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache*) {
-  return std::make_unique<MlxWeight>(parts, use,
-                                     compute_);  // nothing is packed, so there is nothing to cache
+  // Nothing is packed, so there is nothing to cache.
+  return std::make_unique<MlxWeight>(parts, use, compute_, copies_.get());
 }
 
 std::unique_ptr<KvStore> MlxBackend::make_kv(const KvSpec& spec) {
@@ -100,6 +115,7 @@ void MlxBackend::begin_step(const Batch& batch) {
   batch_ = batch;
   tensors_.clear();
   results_.reset();
+  if (memory_) memory_->begin_step();
   sampling_.clear();
   sampled_.clear();
   index_.emplace(batch);
@@ -226,6 +242,7 @@ std::span<const Sampled> MlxBackend::end_step() {
   if (batch_.kv != nullptr) static_cast<MlxKvStore&>(*batch_.kv).collect(wanted);
   if (results_ && results_->shape(0) > 0) wanted.push_back(*results_);
   mx::eval(wanted);
+  if (memory_) memory_->end_step();
   if (sampling_.empty()) return {};
   sampled_.resize(sampling_.size());
   cpu::sample(pool_, isa_, results_->data<float>(), results_->shape(0), results_->shape(1), sampling_,
@@ -241,6 +258,8 @@ void MlxBackend::read(Tensor tensor, std::span<float> out) {
   std::copy_n(values.data<float>(), std::min(values.size(), out.size()), out.data());
 }
 
-std::unique_ptr<Backend> make_mlx_backend(int threads) { return std::make_unique<MlxBackend>(threads); }
+std::unique_ptr<Backend> make_mlx_backend(int threads, const MetalOptimizations& optimizations) {
+  return std::make_unique<MlxBackend>(threads, optimizations);
+}
 
 }  // namespace mlxs::mlx_backend

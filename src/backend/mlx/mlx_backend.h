@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backend/copy_queue.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
 #include "backend/mlx/mlx_attention.h"
@@ -22,14 +23,15 @@ namespace mlxs::mlx_backend {
 
 class MlxBackend final : public Backend {
  public:
-  // threads: of the sampler. cache_bytes: freed buffers that MLX may keep for the next step.
-  explicit MlxBackend(int threads, std::size_t cache_bytes = std::size_t{1} << 30);
+  // threads: of the sampler.
+  explicit MlxBackend(int threads, const MetalOptimizations& optimizations = {});
 
   DeviceInfo device() const override;
+  MetalOptimizationsStats optimization_stats() const override;
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
+  void join_experts(std::span<Expert> experts) override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
   void copy_page(KvStore& kv, PageId from, PageId to) override;
-  void join_experts(std::span<Expert> experts) override;
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
@@ -56,6 +58,8 @@ class MlxBackend final : public Backend {
   bool gpu_;
   mx::Dtype compute_;  // of activations: f32 on MLX's CPU device (bf16 is emulated there), bf16 on Metal
   ThreadPool pool_;
+  std::unique_ptr<MlxMemoryPool> memory_;  // null: memory_pool is off
+  std::unique_ptr<CopyQueue> copies_;      // null: blit_queue is off
   cpu::Isa isa_;
   cpu::SampleScratch sample_scratch_;
 

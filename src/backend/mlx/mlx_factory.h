@@ -7,6 +7,7 @@
 
 namespace mlxs::mlx_backend {
 
-std::unique_ptr<Backend> make_mlx_backend(int threads);  // threads: of the sampler
+// threads: of the sampler.
+std::unique_ptr<Backend> make_mlx_backend(int threads, const MetalOptimizations& optimizations);
 
 }  // namespace mlxs::mlx_backend

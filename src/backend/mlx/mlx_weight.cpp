@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
+#include <algorithm>
 
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/float_bits.h"
@@ -18,13 +18,37 @@ mx::Shape shape2(std::int64_t rows, std::int64_t columns) {
   return {static_cast<int>(rows), static_cast<int>(columns)};
 }
 
-mx::array from_bytes(std::span<const std::byte> bytes, mx::Shape shape, mx::Dtype type) {
-  // The deleter makes MLX copy out of memory that it cannot use in place and keep ours otherwise: the file's
-  // mapping may go before the weight does, so the bytes are copied here once.
-  auto* copy = new std::byte[bytes.size()];
-  std::memcpy(copy, bytes.data(), bytes.size());
-  return mx::array(copy, std::move(shape), type, [](void* data) { delete[] static_cast<std::byte*>(data); });
-}
+// Bytes of the file in MLX's own memory: the mapping may go before the weight does, so they are copied, once.
+// What was made may be evaluated after finish().
+class Copies {
+ public:
+  explicit Copies(CopyQueue* queue) : queue_(queue) {}
+  ~Copies() { finish(); }
+  Copies(const Copies&) = delete;
+  Copies& operator=(const Copies&) = delete;
+
+  mx::array array(std::span<const std::byte> bytes, mx::Shape shape, mx::Dtype type) {
+    mx::allocator::Data memory = mx::allocator::malloc(bytes.size());
+    const std::span<std::byte> to(static_cast<std::byte*>(memory.buffer().raw_ptr()), bytes.size());
+    mx::array made(std::move(memory), std::move(shape), type);
+    if (queue_ == nullptr) {
+      std::ranges::copy(bytes, to.begin());
+      return made;
+    }
+    under_way_.push_back(made);  // keeps the memory, whatever happens meanwhile
+    for (std::size_t at = 0; at < bytes.size(); at += queue_->piece_bytes())
+      queue_->upload(bytes.subspan(at, std::min(queue_->piece_bytes(), bytes.size() - at)), to, at);
+    return made;
+  }
+  void finish() {
+    if (queue_ != nullptr) queue_->wait_all();
+    under_way_.clear();
+  }
+
+ private:
+  CopyQueue* queue_;
+  std::vector<mx::array> under_way_;
+};
 
 // ---------------------------------------------------------------- MLX's own types
 
@@ -52,21 +76,21 @@ mx::Dtype scale_type(DType type) {
   return type == DType::kF16 ? mx::float16 : type == DType::kBF16 ? mx::bfloat16 : mx::float32;
 }
 
-WeightPart from_mlx(const RawWeight& w, mx::Dtype compute) {
+WeightPart from_mlx(const RawWeight& w, mx::Dtype compute, Copies& copies) {
   const int bits = mlx_bits(w.type);
   const GroupScales& s = w.scales;
-  WeightPart part{.codes = from_bytes(w.bytes, shape2(w.rows, w.columns * bits / 32), mx::uint32)};
+  WeightPart part{.codes = copies.array(w.bytes, shape2(w.rows, w.columns * bits / 32), mx::uint32)};
   part.group = s.group;
   part.bits = bits;
   const mx::Shape groups = shape2(w.rows, w.columns / s.group);
   if (w.type == DType::kMlxFp4) {
     part.mode = "mxfp4";
-    part.scales = from_bytes(s.scales, groups, mx::uint8);
+    part.scales = copies.array(s.scales, groups, mx::uint8);
     return part;
   }
-  part.scales = mx::astype(from_bytes(s.scales, groups, scale_type(s.type)), compute);
+  part.scales = mx::astype(copies.array(s.scales, groups, scale_type(s.type)), compute);
   part.biases = s.biases.empty() ? mx::zeros(groups, compute)
-                                 : mx::astype(from_bytes(s.biases, groups, scale_type(s.type)), compute);
+                                 : mx::astype(copies.array(s.biases, groups, scale_type(s.type)), compute);
   return part;
 }
 
@@ -157,26 +181,30 @@ std::vector<float> values(const RawWeight& w) {
   return out;
 }
 
-WeightPart dense(const RawWeight& w, mx::Dtype type) {
+WeightPart dense(const RawWeight& w, mx::Dtype type, Copies& copies) {
   if (w.type == DType::kF32 || w.type == DType::kF16 || w.type == DType::kBF16) {
-    return {.codes = mx::astype(from_bytes(w.bytes, shape2(w.rows, w.columns), scale_type(w.type)), type)};
+    return {.codes = mx::astype(copies.array(w.bytes, shape2(w.rows, w.columns), scale_type(w.type)), type)};
   }
   const std::vector<float> numbers = values(w);
   return {.codes = mx::array(numbers.begin(), shape2(w.rows, w.columns), type)};
 }
 
-WeightPart make_part(const RawWeight& w, mx::Dtype compute) {
+WeightPart make_part(const RawWeight& w, mx::Dtype compute, Copies& copies) {
   if (w.scales) cpu::check_scales(w);
   const bool whole_groups = w.scales ? w.columns % w.scales.group == 0 : w.columns % 32 == 0;
   if (mlx_bits(w.type) != 0 && whole_groups && (w.columns * mlx_bits(w.type)) % 32 == 0)
-    return from_mlx(w, compute);
+    return from_mlx(w, compute, copies);
   if (affine_bits(w.type) != 0 && whole_groups) return from_gguf(w, compute);
-  return dense(w, compute);
+  return dense(w, compute, copies);
 }
 
 bool same_storage(const WeightPart& a, const WeightPart& b) {
   return a.quantized() == b.quantized() && a.group == b.group && a.bits == b.bits && a.mode == b.mode &&
          a.biases.has_value() == b.biases.has_value();
+}
+
+bool same_shape(const WeightPart& a, const WeightPart& b) {
+  return same_storage(a, b) && a.codes.shape() == b.codes.shape() && a.codes.dtype() == b.codes.dtype();
 }
 
 void append(WeightPart& to, const WeightPart& more) {
@@ -187,7 +215,9 @@ void append(WeightPart& to, const WeightPart& more) {
 
 }  // namespace
 
-MlxWeight::MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype compute) : compute_(compute) {
+MlxWeight::MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype compute, CopyQueue* queue)
+    : compute_(compute) {
+  Copies copies(queue);
   columns_ = parts.front().columns;
   if (use == WeightUse::kVector) {
     std::vector<float> numbers;
@@ -200,13 +230,9 @@ MlxWeight::MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype 
     parts_.push_back({.codes = mx::array(numbers.begin(), {static_cast<int>(numbers.size())}, mx::float32)});
   } else {
     for (const RawWeight& raw : parts) {
-      WeightPart part = make_part(raw, compute);
+      WeightPart part = make_part(raw, compute, copies);
       rows_ += raw.rows;
       if (!parts_.empty() && same_storage(parts_.back(), part)) {
-bool same_shape(const WeightPart& a, const WeightPart& b) {
-  return same_storage(a, b) && a.codes.shape() == b.codes.shape() && a.codes.dtype() == b.codes.dtype();
-}
-
         append(parts_.back(), part);
       } else {
         parts_.push_back(std::move(part));
@@ -219,6 +245,7 @@ bool same_shape(const WeightPart& a, const WeightPart& b) {
     if (part.scales) arrays.push_back(*part.scales);
     if (part.biases) arrays.push_back(*part.biases);
   }
+  copies.finish();
   mx::eval(arrays);
   for (const mx::array& array : arrays) packed_bytes_ += array.nbytes();
 }
@@ -244,7 +271,6 @@ mx::array MlxWeight::rows_at(const mx::array& ids) const {
       compute_);
 }
 
-}  // namespace mlxs::mlx_backend
 mx::array MlxWeight::dense() const {
   std::vector<mx::array> rows;
   for (const WeightPart& part : parts_) {
@@ -300,3 +326,4 @@ mx::array MlxWeight::vector_each(const mx::array& experts) const {
   return mx::take(parts_.front().codes, experts, 0);
 }
 
+}  // namespace mlxs::mlx_backend

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/copy_queue.h"
 #include "backend/ops.h"
 
 namespace mlxs::mlx_backend {
@@ -30,15 +31,14 @@ struct WeightPart {
 class MlxWeight final : public Weight {
  public:
   // compute: dtype of activations; scales and dense weights are kept in it (dense f32 vectors stay f32).
-  MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype compute);
+  // copies: takes the file's bytes into MLX's memory beside what is converted here; null: one after the
+  // other.
+  MlxWeight(std::span<const RawWeight> parts, WeightUse use, mx::Dtype compute, CopyQueue* copies = nullptr);
 
   mx::array multiply(const mx::array& x) const;   // [n, columns] → [n, rows]
   mx::array rows_at(const mx::array& ids) const;  // [n] of int32 → [n, columns], in the compute type
   const mx::array& vector() const { return parts_.front().codes; }  // kVector: f32 [columns]
 
- private:
-  mx::Dtype compute_;
-  std::vector<WeightPart> parts_;
   // The weights of a block's experts, all of one shape, side by side in the first of them; the others are
   // left empty. Kinds of storage that differ become 16-bit floats.
   static void join(std::span<MlxWeight* const> experts);
@@ -46,8 +46,11 @@ class MlxWeight final : public Weight {
   mx::array multiply_each(const mx::array& x, const mx::array& experts, bool sorted) const;
   mx::array vector_each(const mx::array& experts) const;  // kVector: f32 [n, columns]
 
-};
+ private:
   mx::array dense() const;  // [rows, columns], in the compute type
 
+  mx::Dtype compute_;
+  std::vector<WeightPart> parts_;
+};
 
 }  // namespace mlxs::mlx_backend
