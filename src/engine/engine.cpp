@@ -9,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "backend/metal_options.h"
 #include "backend/registry.h"
 #include "engine/cache_salts.h"
 #include "engine/loaded_model.h"
@@ -56,10 +57,15 @@ struct Engine::Impl {
                   ? nullptr
                   : std::make_shared<PageStore>(options.prefix_cache_dir, options.prefix_cache_disk_bytes)),
         salts(store ? CacheSalts(options.prefix_cache_dir) : CacheSalts()),
-        loop(make_backend(options.backend, {.threads = options.threads,
-                                            .device = options.device,
-                                            .optimizations = options.metal_optimizations}),
-             clock) {}
+        loop(
+            make_backend(options.backend, {.threads = options.threads,
+                                           .device = options.device,
+                                           .optimizations = options.metal_optimizations}),
+            clock,
+            make_part(options.metal_optimizations, options.metal_optimizations.command_buffer_ring.enabled,
+                      "command_buffer_ring", [&] {
+                        return std::make_unique<CommandRing>(options.metal_optimizations.command_buffer_ring);
+                      })) {}
 
   std::shared_ptr<LoadedModel> find(std::string_view id) const {
     const std::lock_guard lock(mutex);

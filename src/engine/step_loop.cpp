@@ -11,8 +11,14 @@ std::int64_t nanoseconds(TimePoint time) {
 
 }  // namespace
 
-StepLoop::StepLoop(std::unique_ptr<Backend> backend, const Clock& clock)
-    : clock_(clock), backend_(std::move(backend)), thread_([this] { run(); }) {}
+StepLoop::StepLoop(std::unique_ptr<Backend> backend, const Clock& clock, std::unique_ptr<CommandRing> ring)
+    : clock_(clock), backend_(std::move(backend)), ring_(std::move(ring)), thread_([this] { run(); }) {}
+
+MetalOptimizationsStats StepLoop::optimization_stats() const {
+  MetalOptimizationsStats stats = backend_->optimization_stats();
+  if (ring_) stats.command_buffer_ring = ring_->stats();
+  return stats;
+}
 
 void StepLoop::run() {
   while (!stopping_) {
@@ -20,7 +26,9 @@ void StepLoop::run() {
     bool worked = false;
     for (const auto& model : models_) {
       step_started_ns_.store(nanoseconds(clock_.now()), std::memory_order_relaxed);
+      const int place = ring_ ? ring_->acquire() : 0;
       worked |= model->step();
+      if (ring_) ring_->release(place);
       step_started_ns_.store(0, std::memory_order_relaxed);
     }
     if (worked) continue;

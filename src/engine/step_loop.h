@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "backend/command_ring.h"
 #include "backend/ops.h"
 #include "base/clock.h"
 #include "engine/inbox.h"
@@ -21,7 +22,8 @@ namespace mlxs {
 
 class StepLoop {
  public:
-  StepLoop(std::unique_ptr<Backend> backend, const Clock& clock);
+  // ring: places for steps that are under way at once; null: as many as there are.
+  StepLoop(std::unique_ptr<Backend> backend, const Clock& clock, std::unique_ptr<CommandRing> ring = nullptr);
   ~StepLoop() { stop(); }
   StepLoop(const StepLoop&) = delete;
   StepLoop& operator=(const StepLoop&) = delete;
@@ -47,7 +49,7 @@ class StepLoop {
 
   void stop();  // idempotent, any thread but the engine's
   bool running() const { return running_.load(std::memory_order_acquire); }
-  MetalOptimizationsStats optimization_stats() const { return backend_->optimization_stats(); }
+  MetalOptimizationsStats optimization_stats() const;  // any thread
   // Seconds that the running step has taken so far; 0 between steps.
   double step_age_seconds() const;
 
@@ -57,6 +59,7 @@ class StepLoop {
 
   const Clock& clock_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<CommandRing> ring_;
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::vector<std::shared_ptr<LoadedModel>> models_;  // engine thread only
   bool stopping_ = false;                             // engine thread only
