@@ -264,6 +264,7 @@ void add_bench(CLI::App& app, Action& action) {
   run->add_option("--tokens", flags->what.tokens, "Generated tokens of each request")
       ->check(CLI::Range(4, 1 << 20))
       ->capture_default_str();
+  run->add_flag("--structured", flags->what.structured, "Every answer obeys a JSON schema");
   run->add_flag("--json", flags->json, "One JSON object");
   add_engine_flags(*run, flags->engine);
   run->footer(

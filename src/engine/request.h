@@ -36,8 +36,10 @@ struct Request {
   Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt, int token_limit,
           const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimelineRecorder times);
 
-  // The sampling of its next token; the spans point into this request. With a grammar: computes its mask.
-  SampleRow sample_row(const Clock& clock);
+  // The sampling of its next token; the spans point into this request. With a grammar, `allowed` must hold
+  // its mask by the time they are read.
+  SampleRow sample_row() const;
+  void compute_mask(const Clock& clock);
   // Tells on_ended. Once.
   void tell_end(std::string_view model, std::string_view reason, std::string_view error, TimePoint now);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <numeric>
+#include <thread>
+#include <utility>
 
 #include "engine/request.h"
 #include "kv/kv_pool.h"
@@ -18,6 +20,24 @@ KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages, DType type) {
                 .num_pages = num_pages,
                 .type = type};
 }
+
+// Some help is enough: 16 masks take about a millisecond.
+int mask_threads() { return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 4); }
+
+// Waits for the masks in any case: they are written into requests, which a failed step ends.
+class MasksOfStep {
+ public:
+  explicit MasksOfStep(MaskPool* pool) : pool_(pool) {}
+  ~MasksOfStep() { finish(); }
+  MasksOfStep(const MasksOfStep&) = delete;
+  MasksOfStep& operator=(const MasksOfStep&) = delete;
+  void finish() {
+    if (pool_ != nullptr) std::exchange(pool_, nullptr)->finish();
+  }
+
+ private:
+  MaskPool* pool_;
+};
 
 std::uint64_t next_program() {
   static std::atomic<std::uint64_t> last{0};
@@ -40,6 +60,13 @@ Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_
       clock_(clock),
       kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
 
+MaskPool* Runner::begin_masks() {
+  if (constrained_.empty()) return nullptr;
+  if (!masks_) masks_ = std::make_unique<MaskPool>(mask_threads(), clock_);
+  masks_->begin(constrained_);
+  return masks_.get();
+}
+
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
                                             const std::function<Request&(RequestId)>& request_of) {
   tokens_.clear();
@@ -47,6 +74,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   sequences_.clear();
   sampled_rows_.clear();
   sampling_.clear();
+  constrained_.clear();
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
@@ -56,14 +84,18 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
     for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
     if (span.samples) {
       sampled_rows_.push_back(first_row + span.count - 1);
-      sampling_.push_back(request.sample_row(clock_));
+      sampling_.push_back(request.sample_row());
+      if (request.grammar) constrained_.push_back(&request);
     }
   }
+
+  MasksOfStep masks(begin_masks());
 
   // A step that samples nothing (a prompt's early chunk) makes one op less than the others.
   const std::uint64_t program = sampling_.empty() ? 0 : program_;
   backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get(), program});
   const Tensor logits = model_.forward(backend_);
+  masks.finish();
   if (!sampling_.empty()) backend_.sample(logits, sampling_);
   const std::span<const Sampled> sampled = backend_.end_step();
 

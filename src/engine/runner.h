@@ -9,6 +9,7 @@
 
 #include "backend/ops.h"
 #include "base/clock.h"
+#include "engine/mask_pool.h"
 #include "models/model.h"
 #include "sched/step_plan.h"
 
@@ -36,6 +37,8 @@ class Runner {
   static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 
  private:
+  MaskPool* begin_masks();  // null: no row needs one
+
   Backend& backend_;
   Model& model_;
   DType kv_type_;
@@ -48,6 +51,8 @@ class Runner {
   std::vector<std::int32_t> sampled_rows_;
   std::vector<SampleRow> sampling_;
   std::vector<const Sampled*> results_;
+  std::vector<Request*> constrained_;  // rows whose mask is computed while the model runs
+  std::unique_ptr<MaskPool> masks_;    // made for the first of them
 };
 
 }  // namespace mlxs
