@@ -75,6 +75,9 @@ struct ModelInfo {
   std::string tool_format;  // how the model writes calls: "hermes", "llama3", … (engine/model_text.h)
   std::string
       reasoning;  // how it thinks before it answers: "think" (<think>…</think>), "harmony"; empty: not
+  bool is_encoder = false;  // makes embeddings, or scores, of texts, and generates none
+  bool scores = false;      // an encoder that scores pairs instead
+  int dimensions = 0;       // of an embedding
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };
@@ -210,6 +213,45 @@ struct GenerateResult {
   GenerationStats stats;
 };
 
+// A text for an encoder: as text or as tokens, special ones included. With `pair`: two texts that are read
+// together.
+struct EncoderInput {
+  std::string text;
+  std::optional<std::string> pair;
+  std::vector<std::int32_t> tokens;  // used instead, if not empty
+};
+
+struct EncodeParams {
+  std::string model;
+  std::vector<EncoderInput> inputs;  // 1 … 2048
+  std::optional<int> truncate_to;    // longer texts lose their ends; unset: they are refused
+  std::string request_id;            // for logs
+};
+
+struct EncodeResult {
+  std::vector<std::vector<float>> values;  // for each input: its embedding, of length 1; or its score, 0 … 1
+  std::vector<int> tokens;                 // of each input
+};
+
+// Texts that an encoder reads. One consumer thread at a time; destroying it ends the work within one step.
+class Encoding {
+ public:
+  ~Encoding();
+  Encoding(const Encoding&) = delete;
+  Encoding& operator=(const Encoding&) = delete;
+
+  EncodeResult wait();                     // throws what went wrong; once
+  std::optional<EncodeResult> try_take();  // the same, without waiting
+  // As Generator's.
+  void notify_when_ready(std::function<void()> callback);
+
+  struct Impl;
+  explicit Encoding(std::shared_ptr<Impl> impl);  // the engine's
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
 // Why a request did not find all of its prompt in the prefix cache: "evicted" or "expired" (it was there),
 // "diverged" (at `token`, from what others sent), "new".
 struct PrefixMissReport {
@@ -272,9 +314,15 @@ class Engine {
   std::unique_ptr<Generator> create_generator(const GenerateParams& params);
   GenerateResult generate(const GenerateParams& params);
 
+  // Of an encoder (ModelInfo::is_encoder). Validates and tokenizes every input, then queues all of them;
+  // inputs of all requests share steps. kContextOverflow names the input that is too long.
+  std::unique_ptr<Encoding> create_encoding(const EncodeParams& params);
+
   std::vector<std::int32_t> tokenize(std::string_view model, std::string_view text,
                                      bool add_special = true) const;
   std::string detokenize(std::string_view model, std::span<const std::int32_t> tokens) const;
+  // The bytes that each token stands for; empty for ids that the vocabulary has not.
+  std::vector<std::string> token_texts(std::string_view model, std::span<const std::int32_t> tokens) const;
   std::string render_chat(std::string_view model, const ChatPrompt& prompt) const;
   // Tokens that a prompt turns into (template applied), as create_generator would run them.
   std::vector<std::int32_t> encode_prompt(std::string_view model, const Prompt& prompt) const;

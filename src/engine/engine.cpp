@@ -12,6 +12,7 @@
 #include "backend/metal_options.h"
 #include "backend/registry.h"
 #include "engine/cache_salts.h"
+#include "engine/encoding.h"
 #include "engine/loaded_model.h"
 #include "engine/params.h"
 #include "engine/step_loop.h"
@@ -77,6 +78,12 @@ struct Engine::Impl {
         ErrorCode::kModelNotFound, fmt::format("model '{}' is not loaded", id),
         names.empty() ? std::string("no model is loaded") : fmt::format("loaded: {}", fmt::join(names, ", ")),
         "model");
+  }
+
+  std::shared_ptr<LoadedModel> find_generating(std::string_view id) const {
+    std::shared_ptr<LoadedModel> model = find(id);
+    if (model->info().is_encoder) refuse_generation(model->info());
+    return model;
   }
 
   EngineOptions options;
@@ -244,7 +251,7 @@ ModelInfo Engine::model_info(std::string_view id) const { return impl_->find(id)
 
 std::unique_ptr<Generator> Engine::create_generator(const GenerateParams& params) {
   TimelineRecorder timeline(params.received.value_or(impl_->clock.now()));
-  const std::shared_ptr<LoadedModel> model = impl_->find(params.model);
+  const std::shared_ptr<LoadedModel> model = impl_->find_generating(params.model);
   validate(params, model->info().vocabulary);
   timeline.tokenizing(impl_->clock.now(), params.tokenizing);
   std::vector<TokenId> tokens = encode(*model, params.prompt);
@@ -323,6 +330,11 @@ GenerateResult Engine::generate(const GenerateParams& params) {
   return result;
 }
 
+std::unique_ptr<Encoding> Engine::create_encoding(const EncodeParams& params) {
+  return begin_encoding(impl_->find(params.model), impl_->loop.inbox(), params,
+                        impl_->options.max_queue_depth);
+}
+
 std::vector<std::int32_t> Engine::tokenize(std::string_view model, std::string_view text,
                                            bool add_special) const {
   return impl_->find(model)->tokenizer().encode(text, {.add_special = add_special});
@@ -332,17 +344,31 @@ std::string Engine::detokenize(std::string_view model, std::span<const std::int3
   return impl_->find(model)->tokenizer().decode(tokens, true);
 }
 
+std::vector<std::string> Engine::token_texts(std::string_view model,
+                                             std::span<const std::int32_t> tokens) const {
+  const std::shared_ptr<LoadedModel> loaded = impl_->find(model);
+  std::vector<std::string> texts;
+  for (const TokenId token : tokens) texts.emplace_back(loaded->tokenizer().token_bytes(token));
+  return texts;
+}
+
 std::string Engine::render_chat(std::string_view model, const ChatPrompt& prompt) const {
-  return render(*impl_->find(model), prompt);
+  return render(*impl_->find_generating(model), prompt);
 }
 
 std::vector<std::int32_t> Engine::encode_prompt(std::string_view model, const Prompt& prompt) const {
-  return encode(*impl_->find(model), prompt);
+  return encode(*impl_->find_generating(model), prompt);
 }
 
 void Engine::warmup_model(std::string_view model) {
   // Not a request: nobody asked, so neither the metrics nor the prefix tree hear of it.
-  const TokenId start = std::max<TokenId>(impl_->find(model)->tokenizer().bos(), 0);
+  const std::shared_ptr<LoadedModel> loaded = impl_->find(model);
+  const TokenId start = std::max<TokenId>(loaded->tokenizer().bos(), 0);
+  if (loaded->info().is_encoder) {
+    create_encoding({.model = std::string(model), .inputs = {{.text = {}, .pair = {}, .tokens = {start}}}})
+        ->wait();
+    return;
+  }
   evaluate(model, std::span(&start, 1));
 }
 
@@ -392,7 +418,7 @@ std::vector<float> Engine::evaluate(std::string_view model, std::span<const std:
                                     std::int32_t chunk) {
   if (chunk < 1)
     throw Error(ErrorCode::kInvalidArgument, fmt::format("chunk = {} is below 1", chunk), {}, "chunk");
-  const std::shared_ptr<LoadedModel> loaded = impl_->find(model);
+  const std::shared_ptr<LoadedModel> loaded = impl_->find_generating(model);
   answer_limit(*loaded, static_cast<int>(tokens.size()) - 1, {});
   return impl_->loop.call([&](Backend&) { return loaded->evaluate(tokens, chunk); });
 }

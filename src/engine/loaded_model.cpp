@@ -81,6 +81,30 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   }
   const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
   info_.context_length = context;
+  context_limit_ = context;
+  if (auto* encoder = dynamic_cast<Encoder*>(model_.get())) {
+    encoder_ = std::make_unique<EncoderRunner>(backend, *encoder, engine.token_budget);
+    info_.is_encoder = true;
+    info_.scores = encoder->encoder().scores;
+    info_.dimensions = config.hidden;
+  } else {
+    make_decoder_parts(options, engine, backend);
+  }
+  info_.architecture = config.architecture;
+  info_.quantization = main_type(*file_);
+  info_.parameter_count = count_parameters(*file_);
+  info_.weight_bytes = model_->weight_bytes();
+  info_.kv_bytes = encoder_ ? encoder_->kv_bytes() : runner_->kv_bytes();
+  info_.vocabulary = config.vocabulary;
+  info_.has_chat_template = template_ != nullptr;
+  const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
+  info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
+  info_.tool_format = tool_format(chat_template);
+  info_.reasoning = reasoning_format(chat_template);
+}
+
+void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& engine,
+                                     Backend& backend) {
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
   runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
@@ -90,20 +114,10 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
-  context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
+  context_limit_ =
+      static_cast<int>(std::min<std::int64_t>(context_limit_, std::int64_t{num_pages} * kPageTokens));
   scheduler_ = std::make_unique<Scheduler>(scheduler_config(engine, context_limit_), *pool_);
   if (store_) make_disk_tier(engine, backend);
-  info_.architecture = config.architecture;
-  info_.quantization = main_type(*file_);
-  info_.parameter_count = count_parameters(*file_);
-  info_.weight_bytes = model_->weight_bytes();
-  info_.kv_bytes = runner_->kv_bytes();
-  info_.vocabulary = config.vocabulary;
-  info_.has_chat_template = template_ != nullptr;
-  const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
-  info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
-  info_.tool_format = tool_format(chat_template);
-  info_.reasoning = reasoning_format(chat_template);
 }
 
 RequestSeen LoadedModel::seen(RequestId id) const {
@@ -170,7 +184,14 @@ void LoadedModel::note_plan(TimePoint now) {
   }
 }
 
+void LoadedModel::encode(std::shared_ptr<EncodeTask> task) { encoder_->submit(std::move(task)); }
+
 bool LoadedModel::step() {
+  if (encoder_) {
+    const bool worked = encoder_->step();
+    if (worked) publish_stats();
+    return worked;
+  }
   const TimePoint started = clock_.now();
   scheduler_->plan(started, plan_);
   note_plan(started);
@@ -341,6 +362,7 @@ void LoadedModel::end(Request& request, Chunk last, std::string_view reason, Tim
 }
 
 void LoadedModel::end_all(const Error& error) {
+  if (encoder_) encoder_->end_all(error);
   const TimePoint now = clock_.now();
   for (auto& [id, request] : requests_) {
     scheduler_->cancel(id);
@@ -364,7 +386,8 @@ EngineSchedulerStats LoadedModel::stats() const {
 }
 
 void LoadedModel::publish_stats() {
-  EngineSchedulerStats now = engine_stats(info_.id, scheduler_->stats());
+  EngineSchedulerStats now =
+      encoder_ ? encoder_stats(info_.id, *encoder_) : engine_stats(info_.id, scheduler_->stats());
   if (tier_) add_disk_stats(now, tier_->stats());
   const std::lock_guard lock(stats_mutex_);
   stats_ = std::move(now);

@@ -11,11 +11,13 @@
 
 #include "base/clock.h"
 #include "engine/disk_tier.h"
+#include "engine/encoder_runner.h"
 #include "engine/inbox.h"
 #include "engine/request.h"
 #include "engine/runner.h"
 #include "formats/model_file.h"
 #include "mlxs/engine.h"
+#include "models/encoder.h"
 #include "models/model.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
@@ -39,13 +41,19 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   const ChatTemplate* chat_template() const { return template_.get(); }  // nullptr: the model has none
   // Tokens that prompt and answer of one request may have together.
   int context_limit() const { return context_limit_; }
+  bool double_separator() const {  // of an encoder's pairs
+    const auto* encoder = dynamic_cast<const Encoder*>(model_.get());
+    return encoder != nullptr && encoder->encoder().double_separator;
+  }
   EngineSchedulerStats stats() const;
   const GrammarEngine& grammars() const;  // made by the first caller
 
-  // Engine thread.
+  // Engine thread. Encoders have EncodeTasks, other models have Requests.
   void submit(std::unique_ptr<Request> request, SchedRequest entry);
   void cancel(RequestId id);
   void resume(RequestId id);
+  void encode(std::shared_ptr<EncodeTask> task);
+  void cancel(const EncodeTask& task) { encoder_->cancel(task); }
   bool step();  // runs one step; false: nothing could run
   // After step() was false: requests are held until then for others to join; nullopt: none are.
   std::optional<TimePoint> held_until() const { return plan_.held_until; }
@@ -54,10 +62,11 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
     return runner_->evaluate(tokens, chunk);
   }
   void publish_stats();  // makes stats() current
-  bool idle() const { return requests_.empty(); }
+  bool idle() const { return requests_.empty() && (!encoder_ || encoder_->waiting() == 0); }
 
  private:
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
+  void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
                             bool context_was_asked) const;
   void make_disk_tier(const EngineOptions& engine, const Backend& backend);
@@ -84,6 +93,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   mutable std::once_flag grammars_made_;
   mutable std::unique_ptr<GrammarEngine> grammars_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<EncoderRunner> encoder_;  // of an encoder, which has nothing of what follows
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;

@@ -62,6 +62,13 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
   return stats;
 }
 
+EngineSchedulerStats encoder_stats(std::string_view model, const EncoderRunner& encoder) {
+  return {.model = std::string(model),
+          .waiting = static_cast<int>(encoder.waiting()),
+          .steps = encoder.steps(),
+          .prompt_tokens = encoder.tokens()};
+}
+
 void add_disk_stats(EngineSchedulerStats& stats, const DiskTierStats& disk) {
   stats.disk_tier = true;
   stats.disk_saved_pages = disk.saved_pages;

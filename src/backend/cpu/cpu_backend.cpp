@@ -123,6 +123,20 @@ Tensor CpuBackend::embed(const Weight& table, float scale) {
   return y;
 }
 
+Tensor CpuBackend::add_positions(Tensor x, const Weight& table) {
+  const CpuWeight& weight = cpu_weight(table);
+  auto* rows = static_cast<float*>(x.handle);
+  pool_.parallel_for(x.rows, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    std::vector<float> position(static_cast<std::size_t>(x.columns));
+    for (std::int64_t row = begin; row < end; ++row) {
+      weight.read_row(position_rows_[static_cast<std::size_t>(row)], position.data());
+      float* to = rows + row * x.columns;
+      for (std::int32_t i = 0; i < x.columns; ++i) to[i] += position[static_cast<std::size_t>(i)];
+    }
+  });
+  return x;
+}
+
 Tensor CpuBackend::norm(Tensor x, const NormSpec& spec) {
   const Tensor y = allocate(x.rows, x.columns);
   normalize(pool_, path_, input_of(x, &spec), x.columns, static_cast<float*>(y.handle),
