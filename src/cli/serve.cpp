@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -59,7 +60,18 @@ std::string base_url(const ServeFlags& flags, int port) {
                      v6 ? "]" : "", port);
 }
 
-void print_ready(const std::string& url, const std::string& model) {
+void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
+  const auto found = std::ranges::find(models, false, &ModelInfo::is_encoder);
+  if (found == models.end()) {
+    fmt::print(
+        "ready: {0} on {1}  try: curl {1}/v1/{2} -H 'Content-Type: application/json' -d "
+        "'{{\"model\":\"{0}\",{3}}}'\n",
+        models.front().id, url, models.front().scores ? "score" : "embeddings",
+        models.front().scores ? R"("text_1":"Hello!","text_2":"Hi!")" : R"("input":"Hello!")");
+    std::fflush(stdout);
+    return;
+  }
+  const std::string& model = found->id;
   fmt::print(
       "ready: {0} on {1}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
       "-d "
@@ -158,7 +170,7 @@ int serve(const ServeFlags& flags) {
 
   signals.on_hangup([&server] { reload_tls(server); });
   signals.start_draining_on_signal();
-  print_ready(url, models.front().id);
+  print_ready(url, models);
   signals.wait();
 
   log::info("draining: running requests may take {:g} s more; a second signal ends them at once",

@@ -68,6 +68,7 @@ LiveAnswer LiveAnswer::start(FeedReply reply) {
   answer.feed_ = std::move(reply.feed);
   answer.stream_type_ = reply.stream_type;
   answer.error_body_ = reply.error_body;
+  answer.warnings_ = std::move(reply.warnings);
   return answer;
 }
 
