@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 build/mlx-serving pull smollm2 >/dev/null
 build/mlx-serving pull minilm >/dev/null
-build/mlx-serving serve smollm2 minilm --port 0 --context 2048 >"$work/ready" 2>"$work/log" &
+build/mlx-serving serve smollm2 minilm --port 0 >"$work/ready" 2>"$work/log" &
 server=$!
 for _ in $(seq 600); do
   grep -q ' on http' "$work/ready" && break
@@ -17,7 +17,7 @@ for _ in $(seq 600); do
   sleep 0.5
 done
 url=$(grep -o 'http://[^ ]*' "$work/ready" | head -1)
-export MLXS_TEST_MODEL=smollm2 SCHEMATHESIS_HOOKS=$PWD/tests/protocol/schemathesis_hooks.py
+export MLXS_TEST_MODEL=smollm2 MLXS_TEST_ENCODER=minilm SCHEMATHESIS_HOOKS=$PWD/tests/protocol/schemathesis_hooks.py
 .venv-protocol/bin/schemathesis run "$url/openapi.json" --exclude-path /api/pull --exclude-path /v1/ws \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection \
   --phases examples,coverage,fuzzing --max-examples "${SCHEMATHESIS_EXAMPLES:-20}" --seed 1 --request-timeout 120 "$@"
