@@ -66,9 +66,18 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   if (!options.force) require_fit(plan_load(*file_, backend, engine, options.context_length), info_.id);
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
-  WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
-  model_ = load_model(*file_, backend, &cache);
-  cache.commit();
+  const auto load_weights = [&] {
+    WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
+    const bool found = cache.complete();
+    model_ = load_model(*file_, backend, &cache);
+    cache.commit();
+    return found || !cache.complete();
+  };
+  if (!load_weights()) {  // packed just now, into many mappings: take them from the file, as every later
+                          // start does
+    model_.reset();
+    load_weights();
+  }
   file_->drop_pages();
 
   const ModelConfig& config = model_->config();

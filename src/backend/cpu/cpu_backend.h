@@ -13,6 +13,7 @@
 #include "backend/encoder_ops.h"
 #include "backend/moe_routing.h"
 #include "backend/ops.h"
+#include "backend/weight_mapping.h"
 #include "base/thread_pool.h"
 
 namespace mlxs::cpu {
@@ -50,6 +51,8 @@ class CpuBackend final : public Backend, public EncoderOps {
 
  private:
   Tensor allocate(std::int32_t rows, std::int64_t columns);
+  void move_weights();
+  const NextWeight& after(const CpuWeight& weight, bool gated);
 
   Isa isa_;
   LinearPath path_;
@@ -59,8 +62,15 @@ class CpuBackend final : public Backend, public EncoderOps {
   AttentionScratch attention_scratch_;
   SampleScratch sample_scratch_;
   MoeRouting routing_;
+  struct Moving {
+    std::weak_ptr<WeightMapping> weights;
+    int steps = 0;
+  };
+  std::vector<Moving> moving_;  // mapped weights that are to lie in huge pages
   Batch batch_;
   std::span<const std::int32_t> position_rows_;
+  const CpuWeight* last_ =
+      nullptr;  // of the products of this step, or of the one before with the same weights
   std::vector<Sampled> sampled_;
   std::size_t num_sampled_ = 0;  // of sampled_, which keeps its buffers from step to step
 };
