@@ -312,6 +312,8 @@ class Engine {
   // Validates every parameter (kInvalidArgument names it; kContextOverflow gives both numbers), tokenizes,
   // queues.
   std::unique_ptr<Generator> create_generator(const GenerateParams& params);
+  // All or none of them, in one go: choices of one prompt then share their steps, whatever else is going on.
+  std::vector<std::unique_ptr<Generator>> create_generators(std::span<const GenerateParams> all);
   GenerateResult generate(const GenerateParams& params);
 
   // Of an encoder (ModelInfo::is_encoder). Validates and tokenizes every input, then queues all of them;
