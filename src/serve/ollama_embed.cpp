@@ -33,7 +33,7 @@ void set_options(Draft& draft, const Json& value) {
 }
 
 constexpr Field<Draft> kCommon[] = {
-    {field::text("model", "An encoder on this disk").required(),
+    {field::text("model", "An encoder on this disk", R"({"minLength": 1})").required(),
      [](Draft& d, const Json& v) { d.params.model = v.get<std::string>(); }},
     {field::object("options", "Change nothing here: they are of generation and of loading"), set_options},
     {field::any("keep_alive", "How long the model stays: seconds, or a duration such as 10m",

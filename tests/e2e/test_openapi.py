@@ -83,7 +83,7 @@ def test_what_it_allows_is_taken_and_answered_as_it_says(document, api, path):
     jsonschema.validate(response.json(), answer_schema(document, "post", path))
 
 
-@pytest.mark.parametrize("path", [p for p in ("/v1/models", "/api/tags", "/api/ps", "/api/version", "/health", "/v1/requests")])
+@pytest.mark.parametrize("path", ["/v1/models", "/api/tags", "/api/ps", "/api/version", "/health", "/v1/requests"])
 def test_answers_without_a_body(document, api, path):
     jsonschema.validate(api.get(path).json(), answer_schema(document, "get", path))
 
