@@ -15,6 +15,7 @@
 #include "serve/ollama_models.h"
 #include "serve/ollama_pull.h"
 #include "serve/ollama_request.h"
+#include "serve/qos_headers.h"
 
 namespace mlxs {
 namespace {
@@ -84,6 +85,7 @@ Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, Ollam
     request.ignored.push_back(
         fmt::format("keep_alive is ignored: '{}' was loaded by serve and stays", held.id));
   if (request.empty) {
+    check_qos_headers(http);  // where something is generated, its caller does
     HttpResponse response{
         .body = ollama_empty_answer(info, held.kept && keep == Duration::zero() ? "unload" : "load")};
     if (request.stream) {

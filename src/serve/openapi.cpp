@@ -13,6 +13,7 @@
 #include "serve/dialects.h"
 #include "serve/ollama_format.h"
 #include "serve/ollama_request.h"
+#include "serve/qos_headers.h"
 
 namespace mlxs {
 namespace {
@@ -131,7 +132,7 @@ Json components(bool with_keys) {
   Json result;
   result["schemas"] = Json::parse(openapi::components_json);
   result["schemas"]["OllamaOptions"] = ollama_options_schema();
-  const Json milliseconds{{"type", "number"}, {"minimum", 1}, {"maximum", 86'400'000}};
+  const Json milliseconds{{"type", "number"}, {"minimum", 1}, {"maximum", kLongestSloMs}};
   result["parameters"] = {
       {"Priority", header_parameter("x-priority", "Wins over the body's priority",
                                     {{"enum", {"critical", "high", "normal", "low"}}})},
