@@ -211,16 +211,17 @@ def main():
     if re.search(args.only, START):
         rows.append(measure_start(args))
     for row in rows:
-        row["limits"] = limits
+        row.update(limits=limits, date=str(datetime.date.today()), rounds=args.rounds)
     isa = os.environ.get("MLXS_CPU_ISA", "best")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.merge and (args.out / "results.json").exists():
         rows = merged(json.loads((args.out / "results.json").read_text())["rows"], rows)
     if not rows:
         raise SystemExit(f"no case's name matches --only {args.only!r}")
+    dates, rounds = ({str(r.get(key, "?")) for r in rows} for key in ("date", "rounds"))
     header = (
-        f"{datetime.date.today()}, {platform.machine()}, {args.threads} threads, path {isa}, "
-        f"{Path(args.model).name}, {args.rounds} alternating rounds, greedy. Measured between the cases: "
+        f"{' and '.join(sorted(dates))}, {platform.machine()}, {args.threads} threads, path {isa}, "
+        f"{Path(args.model).name}, {' or '.join(sorted(rounds))} alternating rounds, greedy. Measured between the cases: "
         f"{span(rows, 'read_gb_per_second')} GB/s read, {span(rows, 'f32_gflop_per_second')} GFLOP/s f32, "
         f"{span(rows, 'bf16_gflop_per_second')} GFLOP/s AMX bf16."
     )
