@@ -15,6 +15,7 @@
 #include "base/percentile.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_latency.h"
+#include "cli/bench_scheduler.h"
 #include "cli/bench_synthetic.h"
 #include "cli/bench_throughput.h"
 #include "cli/commands.h"
@@ -314,6 +315,8 @@ void add_bench(CLI::App& app, Action& action) {
       "Examples:\n  mlx-serving bench synthetic bench/configs/qwen3-30b-a3b-4bit.json\n"
       "  mlx-serving bench synthetic config.json --backend cpu --streams 1,4 --prompt-tokens 64");
   invented->callback([flags, &action] { action = [flags] { return synthetic(*flags); }; });
+
+  add_scheduler_bench(*bench, action);
 
   CLI::App* alone =
       bench->add_subcommand("latency", "One user alone: time to first token and between tokens");

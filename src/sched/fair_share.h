@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <unordered_map>
+#include <utility>
 
 namespace mlxs {
 
@@ -48,6 +49,21 @@ class FairShare {
     const auto found = accounts_.find(tenant);
     if (found != accounts_.end() && found->second.waiting > 0) return found->second.service;
     return std::max(service(tenant), floor(tenant));
+  }
+  std::int32_t waiting(TenantId tenant) const {
+    const auto found = accounts_.find(tenant);
+    return found == accounts_.end() ? 0 : found->second.waiting;
+  }
+  // The tenant with most requests waiting for its weight, the lowest id of several, and how many for a weight
+  // of 1.
+  std::pair<TenantId, double> most_waiting() const {
+    std::pair<TenantId, double> most{0, 0};
+    for (const auto& [tenant, account] : accounts_) {
+      const double crowding = account.waiting / account.weight;
+      if (crowding > most.second || (crowding == most.second && tenant < most.first))
+        most = {tenant, crowding};
+    }
+    return most;
   }
   std::size_t num_accounts() const { return accounts_.size(); }
 

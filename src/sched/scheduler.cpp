@@ -57,11 +57,10 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
     ++s.counters.refused;
     return Refusal{.request = request.id, .cause = RefusalCause::kTooLong};
   }
+  SchedEntry* loser = nullptr;
   if (s.queue.size() >= static_cast<std::size_t>(s.config.max_queue_depth)) {
-    ++s.counters.refused;
-    return Refusal{.request = request.id,
-                   .cause = RefusalCause::kQueueFull,
-                   .retry_after_s = s.finish_rate.seconds_to_next()};
+    loser = s.least_entitled(request);
+    if (loser == nullptr) return s.queue_full(request.id);
   }
   SchedEntry& entry = s.entries[request.id];
   entry.id = request.id;
@@ -80,13 +79,32 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
     s.entries.erase(entry.id);
     return refusal;
   }
+  if (loser != nullptr) s.displace(*loser);
   s.queue.push(entry, request.arrival);
   return std::nullopt;
+}
+
+Refusal Scheduler::Impl::queue_full(RequestId id) {
+  ++counters.refused;
+  return {.request = id, .cause = RefusalCause::kQueueFull, .retry_after_s = finish_rate.seconds_to_next()};
+}
+
+SchedEntry* Scheduler::Impl::least_entitled(const SchedRequest& request) const {
+  const bool fair = config.fairness.enabled;
+  const auto tier = static_cast<int>(request.priority);
+  return queue.least_entitled({tier, tier, fair ? request.tenant : 0}, fair ? request.tenant_weight : 1);
+}
+
+void Scheduler::Impl::displace(SchedEntry& entry) {
+  displaced.push_back(queue_full(entry.id));
+  ++counters.displaced;
+  end(entry);
 }
 
 void Scheduler::cancel(RequestId id) {
   Impl& s = *impl_;
   require(s.in_flight.empty(), id, "cancelled between plan() and commit()");
+  std::erase_if(s.displaced, [id](const Refusal& refusal) { return refusal.request == id; });
   const auto found = s.entries.find(id);
   if (found == s.entries.end()) return;
   s.end(found->second);
@@ -102,7 +120,8 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.preempted.clear();
   out.preempted_for.clear();
   out.admitted.clear();
-  out.refused.clear();
+  out.refused.assign(s.displaced.begin(), s.displaced.end());
+  s.displaced.clear();
   out.blocked = QueueBlock::kNothing;
   out.held_until.reset();
   out.total_tokens = out.decode_rows = 0;
@@ -142,7 +161,7 @@ void Scheduler::commit(const StepResult& result) {
   s.window.step_took(result.seconds);
 }
 
-bool Scheduler::idle() const { return impl_->entries.empty(); }
+bool Scheduler::idle() const { return impl_->entries.empty() && impl_->displaced.empty(); }
 
 SchedulerStats Scheduler::stats() const {
   const Impl& s = *impl_;

@@ -84,6 +84,8 @@ struct SloStats {
 struct SchedulerStats {
   std::int32_t running = 0, waiting = 0, paused = 0;  // every request is in one of them
   std::uint64_t steps = 0, preemptions = 0, admitted = 0, finished = 0, refused = 0;
+  std::uint64_t overtakings = 0;  // of the admitted: before one that lacked pages
+  std::uint64_t displaced = 0;    // of the refused: had a place in the full queue and lost it
   // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
   std::uint64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   SloStats slo;
@@ -102,7 +104,8 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Refuses at once what can never run (kTooLong), finds the queue full or cannot make its TTFT (kDeadline);
-  // nullopt: queued. now: unset means request.arrival.
+  // nullopt: queued. Of a full queue the places are shared by tenant: another request may lose its own, which
+  // the next plan() says. now: unset means request.arrival.
   std::optional<Refusal> add(SchedRequest request, std::optional<TimePoint> now = {});
   // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and
   // commit().
@@ -117,7 +120,7 @@ class Scheduler {
   void plan(TimePoint now, StepPlan& out);
   void commit(const StepResult& result);
 
-  bool idle() const;  // nothing waiting, running or paused
+  bool idle() const;  // nothing waiting, running or paused, and plan() has nothing to say
   SchedulerStats stats() const;
   // Prompt tokens that came from the cache; 0 if unknown. Grows until the request's last prefill span is
   // planned.

@@ -39,6 +39,11 @@ struct Scheduler::Impl {
         window(given.window),
         budget(given.token_budget) {}
 
+  // scheduler.cpp
+  Refusal queue_full(RequestId id);
+  SchedEntry* least_entitled(const SchedRequest& request) const;  // in a full queue; see WaitQueue
+  void displace(SchedEntry& entry);
+
   // slo.cpp
   double own_seconds(const SchedEntry& entry) const;  // to its first token on a machine that has nothing else
   double forecast(const SchedEntry& entry, int tier) const;
@@ -50,6 +55,9 @@ struct Scheduler::Impl {
   void set_paused(RequestId id, bool value);
   void grow_decodes(TimePoint now, StepPlan& out);
   void admit(TimePoint now, StepPlan& out);
+  void overtake(SchedEntry& first, TimePoint now, StepPlan& out);
+  std::int32_t spare_pages() const;
+  std::int32_t pages_needed(const SchedEntry& entry) const;
   bool fits(const SchedEntry& entry);
   void start(SchedEntry& entry);
   void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
@@ -74,7 +82,8 @@ struct Scheduler::Impl {
   Blocked blocked;
   std::uint64_t admissions = 0;
   std::int32_t paused = 0;
-  SchedulerStats counters;  // its uint64 fields
+  SchedulerStats counters;         // its uint64 fields
+  std::vector<Refusal> displaced;  // ended since the last plan(), which says so
   AdmissionWindow window;
   std::int32_t budget;  // tokens of the step that is planned
   SloStats slo;

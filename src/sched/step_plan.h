@@ -22,7 +22,11 @@ struct PlannedSpan {
   bool operator==(const PlannedSpan&) const = default;
 };
 
-enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
+enum class RefusalCause : std::uint8_t {
+  kTooLong,
+  kQueueFull,  // of a request that waited: its place went to a tenant with fewer requests, or a better tier
+  kDeadline
+};
 
 struct Refusal {
   RequestId request = 0;
@@ -42,7 +46,8 @@ struct StepPlan {
   std::vector<RequestId> preempted;      // lost their pages before this step; they will be recomputed
   std::vector<RequestId> preempted_for;  // beside preempted: who needed a page, even itself
   std::vector<RequestId> admitted;       // got a place and pages in this step
-  std::vector<Refusal> refused;          // waited, and can no longer make their deadline: they have ended
+  std::vector<Refusal> refused;  // waited, and lost their place or cannot make their deadline any more:
+                                 // they have ended
   QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
   std::optional<TimePoint>
       held_until;  // requests that could start are held for others to join; plan again then

@@ -81,6 +81,10 @@ class Driver {
   bool step() {
     scheduler_.plan(now_, plan_);
     EXPECT_EQ(plan_.preempted.size(), plan_.preempted_for.size());
+    for (const Refusal& refusal : plan_.refused) {
+      EXPECT_EQ(live_.at(refusal.request).first_step, 0u) << refusal.request << " had begun";
+      live_.erase(refusal.request);
+    }
     for (const RequestId id : plan_.preempted_for) EXPECT_TRUE(live_.contains(id));
     for (const RequestId id : plan_.admitted) EXPECT_TRUE(live_.contains(id));
     for (const RequestId id : plan_.preempted) {
