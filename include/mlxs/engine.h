@@ -44,6 +44,9 @@ struct EngineOptions {
   std::string prefix_cache_dir;
   std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
   double target_itl_ms = 0;  // steps are kept this short while somebody waits for a next token; 0: no target
+  // Steps whose results may be in work at once: with 2 or 3, tokens are turned into text and sent while the
+  // next step runs. 1 … 3; 0: 2 where the host has a core that the steps leave free, else 1.
+  int ring_depth = 0;
   bool fair_share = true;    // tenants (GenerateParams::user) share by tokens; else in order of arrival
   double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
   std::vector<std::pair<std::string, double>> tenant_weights;  // > 0; 1 for those not named
@@ -143,8 +146,8 @@ struct GenerateParams {
   // When its client sent it, and how much of the time since then went into tokenizing; unset: now.
   std::optional<std::chrono::steady_clock::time_point> received;
   std::chrono::steady_clock::duration tokenizing{};
-  // Called once, before the last chunk can be had, unless create_generator throws. From the engine thread
-  // (of a model that is gone: whichever thread finds out); must not block or throw.
+  // Called once, before the last chunk can be had, unless create_generator throws. From a thread of the
+  // engine (of a model that is gone: whichever thread finds out); must not block or throw.
   std::function<void(RequestTimeline)> on_ended;
 };
 
@@ -193,7 +196,7 @@ class Generator {
   std::optional<Chunk> next();  // blocks; nullopt after the last chunk
   enum class Poll { kChunk, kPending, kEnd };
   Poll try_next(Chunk& out);  // never blocks
-  // Called once, from the engine thread, when try_next would no longer answer kPending; must not block. Set
+  // Called once, from a thread of the engine, when try_next would no longer answer kPending; must not block. Set
   // again to be called again. Called at once, on this thread, if something is there already.
   void notify_when_ready(std::function<void()> callback);
   void cancel();  // ends with a done chunk, finish kCancelled

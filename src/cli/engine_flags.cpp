@@ -41,6 +41,12 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
                   "Prompts that are remembered at most")
       ->capture_default_str();
   add_metal_flags(command, flags.metal_optimizations);
+  command
+      .add_option(
+          "--ring-depth", flags.ring_depth,
+          "Steps whose tokens may be on their way out at once, 1 to 3 (default: 2 where a core is free, "
+          "else 1)")
+      ->check(CLI::Range(1, 3, "1..3"));
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }
 
@@ -52,6 +58,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.kv_cache_bytes = flags.kv_cache_bytes;
   options.kv_cache_dtype = flags.kv_cache_dtype;
   options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;
+  options.ring_depth = flags.ring_depth;
   options.prefix_cache_max_entries = flags.prefix_cache_max_entries;
   options.metal_optimizations = flags.metal_optimizations;
   return options;

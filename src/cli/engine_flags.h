@@ -24,6 +24,7 @@ struct EngineFlags {
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;
   MetalOptimizations metal_optimizations;
+  int ring_depth = 0;
   int context = 0;
   bool force = false;
 };

@@ -13,8 +13,10 @@
 #include "engine/disk_tier.h"
 #include "engine/encoder_runner.h"
 #include "engine/inbox.h"
+#include "engine/publisher.h"
 #include "engine/request.h"
 #include "engine/runner.h"
+#include "engine/step_tail.h"
 #include "formats/model_file.h"
 #include "mlxs/engine.h"
 #include "models/encoder.h"
@@ -76,9 +78,17 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
   bool accept(Request& request, const Sampled& sampled, const StepShare& step);
+  // Ends a request: takes it out of requests_, for the publisher to tell its client.
   void finish(Request& request, FinishReason reason, TimePoint now);
   void fail(Request& request, ErrorCode code, std::string message, TimePoint now);
   void end(Request& request, Chunk last, std::string_view reason, TimePoint now);
+  // Its delivery of this step, the last in news_ or a new one.
+  Delivery& news_of(Request& request, TimePoint now);
+  void deliver();
+  void make_publisher(const EngineOptions& engine, const DeviceInfo& device);
+  // The publisher found that it may end, or that nobody reads it.
+  void stop(RequestId id);
+  void pause(RequestId id);
   RequestSeen seen(RequestId id) const;
   // Of a step that is about to run: who got a place, who lost it.
   void note_plan(TimePoint now);
@@ -104,8 +114,11 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
   QueueClock queue_clock_;
-  std::vector<RequestId> to_pause_;  // channels that filled up in this step
-  bool broken_ = false;              // a request of this step failed in the model
+  bool broken_ = false;  // a request of this step failed in the model
+
+  std::unique_ptr<Publisher> publisher_;
+  std::vector<Delivery> news_;      // since the last deliver()
+  std::unique_ptr<StepTail> tail_;  // publishes; refers to all of the above
 
   mutable std::mutex stats_mutex_;  // held for a copy only
   EngineSchedulerStats stats_;

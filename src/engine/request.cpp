@@ -94,6 +94,11 @@ void Request::compute_mask(const Clock& clock) {
   timeline.masked(clock.now() - started);
 }
 
+void Request::keep_generated(std::int32_t kept) {
+  tokens.resize(static_cast<std::size_t>(prompt_tokens + kept));
+  timeline.keep_generated(kept);
+}
+
 void Request::tell_end(std::string_view model, std::string_view reason, std::string_view error,
                        TimePoint now) {
   if (!on_ended) return;

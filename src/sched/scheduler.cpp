@@ -110,6 +110,15 @@ void Scheduler::cancel(RequestId id) {
   s.end(found->second);
 }
 
+void Scheduler::finish(RequestId id) {
+  Impl& s = *impl_;
+  const auto found = s.entries.find(id);
+  if (found == s.entries.end()) return;
+  s.count_outcome(found->second);
+  ++s.counters.finished;
+  cancel(id);
+}
+
 void Scheduler::pause(RequestId id) { impl_->set_paused(id, true); }
 void Scheduler::resume(RequestId id) { impl_->set_paused(id, false); }
 

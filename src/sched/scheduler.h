@@ -110,6 +110,8 @@ class Scheduler {
   // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and
   // commit().
   void cancel(RequestId id);
+  // The same for one that is complete: its answer counts.
+  void finish(RequestId id);
   // Back-pressure: a paused request keeps its pages but gets no rows until resumed. It loses its pages only
   // to a request that could not run otherwise. Unknown ids are ignored.
   void pause(RequestId id);

@@ -73,7 +73,8 @@ DeviceInfo CpuBackend::device() const {
                                      isa_name(isa_)),
           .memory_bytes = memory.total,
           .free_bytes = memory.available,
-          .packed_layout = std::string(kPackedLayout)};
+          .packed_layout = std::string(kPackedLayout),
+          .host_threads = pool_.threads()};
 }
 
 double CpuBackend::read_gb_per_second() { return measure_read_bandwidth(pool_.threads()); }
