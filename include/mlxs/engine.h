@@ -30,6 +30,9 @@ struct EngineOptions {
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
   std::string kv_cache_dtype =
       "auto";                  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+  // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
+  // again; 0: they compute it again.
+  std::uint64_t kv_swap_bytes = 0;
   int max_running = 64;        // sequences that run at once, per model; 1 … 4096
   int max_queue_depth = 1000;  // waiting requests per model
   int token_budget = 512;      // tokens of one step; 16 … 65536
@@ -273,6 +276,14 @@ struct EngineSchedulerStats {
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
   int token_budget = 0;  // of the last step
+  std::uint64_t overtakings = 0, displaced = 0;  // started before one that lacked pages; lost their place in a
+                                                 // full queue
+  // Preemptions whose pages went to the host, these pages, and its room in pages; a copy of a page takes
+  // swap_page_ms.
+  std::uint64_t swaps = 0, swapped_pages = 0;
+  int swap_slots = 0, swap_slots_used = 0;
+  double swap_page_ms = 0;
+  int ring_depth = 1;
   AdmissionWindowStats window;
   double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
   int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment

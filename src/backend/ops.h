@@ -259,7 +259,6 @@ struct DeviceInfo {
   std::size_t free_bytes;    // available now
   std::string packed_layout =
       {};  // name and version of the packed weights' layout: the key of the weight cache
-  int host_threads = 1;  // of the host, that a step keeps busy
 };
 
 class Backend {

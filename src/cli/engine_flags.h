@@ -19,7 +19,7 @@ struct EngineFlags {
   std::string backend = "auto";
   int device = 0;
   int threads = 0;
-  std::uint64_t kv_cache_bytes = 0;
+  std::uint64_t kv_cache_bytes = 0, kv_swap_bytes = 0;
   std::string kv_cache_dtype = "auto";
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;

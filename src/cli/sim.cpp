@@ -29,6 +29,7 @@ struct SimFlags {
   std::uint64_t seed = 1;
   std::vector<std::string> policies;
   SchedulerConfig scheduler{.max_running = 256, .token_budget = 512, .max_context = 36864};
+  std::int32_t swap_tokens = 0;
   std::int32_t kv_tokens = 800'000;  // what an H200 holds beside an 8B model in bf16
   double slo_ttft_ms = 1000, slo_ttft_us_per_token = 100, slo_tpot_ms = 50;
   bool json = false;
@@ -46,6 +47,7 @@ SimSetup setup_of(const SimFlags& flags) {
   SimSetup setup;
   setup.scheduler = flags.scheduler;
   setup.kv.num_pages = KvPool::pages_for(flags.kv_tokens);
+  setup.scheduler.swap_pages = flags.swap_tokens / kPageTokens;
   setup.cost = h200_cost();
   setup.slo = {.ttft_s = flags.slo_ttft_ms / 1e3,
                .ttft_per_token_s = flags.slo_ttft_us_per_token / 1e6,
@@ -156,6 +158,9 @@ void add_sim(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--kv-tokens", flags->kv_tokens, "Tokens that the KV cache holds")
       ->check(CLI::Range(16, 1 << 28))
+      ->capture_default_str();
+  command->add_option("--swap-tokens", flags->swap_tokens, "Tokens of preempted requests that the host keeps")
+      ->check(CLI::Range(0, 1 << 28))
       ->capture_default_str();
   command->add_option("--slo-ttft-ms", flags->slo_ttft_ms, "Target of the first token ...")
       ->check(CLI::Range(0.1, 1e7))

@@ -2,6 +2,7 @@
 #include <thread>
 #include <utility>
 
+#include "backend/registry.h"
 #include "engine/loaded_model.h"
 
 namespace mlxs {
@@ -9,14 +10,15 @@ namespace mlxs {
 namespace {
 
 // Where steps keep every core busy, a thread beside them only takes turns with them.
-int ring_depth(const EngineOptions& engine, const DeviceInfo& device) {
+int ring_depth(const EngineOptions& engine, const Backend& backend) {
   if (engine.ring_depth > 0) return engine.ring_depth;
-  return static_cast<int>(std::thread::hardware_concurrency()) > device.host_threads ? 2 : 1;
+  const int busy = host_threads(backend, {.threads = engine.threads});
+  return static_cast<int>(std::thread::hardware_concurrency()) > busy ? 2 : 1;
 }
 
 }  // namespace
 
-void LoadedModel::make_publisher(const EngineOptions& engine, const DeviceInfo& device) {
+void LoadedModel::make_publisher(const EngineOptions& engine, const Backend& backend) {
   const auto tell = [this](void (LoadedModel::*what)(RequestId)) {
     return [this, what](RequestId id) {
       inbox_->post([weak = weak_from_this(), what, id] {
@@ -27,7 +29,7 @@ void LoadedModel::make_publisher(const EngineOptions& engine, const DeviceInfo& 
   publisher_ = std::make_unique<Publisher>(
       info_, *tokenizer_, observer_,
       Publisher::Signals{.stopped = tell(&LoadedModel::stop), .full = tell(&LoadedModel::pause)});
-  tail_ = std::make_unique<StepTail>(ring_depth(engine, device));
+  tail_ = std::make_unique<StepTail>(ring_depth(engine, backend));
 }
 
 Delivery& LoadedModel::news_of(Request& request, TimePoint now) {

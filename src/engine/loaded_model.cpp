@@ -115,8 +115,9 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
 void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& engine,
                                      Backend& backend) {
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
-  make_publisher(engine, backend.device());
-  runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
+  make_publisher(engine, backend);
+  runner_ =
+      std::make_unique<Runner>(backend, *model_, num_pages, swap_slots(engine), kv_type(engine), clock_);
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
@@ -126,7 +127,9 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
       .max_entries = engine.prefix_cache_max_entries});
   context_limit_ =
       static_cast<int>(std::min<std::int64_t>(context_limit_, std::int64_t{num_pages} * kPageTokens));
-  scheduler_ = std::make_unique<Scheduler>(scheduler_config(engine, context_limit_), *pool_);
+  SchedulerConfig scheduling = scheduler_config(engine, context_limit_);
+  scheduling.swap_pages = swap_slots(engine);
+  scheduler_ = std::make_unique<Scheduler>(scheduling, *pool_);
   if (store_) make_disk_tier(engine, backend);
 }
 
@@ -223,6 +226,8 @@ bool LoadedModel::step() {
   note_plan(started);
   const StepPlan& plan = plan_;
   for (const Refusal& refusal : plan.refused) refuse(refusal);
+  const TimePoint copying = clock_.now();
+  if (!plan.swap_out.empty() || !plan.swap_in.empty()) runner_->copy_pages(plan);
   if (plan.empty()) return tier_ && tier_->save(true);
   const TimePoint planned = clock_.now();
 
@@ -240,6 +245,7 @@ bool LoadedModel::step() {
 
   result_.step = plan.step;
   result_.seconds = to_seconds(ran - planned);
+  result_.copy_seconds = to_seconds(planned - copying);
   result_.spans.clear();
   const StepShare share{.step = plan.step,
                         .started = started,
@@ -373,6 +379,7 @@ EngineSchedulerStats LoadedModel::stats() const {
 void LoadedModel::publish_stats() {
   EngineSchedulerStats now =
       encoder_ ? encoder_stats(info_.id, *encoder_) : engine_stats(info_.id, scheduler_->stats());
+  if (tail_) now.ring_depth = tail_->depth();
   if (tier_) add_disk_stats(now, tier_->stats());
   const std::lock_guard lock(stats_mutex_);
   stats_ = std::move(now);

@@ -71,6 +71,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
                             bool context_was_asked) const;
+  std::int32_t swap_slots(const EngineOptions& engine) const;
   void make_disk_tier(const EngineOptions& engine, const Backend& backend);
   // True: the prompt's pages are being read, and enqueue() follows when they are there.
   bool restore_first(SchedRequest& entry);
@@ -85,7 +86,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   // Its delivery of this step, the last in news_ or a new one.
   Delivery& news_of(Request& request, TimePoint now);
   void deliver();
-  void make_publisher(const EngineOptions& engine, const DeviceInfo& device);
+  void make_publisher(const EngineOptions& engine, const Backend& backend);
   // The publisher found that it may end, or that nobody reads it.
   void stop(RequestId id);
   void pause(RequestId id);

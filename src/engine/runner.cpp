@@ -8,6 +8,7 @@
 
 #include "engine/request.h"
 #include "kv/kv_pool.h"
+#include "mlxs/error.h"
 
 namespace mlxs {
 namespace {
@@ -52,13 +53,30 @@ std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
   return heads * kPageTokens * (row_bytes(kv_type, config.key_dim + config.value_dim) + scales);
 }
 
-Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock)
+Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+               const Clock& clock)
     : backend_(backend),
       model_(model),
       kv_type_(kv_type),
       program_(next_program()),
       clock_(clock),
-      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
+      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {
+  if (swap_slots == 0) return;
+  if (kv_->page_bytes() == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "this backend's KV cache cannot be swapped out",
+                "leave out --kv-swap-bytes, or use --backend cpu", "kv_swap_bytes");
+  }
+  swapped_.reset(new std::byte[static_cast<std::size_t>(swap_slots) * kv_->page_bytes()]);
+}
+
+void Runner::copy_pages(const StepPlan& plan) {
+  const auto slot = [&](const PageCopy& copy) {
+    return std::span(swapped_.get() + static_cast<std::size_t>(copy.slot) * kv_->page_bytes(),
+                     kv_->page_bytes());
+  };
+  for (const PageCopy& copy : plan.swap_out) kv_->read_page(copy.page, slot(copy));
+  for (const PageCopy& copy : plan.swap_in) kv_->write_page(copy.page, slot(copy));
+}
 
 MaskPool* Runner::begin_masks() {
   if (constrained_.empty()) return nullptr;

@@ -20,12 +20,17 @@ struct Request;
 class Runner {
  public:
   // backend, model and clock outlive the runner.
-  Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock);
+  // swap_slots: pages that the host can keep; throws kInvalidArgument if the backend does not give pages out.
+  Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+         const Clock& clock);
 
   // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
   // request_of answers every request id of the plan.
   std::span<const Sampled* const> run(const StepPlan& plan,
                                       const std::function<Request&(RequestId)>& request_of);
+
+  // The page copies of a plan, before its step; pages to the host's slots first.
+  void copy_pages(const StepPlan& plan);
 
   // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows. Uses KV
   // tensors of its own.
@@ -45,6 +50,7 @@ class Runner {
   std::uint64_t program_;  // of the steps that run() makes; no other runner has it
   const Clock& clock_;
   std::unique_ptr<KvStore> kv_;
+  std::unique_ptr<std::byte[]> swapped_;  // [swap_slots][page bytes], untouched until used
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_;
   std::vector<SequenceSpan> sequences_;

@@ -32,6 +32,10 @@ struct SchedEntry {
   bool preempted = false;         // was admitted before and lost its pages
   std::int32_t spared_until = 0;  // tokens; see returning()
 
+  std::vector<std::int32_t> swapped;  // slots of the host that keep its pages from swapped_from on, while it
+                                      // waits
+  std::int32_t swapped_from = 0, swapped_tokens = 0;
+
   SloTarget slo;
   TimePoint arrival{}, first_token{}, last_token{};  // zero: not yet
   TenantId tenant = 0;

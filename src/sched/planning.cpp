@@ -53,7 +53,7 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
         out.held_until = window.opens_at();
         return;
       }
-      start(*next);
+      start(*next, out);
       out.admitted.push_back(next->id);
       continue;
     }
@@ -83,7 +83,7 @@ void Scheduler::Impl::overtake(SchedEntry& first, TimePoint now, StepPlan& out) 
     if (entry->tenant == barred) continue;
     const std::int32_t spare = spare_pages();
     if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare) {
-      start(*entry);
+      start(*entry, out);
       out.admitted.push_back(entry->id);
       ++counters.overtakings;
     } else if (!may_overtake(*entry)) {
@@ -115,13 +115,14 @@ bool Scheduler::Impl::fits(const SchedEntry& entry) {
   return false;
 }
 
-void Scheduler::Impl::start(SchedEntry& entry) {
+void Scheduler::Impl::start(SchedEntry& entry, StepPlan& out) {
   queue.remove(entry);
   entry.sequence = pool.open(entry.tokens, entry.cache_salt);
   require(pool.reserve(entry.sequence, entry.num_tokens()), entry.id, "was admitted without pages");
   entry.running = true;
   running.push_back(&entry);
   entry.tier = entry.rescued ? std::min(kRescueTier, entry.asked_tier()) : entry.asked_tier();
+  swap_in(entry, out);
   if (entry.preempted) {
     entry.spared_until = entry.num_tokens() + kPageTokens;
     return;
@@ -137,8 +138,9 @@ void Scheduler::Impl::start(SchedEntry& entry) {
   queue.share().charge(entry.tenant, config.fairness.prompt_weight * entry.remaining());
 }
 
-// By recompute: what it sampled becomes part of its prompt; its full pages stay cached until they are needed.
+// What it sampled becomes part of its prompt; its full pages stay cached until they are needed.
 void Scheduler::Impl::preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out) {
+  swap_out(victim, out);
   stop(victim);
   victim.preempted = true;
   victim.decoding = false;
@@ -233,6 +235,7 @@ void Scheduler::Impl::end(SchedEntry& entry) {
   } else {
     queue.remove(entry);
   }
+  drop_swapped(entry);
   if (entry.paused) --paused;
   entries.erase(entry.id);
 }

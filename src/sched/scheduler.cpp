@@ -27,6 +27,10 @@ void validate(const SchedulerConfig& config) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("{} = {} must be at least 1", name, value),
                 "raise it, or leave it out for the default", name);
   }
+  if (config.swap_pages < 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("swap_pages = {} is below 0", config.swap_pages),
+                "0 turns swapping off", "swap_pages");
+  }
   const auto& [enabled, prompt_weight, output_weight] = config.fairness;
   if (!(prompt_weight > 0 && output_weight > 0)) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -126,6 +130,8 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   Impl& s = *impl_;
   if (!s.in_flight.empty()) fail(fmt::format("step {} was planned and not committed", s.counters.steps));
   out.step = 0;
+  out.swap_out.clear();
+  out.swap_in.clear();
   out.preempted.clear();
   out.preempted_for.clear();
   out.admitted.clear();
@@ -136,11 +142,13 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
   s.pool.advance(now);
+  s.swap.begin_step();
   s.drop_hopeless(now, out);
   s.grow_decodes(now, out);
   s.admit(now, out);
   s.plan_decodes(out);
   s.plan_prefills(out);
+  s.copies = static_cast<std::int32_t>(out.swap_out.size() + out.swap_in.size());
   out.spans.resize(s.in_flight.size());
   if (!out.empty()) out.step = ++s.counters.steps;
 }
@@ -167,6 +175,7 @@ void Scheduler::commit(const StepResult& result) {
   s.counters.finished += static_cast<std::uint64_t>(finished);
   s.finish_rate.add(result.seconds, finished);
   s.cost.add(tokens, result.seconds);
+  s.swap.copied(std::exchange(s.copies, 0), result.copy_seconds);
   s.window.step_took(result.seconds);
 }
 
@@ -184,6 +193,9 @@ SchedulerStats Scheduler::stats() const {
   stats.token_budget = s.budget;
   stats.step_fixed_s = s.cost.fixed();
   stats.step_token_s = s.cost.per_token();
+  stats.swap_slots = s.swap.total();
+  stats.swap_slots_used = s.swap.used();
+  stats.swap_page_s = s.swap.page_seconds();
   stats.kv = s.pool.stats();
   // As requests see it: what a preempted one looks up again is no query of a client's.
   stats.kv.prefix_queries = s.counters.prompt_tokens;
@@ -218,6 +230,10 @@ void Scheduler::check() const {
                      s.queue.size(), s.entries.size()));
   }
   check_entries(s.entries, s.running, s.pool);
+  std::int32_t swapped = 0;
+  for (const auto& [id, entry] : s.entries) swapped += static_cast<std::int32_t>(entry.swapped.size());
+  if (swapped != s.swap.used())
+    fail(fmt::format("{} pages are swapped out, {} slots used", swapped, s.swap.used()));
   s.pool.check();
 }
 

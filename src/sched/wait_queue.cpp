@@ -88,21 +88,22 @@ TimePoint WaitQueue::due(const SchedEntry& entry) {
 namespace {
 
 template <class List>
-SchedEntry* first_ready(const List& list) {
-  const auto found = std::ranges::find_if(list, [](const SchedEntry* entry) { return !entry->paused; });
+SchedEntry* first_ready(const List& list, int worst_asked = kWorstTier) {
+  const auto found = std::ranges::find_if(list, [worst_asked](const SchedEntry* entry) {
+    return !entry->paused && entry->asked_tier() <= worst_asked;
+  });
   return found == list.end() ? nullptr : *found;
 }
 
 }  // namespace
 
-// Of the tenants' first requests, those that asked for `worst_asked` or better, the one whose tenant got
-// least.
+// Of the tenants' first requests that asked for `worst_asked` or better, the one whose tenant got least.
 SchedEntry* WaitQueue::least_served(const Tier& tier, int worst_asked) const {
   SchedEntry* best = nullptr;
   std::pair<double, std::uint64_t> best_rank;
   for (const auto& [tenant, list] : tier.fresh) {
-    SchedEntry* entry = first_ready(list);
-    if (entry == nullptr || entry->asked_tier() > worst_asked) continue;
+    SchedEntry* entry = first_ready(list, worst_asked);
+    if (entry == nullptr) continue;
     const std::pair rank{share_.service(tenant), entry->queue_order};
     if (best == nullptr || rank < best_rank) {
       best = entry;

@@ -44,6 +44,7 @@ class Simulation {
       if (observe) observe(clock_.now(), plan_, scheduler_);
       for (const Refusal& refusal : plan_.refused) end(refusal.request, SimEnd::kRefused);
       require(!plan_.empty() || scheduler_.idle(), "requests wait and none can run");
+      copy_pages();
       if (!plan_.empty()) step();
     }
     return report();
@@ -99,6 +100,13 @@ class Simulation {
       scheduler_.cancel(id);
       end(id, SimEnd::kCancelled);
     }
+  }
+
+  void copy_pages() {
+    const auto copies = static_cast<double>(plan_.swap_out.size() + plan_.swap_in.size());
+    result_.copy_seconds = copies * setup_.cost.page_copy_s;
+    busy_seconds_ += result_.copy_seconds;
+    clock_.advance(from_seconds(result_.copy_seconds));
   }
 
   void step() {

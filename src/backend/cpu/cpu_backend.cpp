@@ -73,8 +73,7 @@ DeviceInfo CpuBackend::device() const {
                                      isa_name(isa_)),
           .memory_bytes = memory.total,
           .free_bytes = memory.available,
-          .packed_layout = std::string(kPackedLayout),
-          .host_threads = pool_.threads()};
+          .packed_layout = std::string(kPackedLayout)};
 }
 
 double CpuBackend::read_gb_per_second() { return measure_read_bandwidth(pool_.threads()); }
