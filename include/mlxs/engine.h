@@ -29,7 +29,7 @@ struct EngineOptions {
   int threads = 0;                   // compute threads; 0: one a physical core
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
   std::string kv_cache_dtype =
-      "auto";                  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+      "auto";  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
   // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
   // again; 0: they compute it again.
   std::uint64_t kv_swap_bytes = 0;
@@ -50,7 +50,7 @@ struct EngineOptions {
   // Steps whose results may be in work at once: with 2 or 3, tokens are turned into text and sent while the
   // next step runs. 1 … 3; 0: 2 where the host has a core that the steps leave free, else 1.
   int ring_depth = 0;
-  bool fair_share = true;    // tenants (GenerateParams::user) share by tokens; else in order of arrival
+  bool fair_share = true;  // tenants (GenerateParams::user) share by tokens; else in order of arrival
   double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
   std::vector<std::pair<std::string, double>> tenant_weights;  // > 0; 1 for those not named
   AdmissionWindowOptions admission_window;
@@ -199,8 +199,8 @@ class Generator {
   std::optional<Chunk> next();  // blocks; nullopt after the last chunk
   enum class Poll { kChunk, kPending, kEnd };
   Poll try_next(Chunk& out);  // never blocks
-  // Called once, from a thread of the engine, when try_next would no longer answer kPending; must not block. Set
-  // again to be called again. Called at once, on this thread, if something is there already.
+  // Called once, from a thread of the engine, when try_next would no longer answer kPending; must not block.
+  // Set again to be called again. Called at once, on this thread, if something is there already.
   void notify_when_ready(std::function<void()> callback);
   void cancel();  // ends with a done chunk, finish kCancelled
   int prompt_tokens() const;
@@ -275,9 +275,9 @@ struct EngineSchedulerStats {
   // Requests with a target (slo_ttft_ms, slo_tpot_ms) and what became of them.
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
-  int token_budget = 0;  // of the last step
-  std::uint64_t overtakings = 0, displaced = 0;  // started before one that lacked pages; lost their place in a
-                                                 // full queue
+  int token_budget = 0;                          // of the last step
+  std::uint64_t overtakings = 0, displaced = 0;  // started before one that lacked pages; lost their place in
+                                                 // a full queue
   // Preemptions whose pages went to the host, these pages, and its room in pages; a copy of a page takes
   // swap_page_ms.
   std::uint64_t swaps = 0, swapped_pages = 0;

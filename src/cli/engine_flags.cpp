@@ -26,9 +26,10 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
                   "Type of keys and values: auto (bf16), bf16, int8 (half the memory)")
       ->check(CLI::IsMember({"auto", "bf16", "int8"}))
       ->capture_default_str();
-  add_bytes_option(command, "--kv-swap-bytes", flags.kv_swap_bytes,
-                   "Memory of the host for the KV of preempted requests, where copies are faster than computing "
-                   "it again (default: none)");
+  add_bytes_option(
+      command, "--kv-swap-bytes", flags.kv_swap_bytes,
+      "Memory of the host for the KV of preempted requests, where copies are faster than computing "
+      "it again (default: none)");
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
       ->check(CLI::Range(16, 1 << 24, ">= 16"));
   command

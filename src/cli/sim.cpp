@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/scheduler_flags.h"
 #include "cli/sim_report.h"
 #include "mlxs/error.h"
 #include "sim/compare.h"
@@ -32,6 +33,7 @@ struct SimFlags {
   std::int32_t swap_tokens = 0;
   std::int32_t kv_tokens = 800'000;  // what an H200 holds beside an 8B model in bf16
   double slo_ttft_ms = 1000, slo_ttft_us_per_token = 100, slo_tpot_ms = 50;
+  std::string preset;  // of the admission window
   bool json = false;
 };
 
@@ -48,6 +50,7 @@ SimSetup setup_of(const SimFlags& flags) {
   setup.scheduler = flags.scheduler;
   setup.kv.num_pages = KvPool::pages_for(flags.kv_tokens);
   setup.scheduler.swap_pages = flags.swap_tokens / kPageTokens;
+  if (!flags.preset.empty()) setup.scheduler.window = window_preset(flags.preset);
   setup.cost = h200_cost();
   setup.slo = {.ttft_s = flags.slo_ttft_ms / 1e3,
                .ttft_per_token_s = flags.slo_ttft_us_per_token / 1e6,
@@ -173,6 +176,8 @@ void add_sim(CLI::App& app, Action& action) {
   command->add_option("--slo-tpot-ms", flags->slo_tpot_ms, "Target of the time a token after the first")
       ->check(CLI::Range(0.1, 1e7))
       ->capture_default_str();
+  command->add_option("--scheduler-preset", flags->preset, "Hold requests back for others to join, see serve")
+      ->check(CLI::IsMember({"latency_sensitive", "balanced", "throughput_optimized"}));
   command->add_flag("--json", flags->json, "One JSON object");
   command->footer(about +
                   "\n\nExamples:\n  mlx-serving sim --scenario long --rate 12\n"

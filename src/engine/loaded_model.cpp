@@ -234,8 +234,7 @@ bool LoadedModel::step() {
   std::span<const Sampled* const> sampled;
   std::string failure;
   try {
-    sampled = runner_->run(
-        plan, [&](RequestId id) -> Request& { return *requests_.at(id); });
+    sampled = runner_->run(plan, [&](RequestId id) -> Request& { return *requests_.at(id); });
   } catch (const std::exception& error) {
     failure = error.what();
     log::error("step {} of '{}' failed and ends its {} request(s): {}", plan.step, info_.id,

@@ -58,7 +58,7 @@ struct Request {
 
   // Publishing.
   Detokenizer detokenizer;
-  std::int32_t published = 0;               // tokens
+  std::int32_t published = 0;              // tokens
   std::optional<std::int32_t> stopped_at;  // of these, when a stop string was found
   bool stopped() const { return stopped_at.has_value(); }
 

@@ -40,6 +40,7 @@ struct SchedEntry {
   TimePoint arrival{}, first_token{}, last_token{};  // zero: not yet
   TenantId tenant = 0;
   double tenant_weight = 1;
+  double tenant_service = 0;         // scratch of split_prefill_budget()
   std::uint64_t queue_order = 0;     // of the last time it began to wait
   std::int32_t uncached_tokens = 0;  // of the prompt, when it was added
 

@@ -184,7 +184,7 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
     }
     scratch.push_back(entry);
   }
-  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, chunks);
+  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, queue.share(), chunks);
   for (const PrefillChunk& chunk : chunks) plan_span(*chunk.entry, chunk.tokens, out);
 }
 

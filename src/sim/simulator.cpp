@@ -43,9 +43,14 @@ class Simulation {
       scheduler_.plan(clock_.now(), plan_);
       if (observe) observe(clock_.now(), plan_, scheduler_);
       for (const Refusal& refusal : plan_.refused) end(refusal.request, SimEnd::kRefused);
-      require(!plan_.empty() || scheduler_.idle(), "requests wait and none can run");
       copy_pages();
-      if (!plan_.empty()) step();
+      if (!plan_.empty()) {
+        step();
+      } else if (plan_.held_until) {
+        hold();
+      } else {
+        require(scheduler_.idle(), "requests wait and none can run");
+      }
     }
     return report();
   }
@@ -100,6 +105,14 @@ class Simulation {
       scheduler_.cancel(id);
       end(id, SimEnd::kCancelled);
     }
+  }
+
+  // Those that wait are held for others to join: until the next arrival, or the window's end.
+  void hold() {
+    TimePoint until = *plan_.held_until;
+    if (const auto next = traffic_.next_arrival()) until = std::min(until, *next);
+    clock_.advance(std::max(until - clock_.now(), Duration(std::chrono::microseconds(1))));
+    metrics_.advance(clock_.now());
   }
 
   void copy_pages() {
