@@ -12,6 +12,8 @@ namespace {
 // Where steps keep every core busy, a thread beside them only takes turns with them.
 int ring_depth(const EngineOptions& engine, const Backend& backend) {
   if (engine.ring_depth > 0) return engine.ring_depth;
+  const MetalOptimizations& metal = engine.metal_optimizations;
+  if (metal.enabled && metal.command_buffer_ring.enabled) return metal.command_buffer_ring.ring_size;
   const int busy = host_threads(backend, {.threads = engine.threads});
   return static_cast<int>(std::thread::hardware_concurrency()) > busy ? 2 : 1;
 }
