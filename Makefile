@@ -16,6 +16,7 @@ run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky
 test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARGS='-R e2e' picks some)
 	@scripts/bootstrap.sh build test
 	@scripts/venv.sh
+	@[ "$$(uname -sm)" != "Linux x86_64" ] || scripts/cuda_toolkit.sh
 	@scripts/build.sh release
 	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)

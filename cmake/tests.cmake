@@ -26,6 +26,8 @@ foreach(list IN LISTS own_lists)
   add_subdirectory(${folder})
 endforeach()
 
+add_subdirectory(${PROJECT_SOURCE_DIR}/tests/cuda_emulated)
+
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 add_test(NAME lint.includes COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
 set_tests_properties(lint.includes PROPERTIES LABELS lint)

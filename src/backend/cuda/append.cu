@@ -1,7 +1,7 @@
 // Before attention: the per-head norms, the rotation, and the new keys and values into their pages.
 #include <cuda_bf16.h>
 
-#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/head.cuh"
 #include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
@@ -46,26 +46,8 @@ __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ q
   const bool is_query = head < spec.heads;
   from += head * kv.key_dim;  // the keys follow the queries, of the same size
   float* vector = vectors[warp];
-  for (int i = lane; i < kv.key_dim; i += 32) vector[i] = from[i];
-  __syncwarp();
-  if (is_query ? spec.norm_query : spec.norm_key) {
-    const Norm& norm = is_query ? spec.query_norm : spec.key_norm;
-    float squares = 0.0f;
-    for (int i = lane; i < kv.key_dim; i += 32) squares += vector[i] * vector[i];
-    const float factor = rsqrtf(warp_sum(squares) / kv.key_dim + norm.epsilon);
-    for (int i = lane; i < kv.key_dim; i += 32) vector[i] *= factor * (norm.gain[i] + norm.offset);
-    __syncwarp();
-  }
-  const int half = spec.rotation.dims / 2;
-  const float2* turns = static_cast<const float2*>(spec.rotation.table) + static_cast<size_t>(row) * half;
-  for (int i = lane; i < half; i += 32) {
-    const int a = spec.rotation.interleaved ? 2 * i : i, b = spec.rotation.interleaved ? 2 * i + 1 : i + half;
-    const float2 turn = turns[i];
-    const float x = vector[a], y = vector[b];
-    vector[a] = x * turn.x - y * turn.y;
-    vector[b] = x * turn.y + y * turn.x;
-  }
-  __syncwarp();
+  turn_head(from, kv.key_dim, is_query ? spec.norm_query : spec.norm_key,
+            is_query ? spec.query_norm : spec.key_norm, spec.rotation, row, vector);
   if (is_query) {
     float* to = q + static_cast<size_t>(row) * query_columns + head * kv.key_dim;
     for (int i = lane; i < kv.key_dim; i += 32) to[i] = vector[i];

@@ -4,45 +4,15 @@
 // online softmax.
 #include <cuda_bf16.h>
 
+#include "backend/cuda/attend.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
 
 namespace mlxs::cuda {
 namespace {
 
-constexpr int kPage = 16;                                      // tokens of a page (kPageTokens)
 constexpr int kKeys = 64;                                      // of a tile
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16;  // tokens of a warp
-constexpr float kNothing = -1e30f;
-
-__device__ inline void copy16(void* to, const void* from) {
-  asm volatile(
-      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
-      "l"(from)
-      : "memory");
-}
-
-// Four 8 × 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
-template <bool kTransposed>
-__device__ inline void load_matrices(unsigned (&m)[4], const void* row) {
-  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  if constexpr (kTransposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(at)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(at)
-                 : "memory");
-  }
-}
-
-__device__ inline unsigned pair(float a, float b) {
-  const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const unsigned*>(&two);
-}
 
 // heads: of a block, 1, 2 or 4; it has 4 / heads times sixteen tokens.
 template <int kDims>
@@ -51,7 +21,7 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
   await();
   constexpr int kStride = kDims + 8;  // rows start in different banks
   constexpr int kTileBytes = kKeys * kStride * 2;
-  extern __shared__ __align__(16) char memory[];  // [2][keys, values]
+  MLXS_DYNAMIC_SHARED(memory, 16);  // [2][keys, values]
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int2 tile = reinterpret_cast<const int2*>(step.tiles)[blockIdx.x];  // first row, rows
   const int tokens = kRows * kWarps / heads;
@@ -76,7 +46,7 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
       copy16(at, static_cast<const __nv_bfloat16*>(kv.keys) + slot * kDims + chunk * 8);
       copy16(at + kTileBytes, static_cast<const __nv_bfloat16*>(kv.values) + slot * kDims + chunk * 8);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    commit_copies();
   };
   fetch(begin, 0);
 
@@ -103,9 +73,9 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
   for (int first = begin; first < end; first += kKeys, stage ^= 1) {
     if (first + kKeys < end) {
       fetch(first + kKeys, stage ^ 1);
-      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      wait_copies<1>();
     } else {
-      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      wait_copies<0>();
     }
     __syncthreads();
     const auto* keys = reinterpret_cast<const __nv_bfloat16*>(memory + stage * 2 * kTileBytes);
@@ -207,8 +177,7 @@ void start(cudaStream_t stream, const float* q, const StepRows& step, const Atte
            const KvLayer& kv, float* y, const Operand& operand) {
   const int group = spec.heads / kv.kv_heads, heads = group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
   constexpr int kBytes = 4 * kKeys * (kDims + 8) * 2;
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(tiles_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  static const bool allowed = (allow_shared(tiles_kernel<kDims>, kBytes), true);
   static_cast<void>(allowed);
   const dim3 grid(step.num_tiles, spec.heads / heads, kTileRows * heads / (kRows * kWarps));
   launch_early(tiles_kernel<kDims>, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y, operand);

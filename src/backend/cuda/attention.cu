@@ -1,18 +1,18 @@
 // Attention over pages. Eight lanes share a token: each holds every eighth group of eight dims, so that a
 // token's key is read in whole 128-byte pieces; the sixteen groups of a block walk the tokens with an online
-// softmax of their own and are merged at the end. Few rows: the tokens are split over blocks, and a second
-// kernel merges those.
+// softmax of their own and are merged at the end. Few rows: the tokens are split over blocks, and the last of
+// those to end merges them. Where each row is the only one of its sequence, the kernel also turns its heads
+// and puts its key and value into their page.
 #include <cuda_bf16.h>
 
-#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/attend.cuh"
+#include "backend/cuda/head.cuh"
 #include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
 namespace {
 
-constexpr int kPage = 16;  // tokens of a page (kPageTokens)
 constexpr int kThreads = 128, kGroups = kThreads / 8;
-constexpr float kNothing = -1e30f;  // the maximum of no scores; finite, so that differences are numbers
 
 __device__ inline void unpack(const uint4& from, float* to) {
   const unsigned words[4] = {from.x, from.y, from.z, from.w};
@@ -23,57 +23,109 @@ __device__ inline void unpack(const uint4& from, float* to) {
   }
 }
 
-__device__ inline void put(float* y, const Operand& operand, size_t place, int dim, int dims, int heads,
-                           float value) {
-  y[place * dims + dim] = value;
-  put_operand(operand, static_cast<int>(place / heads), static_cast<int>(place % heads) * dims + dim, value);
-}
-
 // kParts: dims in units of 64. kHeads: query heads of a block, which share a KV head and what is read of it.
 template <int kParts, int kHeads>
-__global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restrict__ q, StepRows step,
-                                                          Attention spec, KvLayer kv, int splits,
-                                                          float* partial, float* y, Operand operand) {
+__global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant__ Attend a) {
   await();
   constexpr int kDims = kParts * 64;
+  const StepRows& step = a.step;
+  const Attention& spec = a.spec;
+  const KvLayer& kv = a.kv;
   __shared__ __align__(16) float queries[kHeads][kDims];
+  __shared__ __align__(16) float fresh[kDims];                // the row's own key, before it is rounded
+  __shared__ __align__(16) __nv_bfloat16 fresh_kv[2][kDims];  // its key and value as others will read them
   __shared__ float highest[kHeads][kGroups], totals[kHeads][kGroups];
   __shared__ float merged[kGroups][kDims + 4];
   const int row = static_cast<int>(blockIdx.x), first_head = static_cast<int>(blockIdx.y) * kHeads;
-  const int split = static_cast<int>(blockIdx.z);
-  const int kv_head = first_head / (spec.heads / kv.kv_heads);
+  const int split = static_cast<int>(blockIdx.z), splits = a.splits;
+  const int group_heads = spec.heads / kv.kv_heads, kv_head = first_head / group_heads;
   const int lane = threadIdx.x % 8, group = threadIdx.x / 8;
   const int position = step.positions[row];
+  const int* pages = step.pages + step.first_page[row];
   int begin = spec.window > 0 ? max(0, position - spec.window + 1) : 0;
   int end = spec.causal ? position + 1 : step.lengths[row];
   const int each = (end - begin + splits - 1) / splits;
   begin += split * each;
   end = min(end, begin + each);
 
-  const float* own = q + (static_cast<size_t>(row) * spec.heads + first_head) * kv.key_dim;
-  for (int i = static_cast<int>(threadIdx.x); i < kHeads * kDims; i += kThreads) {
-    const int head = i / kDims, dim = i % kDims;
-    queries[head][dim] = dim < kv.key_dim ? own[head * kv.key_dim + dim] * spec.scale : 0.0f;
+  // A token's key and value; the next ones are on their way while one is used.
+  const bool adds = a.q == nullptr;
+  uint4 keys[kParts], values[kParts], next_keys[kParts], next_values[kParts];
+  const auto read = [&](int first) {
+    const int token = min(first + group, end - 1);
+    if (adds && token == position) return;  // not in its page yet
+    const size_t slot =
+        (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
+    const auto* key = static_cast<const __nv_bfloat16*>(kv.keys) + slot * kv.key_dim;
+    const auto* value = static_cast<const __nv_bfloat16*>(kv.values) + slot * kv.value_dim;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int dim = p * 64 + lane * 8;
+      next_keys[p] = dim < kv.key_dim ? *reinterpret_cast<const uint4*>(key + dim) : uint4{};
+      next_values[p] = dim < kv.value_dim ? *reinterpret_cast<const uint4*>(value + dim) : uint4{};
+    }
+  };
+  if (begin < end) read(begin);
+
+  if (adds) {
+    const int query_columns = spec.heads * kv.key_dim, key_columns = kv.kv_heads * kv.key_dim;
+    const float* own =
+        a.qkv + static_cast<size_t>(row) * (query_columns + key_columns + kv.kv_heads * kv.value_dim);
+    const bool here = begin <= position && position < end;
+    const bool writes = here && first_head % group_heads == 0;
+    const size_t slot = here
+                            ? (static_cast<size_t>(pages[position / kPage]) * kv.kv_heads + kv_head) * kPage +
+                                  position % kPage
+                            : 0;
+    for (int v = static_cast<int>(threadIdx.x) / 32; v < kHeads + (here ? 2 : 0); v += kThreads / 32) {
+      const int own_lane = threadIdx.x % 32;
+      if (v < kHeads) {
+        turn_head(own + (first_head + v) * kv.key_dim, kv.key_dim, spec.norm_query, spec.query_norm,
+                  spec.rotation, row, queries[v]);
+        for (int i = own_lane; i < kDims; i += 32)
+          queries[v][i] = i < kv.key_dim ? queries[v][i] * spec.scale : 0.0f;
+        continue;
+      }
+      const bool is_key = v == kHeads;
+      const int dims = is_key ? kv.key_dim : kv.value_dim;
+      if (is_key) {
+        turn_head(own + query_columns + kv_head * dims, dims, spec.norm_key, spec.key_norm, spec.rotation,
+                  row, fresh);
+      }
+      const float* from = is_key ? fresh : own + query_columns + key_columns + kv_head * dims;
+      auto* to = static_cast<__nv_bfloat16*>(is_key ? kv.keys : kv.values) + slot * dims;
+      for (int i = own_lane; i < kDims; i += 32) {
+        const __nv_bfloat16 value = __float2bfloat16(i < dims ? from[i] : 0.0f);
+        fresh_kv[is_key ? 0 : 1][i] = value;
+        if (writes && i < dims) to[i] = value;
+      }
+    }
+  } else {
+    const float* own = a.q + (static_cast<size_t>(row) * spec.heads + first_head) * kv.key_dim;
+    for (int i = static_cast<int>(threadIdx.x); i < kHeads * kDims; i += kThreads) {
+      const int head = i / kDims, dim = i % kDims;
+      queries[head][dim] = dim < kv.key_dim ? own[head * kv.key_dim + dim] * spec.scale : 0.0f;
+    }
   }
   __syncthreads();
   float sums[kHeads][kParts * 8] = {}, most[kHeads], total[kHeads] = {};
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) most[h] = kNothing;
-  const int* pages = step.pages + step.first_page[row];
   // Every group makes the same number of turns: the shuffles want whole warps.
   for (int first = begin; first < end; first += kGroups) {
-    const int token = min(first + group, end - 1);
-    const size_t slot =
-        (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
-    const auto* key = static_cast<const __nv_bfloat16*>(kv.keys) + slot * kv.key_dim;
-    const auto* value = static_cast<const __nv_bfloat16*>(kv.values) + slot * kv.value_dim;
-    uint4 keys[kParts], values[kParts];
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      const int dim = p * 64 + lane * 8;
-      keys[p] = dim < kv.key_dim ? *reinterpret_cast<const uint4*>(key + dim) : uint4{};
-      values[p] = dim < kv.value_dim ? *reinterpret_cast<const uint4*>(value + dim) : uint4{};
+      keys[p] = next_keys[p];
+      values[p] = next_values[p];
     }
+    if (adds && min(first + group, end - 1) == position) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        keys[p] = *reinterpret_cast<const uint4*>(&fresh_kv[0][p * 64 + lane * 8]);
+        values[p] = *reinterpret_cast<const uint4*>(&fresh_kv[1][p * 64 + lane * 8]);
+      }
+    }
+    if (first + kGroups < end) read(first + kGroups);
     float scores[kHeads] = {};
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
@@ -128,6 +180,7 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
       totals[h][group] = total[h];
     }
   }
+  const int places = step.rows * spec.heads;
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     __syncthreads();  // the head before has been read
@@ -149,15 +202,14 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
       factors[g] = __expf(highest[h][g] - top);
       sum += totals[h][g] * factors[g];
     }
-    const size_t place = static_cast<size_t>(row) * spec.heads + first_head + h;
-    float* out =
-        partial + ((static_cast<size_t>(split) * step.rows * spec.heads) + place) * (kv.value_dim + 2);
+    const int place = row * spec.heads + first_head + h;
+    float* out = splits > 1 ? part_of(a.partial, split, places, place, kv.value_dim) : nullptr;
     for (int dim = static_cast<int>(threadIdx.x); dim < kv.value_dim; dim += kThreads) {
       float value = 0.0f;
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) value += merged[g][dim] * factors[g];
       if (splits == 1) {
-        put(y, operand, place, dim, kv.value_dim, spec.heads, sum > 0.0f ? value / sum : 0.0f);
+        put_head(a.y, a.operand, place, dim, kv.value_dim, spec.heads, sum > 0.0f ? value / sum : 0.0f);
       } else {
         out[dim] = value;
       }
@@ -167,38 +219,12 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const float* __restric
       out[kv.value_dim + 1] = sum;
     }
   }
-}
+  if (splits == 1) return;
 
-__global__ void merge_kernel(const float* __restrict__ partial, int splits, int places, int heads, int dims,
-                             float* y, Operand operand) {
-  await();
-  const int place = static_cast<int>(blockIdx.x), lane = threadIdx.x % 32;
-  const auto part = [&](int s) { return partial + (static_cast<size_t>(s) * places + place) * (dims + 2); };
-  // Each warp for itself: a lane two splits, of which there are 64 at most.
-  float factors[2], top = kNothing;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    factors[i] = lane + 32 * i < splits ? part(lane + 32 * i)[dims] : kNothing;
-    top = fmaxf(top, factors[i]);
-  }
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    factors[i] = __expf(factors[i] - top);
-    if (lane + 32 * i < splits) sum += part(lane + 32 * i)[dims + 1] * factors[i];
-  }
-  sum = warp_sum(sum);
-  for (int base = 0; base < dims; base += static_cast<int>(blockDim.x)) {
-    const int dim = base + static_cast<int>(threadIdx.x);
-    float value = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      const float factor = __shfl_sync(0xffffffffu, s < 32 ? factors[0] : factors[1], s % 32);
-      if (dim < dims) value += part(s)[dim] * factor;
-    }
-    if (dim < dims) put(y, operand, place, dim, dims, heads, sum > 0.0f ? value / sum : 0.0f);
-  }
+  if (!is_last_block(a.counters + row * gridDim.y + blockIdx.y, splits)) return;
+  for (int h = static_cast<int>(threadIdx.x) / 32; h < kHeads; h += kThreads / 32)
+    merge<kParts>(a.partial, splits, places, row * spec.heads + first_head + h, spec.heads, kv.value_dim, a.y,
+                  a.operand);
 }
 
 // Of a block: as many as registers allow and the KV heads' groups divide into.
@@ -211,21 +237,19 @@ int heads_together(int heads, int kv_heads, int dims) {
 
 int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors) {
   const int blocks = step.rows * heads / heads_together(heads, kv.kv_heads, max(kv.key_dim, kv.value_dim));
-  const int wanted = 8 * multiprocessors / blocks, possible = (step.longest + 63) / 64;
-  const int splits = wanted < possible ? wanted : possible;
-  return splits < 1 ? 1 : (splits > 64 ? 64 : splits);
+  if (blocks > kAttentionCounters) return 1;
+  const int wanted = 4 * multiprocessors / blocks, possible = (step.longest + 31) / 32;
+  return max(1, min(min(wanted, possible), 64));
 }
 
 namespace {
 
 template <int kParts>
-void start(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
-           const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand) {
+void start(cudaStream_t stream, const Attend& a) {
   const auto run = [&](auto kernel, int heads) {
-    launch_early(kernel, dim3(step.rows, spec.heads / heads, splits), kThreads, 0, stream, q, step, spec, kv,
-                 splits, partial, y, operand);
+    launch_early(kernel, dim3(a.step.rows, a.spec.heads / heads, a.splits), kThreads, 0, stream, a);
   };
-  const int together = heads_together(spec.heads, kv.kv_heads, max(kv.key_dim, kv.value_dim));
+  const int together = heads_together(a.spec.heads, a.kv.kv_heads, max(a.kv.key_dim, a.kv.value_dim));
   if constexpr (kParts <= 2) {
     if (together == 4) return run(attend_kernel<kParts, 4>, 4);
   }
@@ -235,26 +259,20 @@ void start(cudaStream_t stream, const float* q, const StepRows& step, const Atte
 
 }  // namespace
 
-void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
-            const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand) {
-  const auto run = [&](auto start_of) { start_of(stream, q, step, spec, kv, splits, partial, y, operand); };
+void attend(cudaStream_t stream, const float* q, const float* qkv, const StepRows& step,
+            const Attention& spec, const KvLayer& kv, int splits, float* partial, int* counters, float* y,
+            const Operand& operand) {
+  const Attend a{q, qkv, step, spec, kv, splits, partial, counters, y, operand};
   switch ((max(kv.key_dim, kv.value_dim) + 63) / 64) {
     case 1:
-      run(start<1>);
-      break;
+      return start<1>(stream, a);
     case 2:
-      run(start<2>);
-      break;
+      return start<2>(stream, a);
     case 3:
-      run(start<3>);
-      break;
+      return start<3>(stream, a);
     default:
-      run(start<4>);
-      break;
+      return start<4>(stream, a);
   }
-  if (splits > 1)
-    launch_early(merge_kernel, dim3(step.rows * spec.heads), 128, 0, stream, partial, splits,
-                 step.rows * spec.heads, spec.heads, kv.value_dim, y, operand);
 }
 
 }  // namespace mlxs::cuda

@@ -33,6 +33,8 @@ CudaBackend::CudaBackend(int device, int threads)
                       multiprocessors_);
   picks_ = DeviceBuffer(kMostPicks * sizeof(Greedy), "sampling");
   picked_.reserve(kMostPicks * sizeof(Greedy));
+  counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
+  check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");
 }
 
 CudaBackend::~CudaBackend() { cudaStreamSynchronize(stream_.get()); }
@@ -68,9 +70,9 @@ WeightPtr CudaBackend::prepare(std::span<const RawWeight> parts, WeightUse use, 
 }
 
 std::size_t CudaBackend::packed_size(const RawWeight& raw, WeightUse use) const {
-  const auto rows = static_cast<std::size_t>(raw.rows);
-  if (use == WeightUse::kVector) return rows * static_cast<std::size_t>(raw.columns) * sizeof(float);
-  return rows * row_bytes_of(packing_of(raw), raw.columns);
+  if (use == WeightUse::kVector)
+    return static_cast<std::size_t>(raw.rows) * static_cast<std::size_t>(raw.columns) * sizeof(float);
+  return static_cast<std::size_t>(padded_rows(raw.rows)) * row_bytes_of(packing_of(raw), raw.columns);
 }
 
 std::unique_ptr<KvStore> CudaBackend::make_kv(const KvSpec& spec) {
@@ -89,7 +91,7 @@ Tensor CudaBackend::allocate(std::int32_t rows, std::int64_t columns) {
 Operand CudaBackend::make_operand(int rows, int columns, bool wide) {
   const int stride = operand_stride(columns);
   const std::size_t bytes = static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride) * 2;
-  void* data = memory_.allocate(bytes);
+  void* data = memory_.allocate(bytes + kOperandSlack);
   if (stride != columns) check(cudaMemsetAsync(data, 0, bytes, stream_.get()), "an operand");
   return {data, stride, wide};
 }
@@ -113,14 +115,27 @@ void CudaBackend::release(Tensor tensor) {
 
 CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wide) {
   const auto twin = twins_.find(x.handle);
-  if (norm == nullptr && twin != twins_.end() && twin->second.wide == wide) return {.operand = twin->second};
+  if (norm == nullptr && twin != twins_.end() && twin->second.wide == wide)
+    return {.thin = {.operand = twin->second}};
   const int stride = operand_stride(x.columns);
-  const Operand made{
-      memory_.allocate(static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2), stride,
-      wide};
+  const std::size_t bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2;
+  const Operand made{memory_.allocate(bytes + kOperandSlack), stride, wide};
   const Norm as = norm != nullptr ? norm_of(*norm) : Norm{};
   normalize_operand(stream_.get(), floats_of(x), x.rows, x.columns, norm != nullptr ? &as : nullptr, made);
-  return {.operand = made, .owned = made.data};
+  return {.thin = {.operand = made}, .owned = made.data};
+}
+
+CudaBackend::Input CudaBackend::input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm,
+                                          bool gated) {
+  if (norm == nullptr || wide(x.rows, x.columns) || weight.segments().size() != 1 ||
+      (gated && !gates_at_once(weight)) ||
+      !thin_normalizes(weight.segments().front(), x.rows, gated, norm_of(*norm), multiprocessors_)) {
+    return input_of(x, norm);
+  }
+  return {.thin = {.operand = {.stride = operand_stride(x.columns)},
+                   .raw = floats_of(x),
+                   .columns = x.columns,
+                   .norm = norm_of(*norm)}};
 }
 
 void CudaBackend::begin_step(const Batch& batch) {
@@ -129,6 +144,7 @@ void CudaBackend::begin_step(const Batch& batch) {
   const StepGraphs::Shape shape = graphs_.begin(batch, kv, stream_.get());
   check(cudaStreamSynchronize(stream_.get()), "the step before");
   batch_ = batch;
+  single_ = std::ranges::all_of(batch.sequences, [](const SequenceSpan& s) { return s.num_rows == 1; });
   sampling_.clear();
   sampled_.clear();
   memory_.reset();
@@ -160,15 +176,18 @@ Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
   return graphs_.note(overwrite(residual));
 }
 
-void CudaBackend::product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f) {
+void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
+  const Operand& x = input.operand;
   const int outputs = static_cast<int>(weight.rows());
   const auto each = [&](auto&& run) {
     for (std::size_t s = 0; s < weight.segments().size(); ++s)
       run(weight.segments()[s], weight.first_rows()[s]);
   };
-  const bool one_pass = !f.gated || weight.segments().size() == 1;
+  const bool one_pass = !f.gated || gates_at_once(weight);
   const auto thin_to = [&](const Finish& to) {
-    each([&](const Rows& w, int first) { thin(stream_.get(), w, x, rows, first, to, {}, multiprocessors_); });
+    each([&](const Rows& w, int first) {
+      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_);
+    });
   };
   const auto wide_to = [&](const Finish& to, int splits) {
     const std::size_t apart = static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
@@ -203,10 +222,10 @@ void CudaBackend::product(const CudaWeight& weight, const Operand& x, int rows, 
 Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {
   if (graphs_.replaying()) return graphs_.next();
   const std::int64_t columns = spec.gated ? weight.rows() / 2 : weight.rows();
-  const Input input = input_of(x, spec.norm);
+  const Input input = input_for(cuda_weight(weight), x, spec.norm, spec.gated);
   const Tensor y = spec.residual && spec.residual.handle != x.handle ? overwrite(spec.residual)
                                                                      : allocate(x.rows, columns);
-  product(cuda_weight(weight), input.operand, x.rows,
+  product(cuda_weight(weight), input.thin, x.rows,
           {.bias = floats_of(spec.bias),
            .residual = floats_of(spec.residual),
            .y = floats_of(y),
@@ -245,19 +264,29 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
                             .rotation = index_.rotation(spec.rope, memory_, stream_.get())};
   const Tensor y = allocate(qkv.rows, static_cast<std::int64_t>(spec.heads) * spec.value_dim);
   const auto heads = static_cast<std::size_t>(qkv.rows) * static_cast<std::size_t>(spec.heads);
-  const Scratch q(memory_, heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float));
-  append(stream_.get(), floats_of(qkv), rows, attention, kv, q.floats());
-  if (attends_in_tiles(rows, spec.heads, kv, multiprocessors_)) {
+  const bool groups = single_ && attends_in_groups(kv);
+  const bool tiles = !groups && attends_in_tiles(rows, spec.heads, kv, multiprocessors_),
+             appends = tiles || !single_;
+  const Scratch q(memory_, appends ? heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float) : 1);
+  if (appends) append(stream_.get(), floats_of(qkv), rows, attention, kv, q.floats());
+  if (tiles) {
     attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
     return graphs_.note(y);
   }
-  const int splits = attention_splits(rows, spec.heads, kv, multiprocessors_);
+  const int splits = groups ? group_splits(rows, spec.heads, kv, multiprocessors_)
+                            : attention_splits(rows, spec.heads, kv, multiprocessors_);
   const Scratch partial(memory_, splits == 1
                                      ? 1
                                      : static_cast<std::size_t>(splits) * heads *
                                            static_cast<std::size_t>(spec.value_dim + 2) * sizeof(float));
-  attend(stream_.get(), q.floats(), rows, attention, kv, splits, partial.floats(), floats_of(y),
-         make_twin(y));
+  auto* counters = reinterpret_cast<int*>(counters_.data());
+  if (groups) {
+    attend_groups(stream_.get(), floats_of(qkv), rows, attention, kv, splits, partial.floats(), counters,
+                  floats_of(y), make_twin(y));
+    return graphs_.note(y);
+  }
+  attend(stream_.get(), appends ? q.floats() : nullptr, floats_of(qkv), rows, attention, kv, splits,
+         partial.floats(), counters, floats_of(y), make_twin(y));
   return graphs_.note(y);
 }
 
@@ -273,8 +302,8 @@ Tensor CudaBackend::logits(Tensor x, const Weight& head, const NormSpec* norm_sp
   if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(x.rows, head.rows());
   if (x.rows == 0) return graphs_.note(y);
-  const Input input = input_of(x, norm_spec);
-  product(cuda_weight(head), input.operand, x.rows,
+  const Input input = input_for(cuda_weight(head), x, norm_spec, false);
+  product(cuda_weight(head), input.thin, x.rows,
           {.y = floats_of(y), .columns = y.columns, .soft_cap = soft_cap});
   memory_.release(input.owned);
   return graphs_.note(y);

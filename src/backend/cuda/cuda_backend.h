@@ -11,6 +11,7 @@
 #include "backend/cuda/cuda_weight.h"
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/pack_rows.h"
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_index.h"
 #include "backend/ops.h"
@@ -62,7 +63,7 @@ class CudaBackend final : public Backend {
  private:
   // A product's input; `owned` is to be given back after it, if not null.
   struct Input {
-    Operand operand;
+    ThinInput thin;
     const void* owned = nullptr;
   };
 
@@ -77,11 +78,20 @@ class CudaBackend final : public Backend {
   Tensor overwrite(Tensor tensor);   // its twin, if it has one, is no longer the same
   Input input_of(Tensor x, const NormSpec* norm) { return input_of(x, norm, wide(x.rows, x.columns)); }
   Input input_of(Tensor x, const NormSpec* norm, bool wide);
+  // The same for this product, which may normalize x itself.
+  Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
   // epilogue(x · Wᵀ) to what f names.
-  void product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
+  void product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);
+  // Whether a product can gate as it ends: one packing, and gates that fill their tiles.
+  static bool gates_at_once(const CudaWeight& weight) {
+    return weight.segments().size() == 1 && weight.rows() % (2 * kTileOutputs) == 0;
+  }
   // The same for each expert's rows; shape: any expert's weight.
   void expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows, const Operand& x,
                       const Finish& f);
+  // Of few rows, whose experts need no order: three kernels.
+  bool takes_few(Tensor x, const MoeSpec& spec) const;
+  void few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y);
   void sample_on_host();
 
   int device_;
@@ -96,6 +106,8 @@ class CudaBackend final : public Backend {
   StepIndex index_;
   StepGraphs graphs_;
   Batch batch_;
+  bool single_ = false;                             // each row of the step is the only one of its sequence
+  DeviceBuffer counters_;                           // of attention
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
 
   cpu::SampleScratch sample_scratch_;

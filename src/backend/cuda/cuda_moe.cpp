@@ -69,17 +69,61 @@ void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
       if (x.wide) {
         cuda::wide(stream_.get(), w, x, rows.places, column, 1, 0, to, rows);
       } else {
-        thin(stream_.get(), w, x, rows.places, column, to, rows, multiprocessors_);
+        thin(stream_.get(), w, {.operand = x}, rows.places, column, to, rows, {}, multiprocessors_);
       }
     }
   };
-  if (!f.gated || shape.segments().size() == 1) return each(f);
-  const int outputs =
-      static_cast<int>(shape.rows());  // gates and ups of different types: apart, then together
+  if (!f.gated || gates_at_once(shape)) return each(f);
+  const int outputs = static_cast<int>(shape.rows());  // gates and ups apart, then together
   const Scratch sums(
       memory_, static_cast<std::size_t>(rows.places) * static_cast<std::size_t>(outputs) * sizeof(float));
   each({.y = sums.floats(), .columns = outputs});
   finish(stream_.get(), sums.floats(), 1, rows.places, f);
+}
+
+bool CudaBackend::takes_few(Tensor x, const MoeSpec& spec) const {
+  const CudaWeight& gate_up = cuda_weight(*spec.experts.front().gate_up);
+  return x.rows <= kFewRows && spec.used <= kMostFewUsed && spec.experts.size() <= kMostFewExperts &&
+         gates_at_once(gate_up) && cuda_weight(*spec.experts.front().down).segments().size() == 1 &&
+         cuda_weight(*spec.router).segments().size() == 1;
+}
+
+void CudaBackend::few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y) {
+  const CudaWeight &router = cuda_weight(*spec.router), &gate_up = cuda_weight(*spec.experts.front().gate_up),
+                   &down = cuda_weight(*spec.experts.front().down);
+  Input input = input_for(router, x, spec.norm, false);
+  if (input.thin.raw != nullptr) {  // the router's product leaves what it normalized for the experts
+    input.thin.operand = make_operand(x.rows, x.columns, false);
+    input.owned = input.thin.operand.data;
+  }
+  const int places = x.rows * spec.used;
+  const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
+  const Scratch chosen(memory_, 2 * static_cast<std::size_t>(places) * sizeof(int));
+  FewRows few{.part = FewRows::Part::kRouter,
+              .logits = choices.floats(),
+              .positions = index_.rows().positions,
+              .counter = reinterpret_cast<int*>(counters_.data()) + kAttentionCounters,
+              .route = route,
+              .chosen = static_cast<int*>(chosen.data()),
+              .weights = chosen.floats() + places};
+  thin(stream_.get(), router.segments().front(), input.thin, x.rows, 0,
+       {.y = choices.floats(), .columns = route.experts}, {}, few, multiprocessors_);
+  const Operand inner = make_operand(places, static_cast<int>(down.columns()), false);
+  few.part = FewRows::Part::kGated;
+  few.table = table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias);
+  thin(stream_.get(), gate_up.segments().front(), {.operand = input.thin.operand}, x.rows, 0,
+       {.operand = inner,
+        .columns = static_cast<int>(down.columns()),
+        .act = act_of(spec.activation),
+        .gated = true},
+       {}, few, multiprocessors_);
+  few.part = FewRows::Part::kMixed;
+  few.table = table_of(spec.experts, &Expert::down, &Expert::down_bias);
+  thin(stream_.get(), down.segments().front(), {.operand = inner}, x.rows, 0,
+       {.residual = floats_of(spec.residual), .y = floats_of(y), .columns = x.columns}, {}, few,
+       multiprocessors_);
+  memory_.release(inner.data);
+  memory_.release(input.owned);
 }
 
 Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
@@ -90,11 +134,25 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                             spec.experts.size()));
   }
   const auto count = static_cast<int>(spec.experts.size()), places = x.rows * spec.used;
+  const Route way{.experts = count,
+                  .used = spec.used,
+                  .groups = spec.groups,
+                  .groups_used = spec.groups_used,
+                  .gate = gate_of(spec.gate),
+                  .normalize = spec.normalize,
+                  .scale = spec.scale,
+                  .router_bias = floats_of(spec.router_bias),
+                  .selection_bias = floats_of(spec.selection_bias)};
+  if (takes_few(x, spec)) {
+    const Tensor y = spec.residual ? overwrite(spec.residual) : allocate(x.rows, x.columns);
+    few_experts(x, spec, way, y);
+    return graphs_.note(y);
+  }
   // By the rows that an expert gets, which may be few where those of the router are many.
   const bool wide_experts = hopper_ && places > kThinAverage * count;
   const Input input = input_of(x, spec.norm);
   const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
-  product(cuda_weight(*spec.router), input.operand, x.rows, {.y = choices.floats(), .columns = count});
+  product(cuda_weight(*spec.router), input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
   const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
   const Scratch routing(memory_, (3 * all + 2 * spec.experts.size() + 2) * sizeof(int));
@@ -105,21 +163,11 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                       .first = numbers + 3 * all,
                       .active = numbers + 3 * all + count + 1,
                       .num_active = numbers + 3 * all + 2 * count + 1};
-  route(stream_.get(), choices.floats(), index_.rows().positions, x.rows,
-        {.experts = count,
-         .used = spec.used,
-         .groups = spec.groups,
-         .groups_used = spec.groups_used,
-         .gate = gate_of(spec.gate),
-         .normalize = spec.normalize,
-         .scale = spec.scale,
-         .router_bias = floats_of(spec.router_bias),
-         .selection_bias = floats_of(spec.selection_bias)},
-        routed);
+  route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
                    &down = cuda_weight(*spec.experts.front().down);
-  const Input own = wide_experts == input.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
+  const Input own = wide_experts == input.thin.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
   ExpertRows rows{.first = routed.first,
                   .active = routed.active,
                   .num_active = routed.num_active,
@@ -128,7 +176,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                   .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
   expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
-                 own.owned != nullptr ? own.operand : input.operand,
+                 own.owned != nullptr ? own.thin.operand : input.thin.operand,
                  {.operand = inner,
                   .columns = static_cast<int>(down.columns()),
                   .act = act_of(spec.activation),

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/regroup.h"
@@ -74,21 +75,21 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
   }
 
   std::vector<Packing> packings;
-  std::vector<std::pair<std::size_t, std::int64_t>> places;  // of each part: segment and row within it
+  std::vector<std::size_t> first_parts;  // of each segment
   std::int64_t row = 0;
-  for (const RawWeight& part : parts) {
-    const Packing packing = packing_of(part);
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const Packing packing = packing_of(parts[p]);
     if (packings.empty() || packings.back() != packing) {
       packings.push_back(packing);
+      first_parts.push_back(p);
       segments_.push_back({.columns = static_cast<int>(columns_),
                            .padded = static_cast<int>(padded_columns(columns_)),
                            .group_shift = packing.group_shift,
                            .type = packing.codes});
       first_rows_.push_back(static_cast<int>(row));
     }
-    places.emplace_back(segments_.size() - 1, segments_.back().rows);
-    segments_.back().rows += static_cast<int>(part.rows);
-    row += part.rows;
+    segments_.back().rows += static_cast<int>(parts[p].rows);
+    row += parts[p].rows;
   }
   if (segments_.size() > kMaxSegments) {
     throw Error(ErrorCode::kModelLoad,
@@ -98,44 +99,58 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
   const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   std::vector<std::size_t> offsets;
   for (std::size_t s = 0; s < segments_.size(); ++s) {
-    const auto rows = static_cast<std::size_t>(segments_[s].rows);
+    const auto rows = static_cast<std::size_t>(padded_rows(segments_[s].rows));
     offsets.push_back(packed_bytes_);
     packed_bytes_ += aligned(rows * code_row_bytes(packings[s], columns_));
     offsets.push_back(packed_bytes_);
     packed_bytes_ += aligned(rows * scale_row_bytes(packings[s], columns_));
   }
   storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
+  first_parts.push_back(parts.size());
   for (std::size_t s = 0; s < segments_.size(); ++s) {
     segments_[s].codes = storage_.data() + offsets[2 * s];
     segments_[s].scales = storage_.data() + offsets[2 * s + 1];
+    pack_segment(pool, uploader, parts.subspan(first_parts[s], first_parts[s + 1] - first_parts[s]),
+                 segments_[s]);
   }
-  for (std::size_t p = 0; p < parts.size(); ++p)
-    pack_part(pool, uploader, parts[p], segments_[places[p].first], places[p].second);
 }
 
-void CudaWeight::pack_part(ThreadPool& pool, Uploader& uploader, const RawWeight& part, const Rows& segment,
-                           std::int64_t first_row) const {
-  const Packing packing = packing_of(part);
-  const std::size_t code_bytes = code_row_bytes(packing, columns_),
-                    scale_bytes = scale_row_bytes(packing, columns_);
+void CudaWeight::pack_segment(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
+                              const Rows& segment) const {
+  const Packing packing = packing_of(parts.front());
+  const std::size_t code_bytes = kTileOutputs * code_row_bytes(packing, columns_),
+                    scale_bytes = kTileOutputs * scale_row_bytes(packing, columns_);
+  const std::int64_t tiles = padded_rows(segment.rows) / kTileOutputs;
   const auto each = static_cast<std::int64_t>(std::max<std::size_t>(1, kPiece / (code_bytes + scale_bytes)));
-  for (std::int64_t begin = 0; begin < part.rows; begin += each) {
-    const std::int64_t count = std::min(each, part.rows - begin);
+  for (std::int64_t begin = 0; begin < tiles; begin += each) {
+    const std::int64_t count = std::min(each, tiles - begin);
     const std::size_t all_codes = static_cast<std::size_t>(count) * code_bytes,
                       all_scales = static_cast<std::size_t>(count) * scale_bytes;
     std::byte* piece = uploader.next(all_codes + all_scales);
-    pool.parallel_for(count, 16, [&](std::int64_t from, std::int64_t to, int) {
+    pool.parallel_for(count, 1, [&](std::int64_t from, std::int64_t to, int) {
       for (std::int64_t i = from; i < to; ++i) {
-        pack_row(part, packing, begin + i, piece + static_cast<std::size_t>(i) * code_bytes,
-                 piece + all_codes + static_cast<std::size_t>(i) * scale_bytes);
+        std::byte* codes = piece + static_cast<std::size_t>(i) * code_bytes;
+        std::byte* scales = piece + all_codes + static_cast<std::size_t>(i) * scale_bytes;
+        std::int64_t row = (begin + i) * kTileOutputs;
+        const std::int64_t end = std::min<std::int64_t>(row + kTileOutputs, segment.rows);
+        if (end - row < kTileOutputs) {
+          std::memset(codes, 0, code_bytes);
+          std::memset(scales, 0, scale_bytes);
+        }
+        std::size_t part = 0;
+        std::int64_t first = 0;  // of the part
+        for (int place = 0; row < end; ++row, ++place) {
+          while (row >= first + parts[part].rows) first += parts[part++].rows;
+          pack_row(parts[part], packing, row - first, place, codes, scales);
+        }
       }
     });
-    const auto row = static_cast<std::size_t>(first_row + begin);
-    auto* codes = static_cast<std::byte*>(const_cast<void*>(segment.codes)) + row * code_bytes;
-    uploader.send(codes, 0, all_codes);
+    const auto tile = static_cast<std::size_t>(begin);
+    uploader.send(static_cast<std::byte*>(const_cast<void*>(segment.codes)) + tile * code_bytes, 0,
+                  all_codes);
     if (all_scales > 0) {
-      auto* scales = static_cast<std::byte*>(const_cast<void*>(segment.scales)) + row * scale_bytes;
-      uploader.send(scales, all_codes, all_scales);
+      uploader.send(static_cast<std::byte*>(const_cast<void*>(segment.scales)) + tile * scale_bytes,
+                    all_codes, all_scales);
     }
     uploader.sent();
   }

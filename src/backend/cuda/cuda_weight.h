@@ -59,8 +59,9 @@ class CudaWeight final : public Weight {
 
  private:
   void pack_vector(std::span<const RawWeight> parts, Uploader& uploader);
-  void pack_part(ThreadPool& pool, Uploader& uploader, const RawWeight& part, const Rows& segment,
-                 std::int64_t first_row) const;
+  // parts: those that make up the segment, in order.
+  void pack_segment(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
+                    const Rows& segment) const;
 
   DeviceBuffer storage_;
   mutable DeviceBuffer expert_table_;

@@ -34,7 +34,7 @@ __device__ inline float gate(float g, float up, Act act) {
 __device__ inline int operand_place(int column, bool wide) {
   const int i = column & 7;
   if (!wide) return (column & ~7) | ((i & 3) << 1) | (i >> 2);
-  const int t = column >> 4 & 3, piece = column >> 3 & 1;
+  const int t = column >> 3 & 3, piece = column >> 5 & 1;
   return (column & ~63) | (2 * piece + (i & 3) / 2) * 16 | (i & 1) * 8 | 2 * t | i >> 2;
 }
 
@@ -57,6 +57,21 @@ __device__ inline float warp_sum(float value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
   return value;
+}
+
+// Whole blocks, each having left something for the last of them: whether this is that. counter: zero before
+// the first and after the last.
+__device__ inline bool is_last_block(int* counter, int blocks) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicAdd(counter, 1) == blocks - 1;
+    if (is_last) *counter = 0;
+  }
+  __syncthreads();
+  if (is_last) __threadfence();
+  return is_last;
 }
 
 }  // namespace mlxs::cuda

@@ -14,12 +14,19 @@ namespace mlxs::cuda {
 
 enum class Codes : std::uint8_t { k4, k8, kBF16 };
 
-// Rows of a weight: codes row after row, w = scale · code + bias. Columns are padded to 64 with zeros.
-//   k4: two codes a byte, low nibble first; k8: one unsigned byte each; kBF16: the value itself.
-// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16, 32 or 64).
+// Rows of a weight, w = scale · code + bias, packed in the order in which the tensor cores' registers take
+// them: tiles of sixteen rows, one after the other, each in units of 64 columns, the last of both padded with
+// zeros. In a unit a lane of a warp (4 · (row % 8) + column / 8 % 4) has the eights of columns of two rows (h
+// = row / 8 % 2) in two pieces (column / 32 % 2):
+//   k4, codes of 4 bits, 512 bytes: [lane][h][piece][4], low nibble first
+//   k8, unsigned bytes, 1,024: [h][lane][piece][8]
+//   kBF16, the values themselves, 2,048: [piece][i / 2 % 2][lane][i % 2][h][i / 4], i: column % 8
+// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16, 32 or 64). Those of
+// a unit are, for groups of 64, [row % 8][h]; of 32, [row % 8][group][h]; of 16, [row % 8][group % 2][group /
+// 2][h].
 struct Rows {
   const void* codes = nullptr;
-  const void* scales = nullptr;  // half2 [rows][padded >> group_shift]
+  const void* scales = nullptr;  // half2
   int rows = 0;
   int columns = 0;
   int padded = 0;
@@ -33,15 +40,17 @@ struct Rows {
 // columns stand in the order 0 4 1 5 2 6 3 7: a word of eight 4-bit codes, masked and shifted, gives them in
 // these pairs.
 //
-// Wide operands (of wide()) order each 64 columns as the steps of wgmma take them: column 16 t + 8 p + i,
+// Wide operands (of wide()) order each 64 columns as the steps of wgmma take them: column 32 p + 8 t + i,
 // whose pair is (i % 4), stands in step 2 p + i % 4 / 2, at 8 · (i % 2) + 2 t, the pair's second half (i ≥ 4)
 // behind its first.
+// Behind the last row there are kOperandSlack bytes that may be read.
 struct Operand {
   void* data = nullptr;
   int stride = 0;
   bool wide = false;
 };
 inline int operand_stride(int columns) { return (columns + 63) / 64 * 64; }
+inline constexpr std::size_t kOperandSlack = 256;
 
 enum class Act : std::uint8_t { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
@@ -74,10 +83,55 @@ struct ExpertRows {
   int places = 0;  // rows of the step times experts a row, at most
 };
 
+struct Norm {
+  const float* gain = nullptr;
+  const float* bias = nullptr;
+  float epsilon = 0;
+  float offset = 0;  // added to the gain
+  bool layer = false;
+};
+
+enum class RouteGate : std::uint8_t { kSoftmax, kSoftmaxOfChosen, kSigmoid };
+struct Route {
+  int experts = 0, used = 0;
+  int groups = 1, groups_used = 1;
+  RouteGate gate = RouteGate::kSoftmax;
+  bool normalize = false;
+  float scale = 1;
+  const float* router_bias = nullptr;     // [experts], or null
+  const float* selection_bias = nullptr;  // [experts], or null
+};
+
+// The inputs of thin(): an operand, or f32 rows that it normalizes itself.
+struct ThinInput {
+  Operand operand{};  // raw given: its stride, and if data is given too, the normalized rows go there
+  const float* raw = nullptr;  // [rows][columns]
+  int columns = 0;
+  Norm norm{};
+};
+// Whether it pays that thin() normalizes, and whether it can.
+bool thin_normalizes(const Rows& w, int rows, bool gated, const Norm& norm, int multiprocessors);
+
+// A few rows whose experts are chosen without being ordered, in three products: the router's, whose last
+// block chooses; the experts' gated one, y in the order [row][used]; and the one that reads that, weighs each
+// row's experts and sums them: y has as many rows as the step.
+struct FewRows {
+  enum class Part : std::uint8_t { kNone, kRouter, kGated, kMixed } part = Part::kNone;
+  const ExpertWeight* table = nullptr;  // of the experts
+  const float* logits = nullptr;        // [rows][experts], the router's y
+  const int* positions = nullptr;       // [rows], below 0 for padding
+  int* counter = nullptr;               // of the router's blocks, zero between launches
+  Route route{};
+  int* chosen = nullptr;     // [rows][used]; -1: padding
+  float* weights = nullptr;  // [rows][used]
+};
+inline constexpr int kFewRows = 4, kMostFewUsed = 16, kMostFewExperts = 512;
+
 // y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for few rows, whose weights are read once; or
-// for each expert's rows, with w the shape of every table entry and y in the order of places.
-void thin(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column,
-          const Finish& finish, const ExpertRows& experts, int multiprocessors);
+// for each expert's rows, with w the shape of every table entry and y in the order of places. Gated products
+// have a multiple of sixteen gates.
+void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column,
+          const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors);
 inline constexpr int kThinRows = 32;
 
 // Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish().
@@ -94,14 +148,6 @@ int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
 void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish);
 
 // ---------------------------------------------------------------- rows
-
-struct Norm {
-  const float* gain = nullptr;
-  const float* bias = nullptr;
-  float epsilon = 0;
-  float offset = 0;  // added to the gain
-  bool layer = false;
-};
 
 void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int num_segments,
            const int* tokens, int rows, float scale, float* y);
@@ -122,16 +168,6 @@ void mix_rows(cudaStream_t stream, const float* x, const int* places, const floa
 
 // ---------------------------------------------------------------- mixture of experts
 
-enum class RouteGate : std::uint8_t { kSoftmax, kSoftmaxOfChosen, kSigmoid };
-struct Route {
-  int experts = 0, used = 0;
-  int groups = 1, groups_used = 1;
-  RouteGate gate = RouteGate::kSoftmax;
-  bool normalize = false;
-  float scale = 1;
-  const float* router_bias = nullptr;     // [experts], or null
-  const float* selection_bias = nullptr;  // [experts], or null
-};
 struct Routed {
   float* weights = nullptr;  // [rows][used]
   int* places = nullptr;     // [rows][used]: in the order of experts; -1: the row is padding
@@ -191,10 +227,21 @@ void make_rotation(cudaStream_t stream, const int* positions, const float* frequ
 // Rotated queries to q [rows][heads · key_dim]; keys and values to their pages.
 void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
             const KvLayer& kv, float* q);
-// partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split.
+// partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split. counters:
+// kAttentionCounters zeros, which are zeros again afterwards. q: nullptr: every row of the step is the only
+// one of its sequence, and what append() does is done here, from qkv.
+inline constexpr int kAttentionCounters = 8192;
 int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
-void attend(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
-            const KvLayer& kv, int splits, float* partial, float* y, const Operand& operand);
+void attend(cudaStream_t stream, const float* q, const float* qkv, const StepRows& step,
+            const Attention& spec, const KvLayer& kv, int splits, float* partial, int* counters, float* y,
+            const Operand& operand);
+
+// The same of rows that are alone in their sequence, for heads that it takes; does what append() does.
+bool attends_in_groups(const KvLayer& kv);
+int group_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
+void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
+                   const KvLayer& kv, int splits, float* partial, int* counters, float* y,
+                   const Operand& operand);
 
 // The same for heads that it takes, where a tile has several rows or the rows are many: it does not split the
 // keys.

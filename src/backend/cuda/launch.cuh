@@ -1,34 +1,51 @@
-// Kernels that start while the one before ends (programmatic dependent launch): each begins with what does
-// not depend on it, and calls await() before it reads or writes anything else. Older GPUs run them one after
-// the other.
+// Launching kernels. Early ones start while the one before ends (programmatic dependent launch): each begins
+// with what does not depend on it, and calls await() before it reads or writes anything else. Older GPUs run
+// them one after the other.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include "backend/cuda/machine.cuh"
+
 namespace mlxs::cuda {
 
-// The kernels before have ended and what they wrote is here; before it, the next one may already start.
-__device__ inline void await() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 template <class... Parameters, class... Arguments>
-void launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes,
-                  cudaStream_t stream, Arguments&&... arguments) {
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+void launch(bool early, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
+  config.attrs = &overlap;
+  config.numAttrs = early ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
+template <class Kernel, class... Arguments>
+void launch_early(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes, cudaStream_t stream,
+                  Arguments&&... arguments) {
+  launch(true, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+}
+template <class Kernel, class... Arguments>
+void launch_after(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes, cudaStream_t stream,
+                  Arguments&&... arguments) {
+  launch(false, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+}
+
+// More dynamic shared memory than 48 KiB, which a kernel must ask for once.
+template <class Kernel>
+void allow_shared(Kernel kernel, size_t bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
+template <class Kernel>
+int registers_of(Kernel kernel) {  // of a thread
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess ? (attributes.numRegs + 7) / 8 * 8 : 128;
 }
 
 }  // namespace mlxs::cuda

@@ -3,8 +3,9 @@
 // outputs alone would not fill the GPU.
 #include <mma.h>
 
+#include "backend/cuda/codes.cuh"
+#include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
-#include "backend/cuda/rows.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -20,7 +21,7 @@ constexpr int kThreads = 128;
 // Warps stand kWarpRows × kWarpOuts over a tile of kTile rows and kOut outputs.
 template <Codes kCodes>
 __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int rows, int first_column,
-                                                          int chunks_per_split, float* sums, int stride) {
+                                                          int units_per_split, float* sums, int stride) {
   constexpr int kWarpRows = 2, kWarpOuts = 4 / kWarpRows;
   constexpr int kFragRows = kTile / 16 / kWarpRows, kFragOuts = kOut / 16 / kWarpOuts;
   __shared__ __align__(16) __nv_bfloat16 inputs[kTile][kDepth + kPad];
@@ -34,23 +35,23 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
 #pragma unroll
     for (int j = 0; j < kFragOuts; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
   }
-  const int begin = static_cast<int>(blockIdx.z) * chunks_per_split * 16;
-  const int end = min(begin + chunks_per_split * 16, w.padded);
+  const int begin = static_cast<int>(blockIdx.z) * units_per_split * kDepth;
+  const int end = min(begin + units_per_split * kDepth, w.padded);
 
   // The next tile's words are on their way while this one is multiplied.
-  constexpr int kChunksEach = kOut * (kDepth / 16) / kThreads;
+  constexpr int kCodesEach = kOut * kDepth / 8 / kThreads;
   constexpr int kEightsEach = kTile * kDepth / 8 / kThreads;
-  Chunk<kCodes> codes[kChunksEach];
-  float2 scales[kChunksEach];
+  Eight<kCodes> codes[kCodesEach];
+  float2 scales[kCodesEach];
   uint4 eights[kEightsEach];
   const auto fetch = [&](int depth) {
 #pragma unroll
-    for (int i = 0; i < kChunksEach; ++i) {
-      const int at = thread + i * kThreads, out = at / (kDepth / 16);
-      const int chunk = min(depth / 16 + at % (kDepth / 16), w.padded / 16 - 1);
-      const size_t row = min(first_out + out, w.rows - 1);
-      codes[i].load(w.codes, row, w.padded, chunk);
-      scales[i] = scale_of<kCodes>(w, row, chunk);
+    for (int i = 0; i < kCodesEach; ++i) {
+      const int at = thread + i * kThreads, out = at / (kDepth / 8);
+      const int eight = min(depth / 8 + at % (kDepth / 8), w.padded / 8 - 1);
+      const int row = min(first_out + out, w.rows - 1);
+      codes[i].read(eight_at<kCodes>(w, row, eight));
+      scales[i] = scale_at<kCodes>(w, row, eight);
     }
 #pragma unroll
     for (int i = 0; i < kEightsEach; ++i) {
@@ -67,15 +68,12 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
   for (int depth = begin; depth < end; depth += kDepth) {
     __syncthreads();  // the tile before has been read
 #pragma unroll
-    for (int i = 0; i < kChunksEach; ++i) {
+    for (int i = 0; i < kCodesEach; ++i) {
       const int at = thread + i * kThreads;
-      auto* to = reinterpret_cast<__nv_bfloat162*>(&weights[at / (kDepth / 16)][at % (kDepth / 16) * 16]);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) {  // in the operand's order
-        const int first = k / 4 * 8 + k % 4;
-        to[k] = __floats2bfloat162_rn(fmaf(codes[i].code(first), scales[i].x, scales[i].y),
-                                      fmaf(codes[i].code(first + 4), scales[i].x, scales[i].y));
-      }
+      unsigned pairs[4];  // in the operand's order
+      scaled_pairs(codes[i], scales[i], pairs);
+      *reinterpret_cast<uint4*>(&weights[at / (kDepth / 8)][at % (kDepth / 8) * 8]) = {pairs[0], pairs[1],
+                                                                                       pairs[2], pairs[3]};
     }
 #pragma unroll
     for (int i = 0; i < kEightsEach; ++i) {
@@ -121,6 +119,7 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
 }
 
 __global__ void finish_kernel(const float* __restrict__ sums, int splits, int rows, Finish f) {
+  await();
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int row = static_cast<int>(blockIdx.y);
   if (column >= f.columns) return;
@@ -135,13 +134,12 @@ __global__ void finish_kernel(const float* __restrict__ sums, int splits, int ro
 }
 
 template <Codes kCodes>
-void launch(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
-            float* sums, int stride) {
-  const int chunks = w.padded / 16;
-  // Whole tiles a split, so that only the last one is ragged.
-  const int each = ((chunks + splits - 1) / splits + kDepth / 16 - 1) / (kDepth / 16) * (kDepth / 16);
+void start(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
+           float* sums, int stride) {
+  const int each = (w.padded / kDepth + splits - 1) / splits;
   const dim3 grid((w.rows + kOut - 1) / kOut, (rows + kTile - 1) / kTile, splits);
-  matmul_kernel<kCodes><<<grid, kThreads, 0, stream>>>(w, x, rows, first_column, each, sums, stride);
+  launch_after(matmul_kernel<kCodes>, grid, kThreads, 0, stream, w, x, rows, first_column, each, sums,
+               stride);
 }
 
 }  // namespace
@@ -156,17 +154,17 @@ void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int 
             float* sums, int stride) {
   switch (w.type) {
     case Codes::k4:
-      return launch<Codes::k4>(stream, w, x, rows, first_column, splits, sums, stride);
+      return start<Codes::k4>(stream, w, x, rows, first_column, splits, sums, stride);
     case Codes::k8:
-      return launch<Codes::k8>(stream, w, x, rows, first_column, splits, sums, stride);
+      return start<Codes::k8>(stream, w, x, rows, first_column, splits, sums, stride);
     case Codes::kBF16:
-      return launch<Codes::kBF16>(stream, w, x, rows, first_column, splits, sums, stride);
+      return start<Codes::kBF16>(stream, w, x, rows, first_column, splits, sums, stride);
   }
 }
 
 void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& f) {
   const dim3 grid((f.columns + 255) / 256, rows);
-  finish_kernel<<<grid, 256, 0, stream>>>(sums, splits, rows, f);
+  launch_early(finish_kernel, grid, 256, 0, stream, sums, splits, rows, f);
 }
 
 }  // namespace mlxs::cuda

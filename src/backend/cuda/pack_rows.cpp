@@ -176,10 +176,11 @@ std::size_t row_bytes_of(const Packing& packing, std::int64_t columns) {
   return code_row_bytes(packing, columns) + scale_row_bytes(packing, columns);
 }
 
-void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
-              std::byte* scales) {
-  std::memset(codes, 0, code_row_bytes(packing, raw.columns));
-  std::memset(scales, 0, scale_row_bytes(packing, raw.columns));
+namespace {
+
+// Codes and scales one after the other, as the functions above write them.
+void pack_plain(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
+                std::byte* scales) {
   if (fits_mlx(raw)) return pack_mlx(raw, packing, row, codes, scales);
   const DType type = *cpu::regrouped_type(raw.type);
   const std::byte* bytes =
@@ -192,6 +193,48 @@ void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, st
   }
   if (packing.codes == Codes::kBF16) return pack_dense(type, bytes, raw.columns, codes);
   pack_blocks(type, bytes, packing, raw.columns, codes, scales);
+}
+
+// Eight bf16 values as four pairs, (0,4) (1,5) (2,6) (3,7), two for each of two products.
+void pair_up(const std::byte* from, std::byte* to) {
+  for (std::size_t i = 0; i < 8; ++i)
+    std::memcpy(to + i % 4 / 2 * 512 + i % 2 * 8 + i / 4 * 2, from + i * 2, 2);
+}
+
+}  // namespace
+
+void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, int place, std::byte* codes,
+              std::byte* scales) {
+  thread_local std::vector<std::byte> plain;
+  const std::size_t code_bytes = code_row_bytes(packing, raw.columns),
+                    scale_bytes = scale_row_bytes(packing, raw.columns);
+  plain.assign(code_bytes + scale_bytes, std::byte{0});
+  pack_plain(raw, packing, row, plain.data(), plain.data() + code_bytes);
+  const auto units = static_cast<std::size_t>(padded_columns(raw.columns) / 64);
+  const auto g = static_cast<std::size_t>(place % 8), h = static_cast<std::size_t>(place / 8);
+  const std::byte* from = plain.data();
+  for (std::size_t unit = 0; unit < units; ++unit) {
+    for (std::size_t eight = 0; eight < 8; ++eight) {
+      const std::size_t lane = g * 4 + eight % 4, piece = eight / 4;
+      if (packing.codes == Codes::k4) {
+        std::memcpy(codes + unit * 512 + lane * 16 + h * 8 + piece * 4, from, 4);
+        from += 4;
+      } else if (packing.codes == Codes::k8) {
+        std::memcpy(codes + unit * 1024 + h * 512 + lane * 16 + piece * 8, from, 8);
+        from += 8;
+      } else {
+        pair_up(from, codes + unit * 2048 + piece * 1024 + lane * 16 + h * 4);
+        from += 16;
+      }
+    }
+  }
+  const auto groups = static_cast<std::size_t>(64 >> packing.group_shift);
+  for (std::size_t i = 0; i < scale_bytes / 4; ++i) {
+    const std::size_t q = i % groups, within = groups == 1   ? g * 2 + h
+                                               : groups == 2 ? g * 4 + q * 2 + h
+                                                             : g * 8 + q % 2 * 4 + q / 2 * 2 + h;
+    std::memcpy(scales + (i / groups * 16 * groups + within) * 4, from + i * 4, 4);
+  }
 }
 
 }  // namespace mlxs::cuda

@@ -9,12 +9,17 @@
 
 namespace mlxs::cuda {
 
+inline constexpr std::int64_t kTileOutputs = 16;  // rows of a tile
 inline std::int64_t padded_columns(std::int64_t columns) { return (columns + 63) / 64 * 64; }
+inline std::int64_t padded_rows(std::int64_t rows) {
+  return (rows + kTileOutputs - 1) / kTileOutputs * kTileOutputs;
+}
 std::size_t code_row_bytes(const Packing& packing, std::int64_t columns);
 std::size_t scale_row_bytes(const Packing& packing, std::int64_t columns);
 
-// codes: code_row_bytes(), scales: scale_row_bytes(); both are written whole, padding included.
-void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
+// A row of a tile, of which the tile's codes and scales (sixteen times the above) are given; what is padding
+// there must be zeros already. place: 0 … 15.
+void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, int place, std::byte* codes,
               std::byte* scales);
 
 }  // namespace mlxs::cuda

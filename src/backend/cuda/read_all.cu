@@ -1,5 +1,6 @@
 // What the memory delivers at most: the yardstick of the matrix-vector kernels.
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -28,8 +29,8 @@ __global__ __launch_bounds__(kThreads) void read_kernel(const uint4* memory, std
 
 void read_all(cudaStream_t stream, const void* memory, std::size_t bytes, int multiprocessors,
               unsigned* sink) {
-  read_kernel<<<4 * multiprocessors, kThreads, 0, stream>>>(static_cast<const uint4*>(memory), bytes / 16,
-                                                            sink);
+  launch_after(read_kernel, dim3(4 * multiprocessors), kThreads, 0, stream, static_cast<const uint4*>(memory),
+               bytes / 16, sink);
 }
 
 }  // namespace mlxs::cuda

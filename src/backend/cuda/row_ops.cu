@@ -1,7 +1,7 @@
 // Ops that walk rows of activations: embedding, norms, gathering, and mixing the experts' outputs.
+#include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
-#include "backend/cuda/rows.cuh"
 
 namespace mlxs::cuda {
 namespace {
@@ -16,13 +16,13 @@ struct Segments {
 };
 
 template <Codes kCodes>
-__device__ void read_chunk(const Rows& w, size_t row, int chunk, float scale, float* y) {
-  Chunk<kCodes> codes;
-  codes.load(w.codes, row, w.padded, chunk);
-  const float2 s = scale_of<kCodes>(w, row, chunk);
+__device__ void read_eight(const Rows& w, int row, int eight, float scale, float* y) {
+  Eight<kCodes> codes;
+  codes.read(eight_at<kCodes>(w, row, eight));
+  const float2 s = scale_at<kCodes>(w, row, eight);
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    if (chunk * 16 + i < w.columns) y[chunk * 16 + i] = scale * fmaf(codes.code(i), s.x, s.y);
+  for (int i = 0; i < 8; ++i) {
+    if (eight * 8 + i < w.columns) y[eight * 8 + i] = scale * fmaf(codes.code(i), s.x, s.y);
   }
 }
 
@@ -32,19 +32,19 @@ __global__ void embed_kernel(Segments segments, const int* tokens, float scale, 
   int s = 0;
   while (s + 1 < segments.count && token >= segments.first[s + 1]) ++s;
   const Rows& w = segments.rows[s];
-  const size_t row = token - segments.first[s];
+  const int row = token - segments.first[s];
   float* to = y + static_cast<size_t>(blockIdx.x) * w.columns;
-  for (int chunk = static_cast<int>(threadIdx.x); chunk < w.padded / 16;
-       chunk += static_cast<int>(blockDim.x)) {
+  for (int eight = static_cast<int>(threadIdx.x); eight < w.padded / 8;
+       eight += static_cast<int>(blockDim.x)) {
     switch (w.type) {
       case Codes::k4:
-        read_chunk<Codes::k4>(w, row, chunk, scale, to);
+        read_eight<Codes::k4>(w, row, eight, scale, to);
         break;
       case Codes::k8:
-        read_chunk<Codes::k8>(w, row, chunk, scale, to);
+        read_eight<Codes::k8>(w, row, eight, scale, to);
         break;
       case Codes::kBF16:
-        read_chunk<Codes::kBF16>(w, row, chunk, scale, to);
+        read_eight<Codes::kBF16>(w, row, eight, scale, to);
         break;
     }
   }
@@ -190,8 +190,8 @@ void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows
 
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns) {
-  copy_columns_kernel<<<rows, kThreads, 0, stream>>>(x, x_columns, x_step, y, y_columns, y_step, runs,
-                                                     columns);
+  launch_after(copy_columns_kernel, dim3(rows), kThreads, 0, stream, x, x_columns, x_step, y, y_columns,
+               y_step, runs, columns);
 }
 
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,

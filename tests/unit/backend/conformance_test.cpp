@@ -459,6 +459,63 @@ TEST_P(Conformance, EveryStorageType) {
   }
 }
 
+// As mlx-lm saves them: groups of several sizes, long sums, gates and ups in one matrix, the norm before it.
+TEST_P(Conformance, GroupsOfEverySize) {
+  std::mt19937 random(12);
+  constexpr int kColumns = 1024;
+  const std::vector<float> gains = random_floats(kColumns, 0.3f, 9, 1.0f);
+  for (const DType type : {DType::kMlx4, DType::kMlx8}) {
+    for (const int group : {32, 64, 128}) {
+      for (const int outputs : {40, 96}) {
+        const auto count = static_cast<std::size_t>(outputs);
+        std::vector<std::byte> codes(row_bytes(type, kColumns) * count);
+        for (std::byte& byte : codes) byte = static_cast<std::byte>(random() >> 11);
+        const std::size_t groups = count * kColumns / static_cast<std::size_t>(group);
+        const float unit = type == DType::kMlx4 ? 1.0f : 1.0f / 16;
+        const std::vector<float> scales = random_floats(groups, 0.02f * unit, 13, 0.1f * unit),
+                                 biases = random_floats(groups, 0.1f, 14, -0.75f);
+        const RawWeight raw{.name = "w",
+                            .type = type,
+                            .rows = outputs,
+                            .columns = kColumns,
+                            .bytes = codes,
+                            .scales = {.type = DType::kF32,
+                                       .group = group,
+                                       .scales = std::as_bytes(std::span(scales)),
+                                       .biases = std::as_bytes(std::span(biases))}};
+        for (const int rows : {1, 4, 12, 30, 40, 130}) {
+          std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
+          for (int i = 0; i < rows; ++i) tokens[static_cast<std::size_t>(i)] = i * 17 % outputs;
+          std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));
+          std::iota(positions.begin(), positions.end(), 0);
+          std::vector<std::vector<float>> results;
+          for (Backend* backend : {cpu_.get(), other_.get()}) {
+            const WeightPtr table = backend->prepare({&raw, 1}, WeightUse::kEmbedding, nullptr),
+                            gain = weight_of(*backend, gains, 1, WeightUse::kVector);
+            const NormSpec norm{.gain = gain.get()};
+            backend->begin_step({tokens, positions, {}, positions, nullptr});
+            const Tensor x = backend->embed(*table);
+            const Tensor y = backend->linear(x, *table, {.norm = &norm}),
+                         gated = backend->linear(x, *table, {.norm = &norm, .gated = true});
+            backend->end_step();
+            for (const Tensor& tensor : {y, gated}) {
+              std::vector<float> out(static_cast<std::size_t>(rows) *
+                                     static_cast<std::size_t>(tensor.columns));
+              backend->read(tensor, out);
+              results.push_back(std::move(out));
+            }
+          }
+          const std::string what = std::string(dtype_info(type).name) + ", groups of " +
+                                   std::to_string(group) + ", " + std::to_string(outputs) + " outputs, " +
+                                   std::to_string(rows) + " rows";
+          EXPECT_LT(distance(results[2], results[0]), kBound) << what;
+          EXPECT_LT(distance(results[3], results[1]), 2 * kBound) << what << ", gated";
+        }
+      }
+    }
+  }
+}
+
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Conformance);
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance, testing::ValuesIn(others()),
                          [](const auto& tested) { return tested.param; });

@@ -1,0 +1,80 @@
+// What the kernels of attention share: where their results go, and how the splits of a row's tokens are
+// merged.
+#pragma once
+
+#include "backend/cuda/epilogue.cuh"
+
+namespace mlxs::cuda {
+
+__device__ inline unsigned pair(float a, float b) {
+  const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const unsigned*>(&two);
+}
+
+constexpr int kPage = 16;           // tokens of a page (kPageTokens)
+constexpr float kNothing = -1e30f;  // the maximum of no scores; finite, so that differences are numbers
+
+__device__ inline void put_head(float* y, const Operand& operand, size_t place, int dim, int dims, int heads,
+                                float value) {
+  y[place * dims + dim] = value;
+  put_operand(operand, static_cast<int>(place / heads), static_cast<int>(place % heads) * dims + dim, value);
+}
+
+// What a split of the tokens came to, for who merges: the sums, then the highest score and the total.
+__device__ inline float* part_of(float* partial, int split, int places, int place, int dims) {
+  return partial + (static_cast<size_t>(split) * places + place) * (dims + 2);
+}
+
+// One warp: a head's splits together, of which there are 64 at most.
+template <int kParts>
+__device__ void merge(float* partial, int splits, int places, int place, int heads, int dims, float* y,
+                      const Operand& operand) {
+  const int lane = threadIdx.x % 32;
+  const auto part = [&](int s) { return part_of(partial, s, places, place, dims); };
+  float factors[2], top = kNothing;  // a lane two splits
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    factors[i] = lane + 32 * i < splits ? __ldcg(part(lane + 32 * i) + dims) : kNothing;
+    top = fmaxf(top, factors[i]);
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    factors[i] = __expf(factors[i] - top);
+    if (lane + 32 * i < splits) sum += __ldcg(part(lane + 32 * i) + dims + 1) * factors[i];
+  }
+  sum = warp_sum(sum);
+  float values[kParts * 2] = {};
+#pragma unroll 8
+  for (int s = 0; s < splits; ++s) {
+    const float factor = __shfl_sync(0xffffffffu, s < 32 ? factors[0] : factors[1], s % 32);
+    const float* from = part(s);
+#pragma unroll
+    for (int i = 0; i < kParts * 2; ++i) {
+      const int dim = lane + 32 * i;
+      if (dim < dims) values[i] += __ldcg(from + dim) * factor;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kParts * 2; ++i) {
+    const int dim = lane + 32 * i;
+    if (dim < dims) put_head(y, operand, place, dim, dims, heads, sum > 0.0f ? values[i] / sum : 0.0f);
+  }
+}
+
+struct Attend {
+  const float* q;    // rotated queries; null: qkv, each row being the only one of its sequence
+  const float* qkv;  // whose keys and values the kernel puts into their pages
+  StepRows step;
+  Attention spec;
+  KvLayer kv;
+  int splits;
+  float* partial;
+  int* counters;  // [rows][blocks of heads], zero between launches: splits that are done
+  float* y;
+  Operand operand;
+};
+
+}  // namespace mlxs::cuda

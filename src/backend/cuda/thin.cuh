@@ -1,0 +1,428 @@
+// Products of a few rows: bound by the bytes of the weights, which are read once for all rows. Weights lie in
+// the order of the tensor cores' registers (kernels.h, Rows), so a warp reads a unit, sixteen outputs by 64
+// columns, with one load a lane and multiplies it as it is (mma.sync, bf16 operands, f32 sums). The warps of
+// a block share the columns of a tile, or each takes tiles of its own; some units are always on their way,
+// the first ones before the inputs are there. Codes of 4 and 8 bits are exact in bf16, so groups of 32 and 64
+// are scaled behind the product, in f32; the sum of the inputs that a group's bias multiplies comes from a
+// product with ones. Included by thin_*.cu, one for each type of codes.
+#pragma once
+
+#include "backend/cuda/codes.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/operand.cuh"
+#include "backend/cuda/route.cuh"
+#include "backend/cuda/thin_norm.cuh"
+
+namespace mlxs::cuda {
+
+// Where a block's weights and rows come from.
+enum class Source {
+  kWeight,  // one weight, or the experts of ExpertRows, whose rows stand together
+  kRouter,  // a router's, whose last block chooses each row's experts (FewRows)
+  kChosen,  // one of a row's experts
+  kMix,     // all of a row's experts, their outputs weighed and summed
+};
+
+struct Thin {
+  Rows w;
+  ThinInput x;
+  int rows;
+  int first_column;
+  ExpertRows experts;  // table == nullptr: w alone, all rows
+  FewRows few;
+  Finish f;
+  // What all threads would have to work out.
+  int units = 0;          // of a row
+  int own_units = 0;      // of a warp
+  int tiles = 0;          // of outputs
+  int own_tiles = 0;      // of a block
+  int last = 0;           // the last output
+  int operand_bytes = 0;  // of shared memory for inputs that are normalized here
+};
+
+// Units on their way, of a warp, in a ring of shared memory of which every lane has its own part.
+template <Codes kCodes, bool kGated>
+constexpr int kStages = kCodes == Codes::k4   ? (kGated ? 6 : 8)
+                        : kCodes == Codes::k8 ? (kGated ? 4 : 6)
+                                              : (kGated ? 3 : 5);
+template <Codes kCodes, Scaling kScaling, bool kGated>
+constexpr int kStageBytes = (kUnitBytes<kCodes> + 32 * UnitScales<kScaling>::kLaneBytes) * (kGated ? 2 : 1);
+
+template <int kTiles>
+constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // of a block
+
+// How a product is spread over the GPU.
+struct ThinShape {
+  int tiles;                    // of outputs, of each of
+  int weights;                  // so many
+  int units;                    // of columns
+  int row_tiles;                // of x
+  int unit_bytes;               // of a weight, all that a warp reads at once
+  int least_warps, most_warps;  // of a block
+  int warps_together;           // that a multiprocessor has registers for
+  int multiprocessors;
+};
+struct ThinPlan {
+  int warps = 1;      // of a block, which share a tile's columns
+  int own_tiles = 1;  // of a block, one after the other
+};
+ThinPlan plan_thin(const ThinShape& shape);
+int expected_weights(const ExpertRows& experts, int most);  // that have rows
+
+template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
+__global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const __grid_constant__ Thin a) {
+  constexpr bool kBare = kScaling == Scaling::kUnits || kScaling == Scaling::kHalves;
+  constexpr int kSets = kGated ? 2 : 1;  // tiles of outputs at once: gates and their ups
+  constexpr int kStages = cuda::kStages<kCodes, kGated>;
+  constexpr int kStageBytes = cuda::kStageBytes<kCodes, kScaling, kGated>;
+  constexpr int kBytes = kUnitBytes<kCodes>, kScaleBytes = UnitScales<kScaling>::kBytes;
+  MLXS_DYNAMIC_SHARED(memory, 16);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int g = lane / 4, t = lane % 4;
+
+  const void* codes = a.w.codes;
+  const void* scales = a.w.scales;
+  const float* bias = a.f.bias;
+  int begin = 0, rows = a.rows, part = warp;
+  float factor = 1.0f;
+  constexpr bool kPlain = kSource == Source::kWeight || kSource == Source::kRouter;
+  if constexpr (kPlain) {
+    if (a.experts.table != nullptr) {
+      await();
+      if (static_cast<int>(blockIdx.y) >= *a.experts.num_active) return;
+      const int expert = a.experts.active[blockIdx.y];
+      const ExpertWeight own = a.experts.table[expert];
+      codes = own.codes;
+      scales = own.scales;
+      bias = own.bias;
+      begin = a.experts.first[expert];
+      rows = a.experts.first[expert + 1] - begin;
+    }
+  } else {
+    await();
+    const int used = a.few.route.used, place = static_cast<int>(blockIdx.y);
+    int expert;
+    if constexpr (kSource == Source::kChosen) {
+      expert = a.few.chosen[place];
+      if (expert < 0) return;
+      begin = place;
+    } else {
+      const int parts = warps / used, j = place * used + warp / parts;
+      part = warp % parts;
+      expert = a.few.chosen[j];
+      factor = a.few.weights[j];
+      begin = j;
+    }
+    rows = 1;
+    const ExpertWeight own = a.few.table[max(expert, 0)];
+    codes = own.codes;
+    scales = own.scales;
+    bias = own.bias;
+    if (expert < 0) {
+      factor = 0.0f;
+      bias = nullptr;
+    }
+  }
+
+  const int units = a.units;
+  const int from_unit = min(units, part * a.own_units), to_unit = min(units, from_unit + a.own_units);
+  const int count = to_unit - from_unit;  // units of a tile that are this warp's
+  const int first_tile = static_cast<int>(blockIdx.x) * a.own_tiles;
+  const int end_tile = min(a.tiles, first_tile + a.own_tiles);
+  const size_t from = static_cast<size_t>(first_tile) * units + from_unit;
+  const char* codes_from = static_cast<const char*>(codes) + from * kBytes + lane * 16;
+  const char* scales_from =
+      static_cast<const char*>(scales) + from * kScaleBytes + UnitScales<kScaling>::lane_offset(lane);
+  const size_t next_set = static_cast<size_t>(a.tiles) * units;  // units from gates to ups
+
+  // What is fetched next, and where to.
+  constexpr int kOwnScales = UnitScales<kScaling>::kLaneBytes, kSetBytes = kBytes + 32 * kOwnScales;
+  char* const ring = memory + a.operand_bytes + warp * (kStages * kStageBytes);
+  const char* codes_at = codes_from;
+  const char* scales_at = scales_from;
+  int to_fetch = 0, fetch_unit = 0, fetch_stage = 0;  // units left
+  int stage = 0;                                      // that is multiplied next
+  const auto fetch = [&] {
+    if (to_fetch > 0) {
+      char* to = ring + fetch_stage * kStageBytes;
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) {
+        UnitCodes<kCodes>::copy(to + s * kSetBytes + lane * 16, codes_at + s * next_set * kBytes);
+        UnitScales<kScaling>::copy(to + s * kSetBytes + kBytes + lane * kOwnScales,
+                                   scales_at + s * next_set * kScaleBytes);
+      }
+      codes_at += kBytes;
+      scales_at += kScaleBytes;
+      if (++fetch_unit == count) {
+        fetch_unit = 0;
+        codes_at += (units - count) * kBytes;
+        scales_at += (units - count) * kScaleBytes;
+      }
+      --to_fetch;
+    }
+    commit_copies();
+    fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
+  };
+  const auto fetch_first = [&] {
+    codes_at = codes_from;
+    scales_at = scales_from;
+    fetch_unit = fetch_stage = stage = 0;
+    to_fetch = count * (end_tile - first_tile);
+#pragma unroll 1
+    for (int i = 0; i < kStages - 1; ++i) fetch();
+  };
+  fetch_first();
+  if (kPlain && a.experts.table == nullptr) await();
+
+  const char* x_rows = static_cast<const char*>(a.x.operand.data);
+  int x_stride = a.x.operand.stride * 2;  // bytes
+  if (kPlain && a.x.raw != nullptr) {
+    normalize_here(a.x, rows, memory);
+    x_rows = memory;
+    x_stride = normalized_stride(a.x.operand.stride);
+  }
+
+  float* const shares = reinterpret_cast<float*>(memory + a.operand_bytes +
+                                                 warps * (kStages * kStageBytes));  // [warps][outputs][rows]
+  constexpr int kWide = kTiles * 8 + 1, kOutputs = kSets * 16;
+  for (int first_row = 0; first_row < rows; first_row += kTiles * 8) {
+    const char* x_from[kTiles];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      int row = begin + min(first_row + n * 8 + g, rows - 1);  // what there are too many is not stored
+      if constexpr (kPlain) {
+        if (a.experts.table != nullptr && a.experts.rows != nullptr) row = a.experts.rows[row];
+      } else if constexpr (kSource == Source::kChosen) {
+        row /= a.few.route.used;
+      }
+      x_from[n] = x_rows + static_cast<size_t>(row) * x_stride + from_unit * 128 + t * 16;
+    }
+    if (first_row > 0) fetch_first();
+    for (int tile = first_tile; tile < end_tile; ++tile) {
+      float sums[kSets][kTiles][4] = {};
+      const char* x_at[kTiles];
+      uint4 x[kTiles][2];
+      const auto read = [&](int i) {
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+          for (int piece = 0; piece < 2; ++piece)
+            x[n][piece] = *reinterpret_cast<const uint4*>(x_at[n] + i * 128 + piece * 64);
+        }
+      };
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) x_at[n] = x_from[n];
+      if (kTiles == 1) read(0);
+#pragma unroll 2
+      for (int unit = 0; unit < count; ++unit) {
+        wait_copies<kStages - 2>();
+        const char* own = ring + stage * kStageBytes;
+        UnitCodes<kCodes> unit_codes[kSets];
+        UnitScales<kScaling> unit_scales[kSets];
+#pragma unroll
+        for (int s = 0; s < kSets; ++s) {
+          unit_codes[s].take(own + s * kSetBytes + lane * 16);
+          unit_scales[s].take(own + s * kSetBytes + kBytes + lane * kOwnScales);
+        }
+        stage = stage + 1 == kStages ? 0 : stage + 1;
+        fetch();  // to where the unit before was
+        if (kTiles > 1) read(0);
+        // A piece's products apart where there is room, so that no long chain of them waits for each
+        // other.
+        constexpr int kChains = kScaling == Scaling::kUnits && kTiles > 1 ? 1 : 2;
+        float parts[kSets][kChains][kTiles][4], ones[kChains][kTiles][4];
+#pragma unroll
+        for (int piece = 0; piece < 2; ++piece) {
+          const int chain = piece % kChains;
+          const bool opens = piece == chain;
+          if constexpr (kBare) {
+            const unsigned one[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+#pragma unroll
+            for (int n = 0; n < kTiles; ++n) {
+              const uint4 v = x[n][piece];
+              opens ? mma_first(ones[chain][n], one, v.x, v.y) : mma(ones[chain][n], one, v.x, v.y);
+              mma(ones[chain][n], one, v.z, v.w);
+            }
+          }
+#pragma unroll
+          for (int s = 0; s < kSets; ++s) {
+            unsigned p[2][4];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              const Eight<kCodes> eight = unit_codes[s].eight(h, piece);
+              if constexpr (kScaling == Scaling::kCodes) {
+                scaled_pairs(eight, unit_scales[s].of(h, piece), p[h]);
+              } else {
+                eight.pairs(p[h]);
+              }
+            }
+            const unsigned early[4] = {p[0][0], p[1][0], p[0][1], p[1][1]};
+            const unsigned late[4] = {p[0][2], p[1][2], p[0][3], p[1][3]};
+#pragma unroll
+            for (int n = 0; n < kTiles; ++n) {
+              const uint4 v = x[n][piece];
+              if constexpr (kBare) {
+                float(&to)[4] = parts[s][chain][n];
+                opens ? mma_first(to, early, v.x, v.y) : mma(to, early, v.x, v.y);
+                mma(to, late, v.z, v.w);
+              } else {
+                mma(sums[s][n], early, v.x, v.y);
+                mma(sums[s][n], late, v.z, v.w);
+              }
+            }
+          }
+        }
+        if constexpr (kBare) {
+#pragma unroll
+          for (int s = 0; s < kSets; ++s) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+#pragma unroll
+              for (int piece = 0; piece < (kScaling == Scaling::kHalves ? 2 : 1); ++piece) {
+                float2 scale = unit_scales[s].of(h, piece);
+                scale.y = fmaf(-Eight<kCodes>::kOffset, scale.x, scale.y);
+#pragma unroll
+                for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+                  for (int c = 0; c < 2; ++c) {
+                    float part = parts[s][piece][n][2 * h + c], one = ones[piece][n][c];
+                    if constexpr (kScaling == Scaling::kUnits && kChains == 2) {
+                      part += parts[s][1][n][2 * h + c];
+                      one += ones[1][n][c];
+                    }
+                    float& sum = sums[s][n][2 * h + c];
+                    sum = fmaf(scale.x, part, fmaf(scale.y, one, sum));
+                  }
+                }
+              }
+            }
+          }
+        }
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) x_at[n] += 128;
+        if (kTiles == 1) read(0);  // one behind the last is slack
+      }
+
+      // The warps' sums together.
+      const int first = tile * 16;
+      if constexpr (kSource == Source::kMix) {
+        if (bias != nullptr && part == 0 && t == 0) {
+          if (first + g <= a.last) sums[0][0][0] += bias[first + g];
+          if (first + g + 8 <= a.last) sums[0][0][2] += bias[first + g + 8];
+        }
+      }
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) {
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const int line = s * 16 + g + c / 2 * 8;
+            // (0 · NaN of an expert that is none must stay 0)
+            shares[(warp * kOutputs + line) * kWide + n * 8 + t * 2 + c % 2] =
+                kSource == Source::kMix ? (factor == 0.0f ? 0.0f : factor * sums[s][n][c]) : sums[s][n][c];
+          }
+        }
+      }
+      __syncthreads();
+      const int here = kSource == Source::kMix ? 1 : min(rows - first_row, kTiles * 8);
+      for (int at = static_cast<int>(threadIdx.x); at < here * 16; at += static_cast<int>(blockDim.x)) {
+        const int o = at % 16, r = at / 16;
+        if (first + o > a.last) continue;
+        const int to = a.first_column + first + o;
+        float sum = 0.0f, up = 0.0f;
+        for (int i = 0; i < warps; ++i) {
+          const float* share = shares + (i * kOutputs + o) * kWide + r;
+          sum += share[0];
+          if (kGated) up += share[16 * kWide];
+        }
+        if (kSource != Source::kMix && bias != nullptr) {
+          sum += bias[to];
+          if (kGated) up += bias[to + a.last + 1];
+        }
+        const int y = kSource == Source::kMix ? static_cast<int>(blockIdx.y) : begin + first_row + r;
+        store(a.f, y, to, kGated ? gate(sum, up, a.f.act) : activate(sum, a.f.act));
+      }
+      __syncthreads();  // before the next tile's
+    }
+  }
+  if constexpr (kSource == Source::kRouter) choose_in_last_block(a.few, rows, gridDim.x, memory);
+}
+
+template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
+void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
+  const auto kernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource>;
+  static const int registers = (allow_shared(kernel, 220 * 1024), registers_of(kernel));
+  const int outputs = kGated ? a.w.rows / 2 : a.w.rows, used = a.few.route.used;
+  a.last = outputs - 1;
+  a.units = a.x.operand.stride / 64;
+  a.tiles = (outputs + 15) / 16;
+  int warps;
+  if constexpr (kSource == Source::kMix) {
+    warps = used * (a.units >= 8 && 2 * used <= kMostWarps<kTiles> ? 2 : 1);
+    a.own_units = warps > used ? (a.units + 1) / 2 : a.units;
+    a.own_tiles = 1;
+  } else {
+    const ThinPlan plan =
+        plan_thin({.tiles = a.tiles,
+                   .weights = expected_weights(a.experts, blocks),
+                   .units = a.units,
+                   .row_tiles = kTiles,
+                   .unit_bytes = (kUnitBytes<kCodes> + UnitScales<kScaling>::kBytes) * (kGated ? 2 : 1),
+                   .least_warps = a.x.raw != nullptr ? 4 : 1,
+                   .most_warps = min(kMostWarps<kTiles>, kGated && kCodes != Codes::k4 ? 8 : 16),
+                   .warps_together =
+                       min(65536 / (32 * registers),
+                           200 * 1024 / (kStages<kCodes, kGated> * kStageBytes<kCodes, kScaling, kGated>)),
+                   .multiprocessors = multiprocessors});
+    warps = plan.warps;
+    a.own_units = (a.units + warps - 1) / warps;
+    a.own_tiles = plan.own_tiles;
+  }
+  a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) : 0;
+  size_t shared =
+      static_cast<size_t>(warps) * ((kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
+                                    kStages<kCodes, kGated> * kStageBytes<kCodes, kScaling, kGated>);
+  if constexpr (kSource == Source::kRouter)
+    shared = max(shared, static_cast<size_t>(warps) * a.few.route.experts * 8);
+  launch_early(kernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks), warps * 32,
+               a.operand_bytes + shared, stream, a);
+}
+
+template <Codes kCodes, Scaling kScaling>
+void choose_thin(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors) {
+  const auto run = [&](auto start) { start(stream, a, blocks, multiprocessors); };
+  switch (a.few.part) {
+    case FewRows::Part::kNone:
+      break;
+    case FewRows::Part::kRouter:
+      return run(start_thin<kCodes, kScaling, 1, false, Source::kRouter>);
+    case FewRows::Part::kGated:
+      return run(start_thin<kCodes, kScaling, 1, true, Source::kChosen>);
+    case FewRows::Part::kMixed:
+      return run(start_thin<kCodes, kScaling, 1, false, Source::kMix>);
+  }
+  if (a.f.gated) {
+    if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, true, Source::kWeight>);
+    if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, true, Source::kWeight>);
+    return run(start_thin<kCodes, kScaling, 4, true, Source::kWeight>);
+  }
+  if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, false, Source::kWeight>);
+  if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, false, Source::kWeight>);
+  run(start_thin<kCodes, kScaling, 4, false, Source::kWeight>);
+}
+
+template <Codes kCodes>
+void choose_scaling(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors) {
+  if (a.w.group_shift >= 6)
+    return choose_thin<kCodes, Scaling::kUnits>(stream, a, most_rows, blocks, multiprocessors);
+  if (a.w.group_shift == 5)
+    return choose_thin<kCodes, Scaling::kHalves>(stream, a, most_rows, blocks, multiprocessors);
+  choose_thin<kCodes, Scaling::kCodes>(stream, a, most_rows, blocks, multiprocessors);
+}
+
+void thin_4(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+void thin_8(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+void thin_bf16(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+
+}  // namespace mlxs::cuda

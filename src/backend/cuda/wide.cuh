@@ -1,0 +1,298 @@
+// Products of many rows on Hopper's tensor cores (wgmma): a block's warpgroups have 64 outputs each and share
+// a tile of rows. Weights go from memory to registers in the order in which the instruction's left operand
+// wants them, where codes become bf16; the rows of x come through a ring in shared memory. One unit's
+// products run while the next unit's weights are unpacked and its rows awaited. Outputs are the instruction's
+// rows; a gated block's first half has gates, the second their ups. Included by wide_*.cu, one for each type
+// of codes.
+#pragma once
+
+#include "backend/cuda/codes.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/operand.cuh"
+
+namespace mlxs::cuda {
+
+constexpr int kDepth = 64, kStages = 5;
+
+struct Wide {
+  Rows w;
+  Operand x;
+  int rows;
+  int first_column;
+  int units;           // of 64 columns, in a split
+  ExpertRows experts;  // table == nullptr: w alone, all rows
+  Finish f;
+  int half;             // gated: rows of the gates
+  int last;             // the last output
+  size_t split_floats;  // between the sums of two splits
+};
+
+#if defined(MLXS_HAS_WGMMA)
+
+// Which expert, and which tile of its rows, a block of the grid's y is for; false: none.
+__device__ inline bool find_tile(const ExpertRows& experts, int tile_rows, int& expert, int& tile) {
+  __shared__ int found[2];
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x), wanted = static_cast<int>(blockIdx.y);
+    int before = 0;
+    if (lane == 0) found[0] = -1;
+    __syncwarp();
+    for (int base = 0; base < experts.count && before <= wanted; base += 32) {
+      const int e = base + lane;
+      const int own =
+          e < experts.count ? (experts.first[e + 1] - experts.first[e] + tile_rows - 1) / tile_rows : 0;
+      int sum = own;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int lower = __shfl_up_sync(0xffffffffu, sum, step);
+        if (lane >= step) sum += lower;
+      }
+      const int from = before + sum - own;
+      if (wanted >= from && wanted < from + own) {
+        found[0] = e;
+        found[1] = wanted - from;
+      }
+      before += __shfl_sync(0xffffffffu, sum, 31);
+    }
+  }
+  __syncthreads();
+  expert = found[0];
+  tile = found[1];
+  return expert >= 0;
+}
+
+// A lane's part of a unit as the left operands of four steps.
+template <Codes kCodes, Scaling kScaling>
+__device__ inline void unpack(const UnitCodes<kCodes>& codes, const UnitScales<kScaling>& scales,
+                              unsigned (&a)[4][4]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+#pragma unroll
+    for (int piece = 0; piece < 2; ++piece) {
+      unsigned p[4];
+      if constexpr (kCodes == Codes::k4) {
+        codes.eight(h, piece).pairs(p);
+        const float2 scale = scales.of(h, piece);
+        const __nv_bfloat162 factor = __float2bfloat162_rn(scale.x), bias = __float2bfloat162_rn(scale.y);
+        const __nv_bfloat162 offset = __float2bfloat162_rn(Eight<kCodes>::kOffset);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          auto& two = reinterpret_cast<__nv_bfloat162&>(p[i]);
+          two = fused(__hsub2(two, offset), factor, bias);
+        }
+      } else if constexpr (kCodes == Codes::k8) {
+        scaled_pairs(codes.eight(h, piece), scales.of(h, piece), p);
+      } else {
+        codes.eight(h, piece).pairs(p);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[2 * piece + i / 2][h + i % 2 * 2] = p[i];
+    }
+  }
+}
+
+template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
+__device__ void product(const Wide& a) {
+  constexpr int kThreads = kGroups * 128, kOutputs = kGroups * 64, kWarps = kGroups * 4;
+  constexpr int kStageBytes = kTile * kDepth * 2, kRowsEach = kTile * 8 / kThreads, kApart = kThreads / 8;
+  MLXS_DYNAMIC_SHARED(memory, 1024);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+
+  const void* codes = a.w.codes;
+  const void* scales = a.w.scales;
+  const float* bias = a.f.bias;
+  int begin = 0, rows = a.rows, tile = static_cast<int>(blockIdx.y);
+  if (a.experts.table != nullptr) {
+    await();
+    int expert;
+    if (!find_tile(a.experts, kTile, expert, tile)) return;
+    const ExpertWeight own = a.experts.table[expert];
+    codes = own.codes;
+    scales = own.scales;
+    bias = own.bias;
+    begin = a.experts.first[expert];
+    rows = a.experts.first[expert + 1] - begin;
+  }
+  const int from_row = tile * kTile;
+  const int from_unit = static_cast<int>(blockIdx.z) * a.units, all_units = a.x.stride / kDepth;
+  const int units = min(all_units - from_unit, a.units);
+
+  // The warp's sixteen outputs: a tile of the weight.
+  const int across = a.half > 0 ? kWarps / 2 : kWarps, last_tile = a.last / 16;
+  const int own_tile = min(static_cast<int>(blockIdx.x) * across + warp % across, last_tile) +
+                       (warp >= across ? a.half / 16 : 0);
+  const size_t from = static_cast<size_t>(own_tile) * all_units + from_unit;
+  const char* code_at = static_cast<const char*>(codes) + from * kUnitBytes<kCodes> + lane * 16;
+  const char* scale_at = static_cast<const char*>(scales) + from * UnitScales<kScaling>::kBytes +
+                         UnitScales<kScaling>::lane_offset(lane);
+  // The next unit's left operands; those that need unpacking are read one unit ahead.
+  UnitCodes<kCodes> raw;
+  UnitScales<kScaling> raw_scales;
+  const auto read = [&](int unit) {
+    const int at = min(unit, units - 1);
+    raw.load(code_at + at * kUnitBytes<kCodes>);
+    raw_scales.load(scale_at + at * UnitScales<kScaling>::kBytes);
+  };
+  const auto make = [&](int unit, unsigned(&left)[4][4]) {
+    if constexpr (kCodes == Codes::kBF16) {
+      const char* at = code_at + min(unit, units - 1) * kUnitBytes<kCodes>;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint4 four = stream16(at + i * 512);
+        left[i][0] = four.x;
+        left[i][1] = four.y;
+        left[i][2] = four.z;
+        left[i][3] = four.w;
+      }
+    } else {
+      unpack(raw, raw_scales, left);
+      read(unit + 1);
+    }
+  };
+  if constexpr (kCodes != Codes::kBF16) read(0);
+  if (a.experts.table == nullptr) await();
+
+  // This thread copies 16 bytes of some rows of x, to where the swizzle of 128 bytes has them.
+  const char* x_from[kRowsEach];
+#pragma unroll
+  for (int i = 0; i < kRowsEach; ++i) {
+    const int place = begin + min(from_row + static_cast<int>(threadIdx.x) / 8 + i * kApart, rows - 1);
+    const int row = a.experts.table != nullptr && a.experts.rows != nullptr ? a.experts.rows[place] : place;
+    x_from[i] = static_cast<const char*>(a.x.data) +
+                (static_cast<size_t>(row) * a.x.stride + from_unit * kDepth) * 2 + threadIdx.x % 8 * 16;
+  }
+  char* const x_to = memory + (threadIdx.x / 8) * 128 + ((threadIdx.x % 8) ^ (threadIdx.x / 8 % 8)) * 16;
+  int fetched = 0, fetch_stage = 0;
+  const auto fetch = [&] {
+    if (fetched < units) {
+#pragma unroll
+      for (int i = 0; i < kRowsEach; ++i)
+        copy16(x_to + fetch_stage * kStageBytes + i * kApart * 128, x_from[i] + fetched * (kDepth * 2));
+    }
+    commit_copies();
+    ++fetched;
+    fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
+  };
+
+  float sums[kTile / 2] = {};
+  const unsigned ring = shared_address(memory);
+  int stage = 0;
+  const auto run = [&](const unsigned(&left)[4][4]) {
+    begin_products();
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+      multiply<kTile>(sums, left[step], swizzled(ring + stage * kStageBytes + step * 32));
+    commit_products();
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+  };
+  // The oldest stage is here, for all threads and the tensor cores; and the products of the unit before the
+  // last have ended in all warps, so that their stage may be filled again.
+  const auto arrive = [&] {
+    wait_copies<kStages - 3>();
+    show_copies_to_products();
+    __syncthreads();
+  };
+#pragma unroll
+  for (int i = 0; i < kStages - 2; ++i) fetch();
+  unsigned even[4][4], odd[4][4];
+  make(0, even);
+#pragma unroll 1
+  for (int unit = 0; unit < units; unit += 2) {
+    arrive();
+    run(even);
+    fetch();
+    wait_products<1>();  // those of `odd` have ended
+    make(unit + 1, odd);
+    if (unit + 1 >= units) break;
+    arrive();
+    run(odd);
+    fetch();
+    wait_products<1>();
+    make(unit + 2, even);
+  }
+  wait_products<0>();
+  wait_copies<0>();
+
+  // Through the ring's memory, so that what follows a sum is there once, and neighbours write neighbours.
+  auto* shared =
+      reinterpret_cast<float*>(memory);  // [kTile][kOutputs], columns exchanged to spread over the banks
+  __syncthreads();
+#pragma unroll
+  for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int row = n * 8 + t * 2 + c % 2, line = warp * 16 + g + c / 2 * 8;
+      shared[row * kOutputs + (line ^ t * 8)] = sums[4 * n + c];
+    }
+  }
+  __syncthreads();
+  Finish f = a.f;
+  if (f.y != nullptr) f.y += blockIdx.z * a.split_floats;
+  const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;  // outputs of the block
+  const int first_out = static_cast<int>(blockIdx.x) * wide, here = min(kTile, rows - from_row);
+#pragma unroll 1
+  for (int at = static_cast<int>(threadIdx.x); at < here * wide; at += kThreads) {
+    const int row = at / wide, o = at % wide, out = first_out + o, to = a.first_column + out;
+    if (out > a.last) continue;
+    const float* sums_of = shared + row * kOutputs;
+    const int swap = (row / 2 % 4) * 8;
+    if (a.half > 0) {
+      float low = sums_of[o ^ swap], up = sums_of[(o + kOutputs / 2) ^ swap];
+      if (bias != nullptr) {
+        low += bias[to];
+        up += bias[to + a.half];
+      }
+      store(f, begin + from_row + row, to, gate(low, up, f.act));
+    } else {
+      const float sum = sums_of[o ^ swap] + (bias != nullptr ? bias[to] : 0.0f);
+      store(f, begin + from_row + row, to, activate(sum, f.act));
+    }
+  }
+}
+
+#endif
+
+template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
+__global__ __launch_bounds__(kGroups * 128,
+                             kGroups == 2 ? 2 : 1) void wide_kernel(const __grid_constant__ Wide a) {
+#if defined(MLXS_HAS_WGMMA)
+  product<kCodes, kScaling, kTile, kGroups>(a);
+#endif
+}
+
+template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
+void start_wide(cudaStream_t stream, const Wide& a, int splits) {
+  constexpr int kOutputs = kGroups * 64;
+  const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;
+  const dim3 grid((a.last + 1 + wide - 1) / wide,
+                  a.experts.table != nullptr
+                      ? a.experts.places / kTile + min(a.experts.count, a.experts.places)
+                      : (a.rows + kTile - 1) / kTile,
+                  splits);
+  constexpr int kRing = kStages * kTile * kDepth * 2, kSums = kTile * kOutputs * 4;
+  constexpr int kBytes = kRing > kSums ? kRing : kSums;
+  const auto kernel = wide_kernel<kCodes, kScaling, kTile, kGroups>;
+  static const bool allowed = (allow_shared(kernel, kBytes), true);
+  static_cast<void>(allowed);
+  launch_early(kernel, grid, kGroups * 128, kBytes, stream, a);
+}
+
+template <Codes kCodes, Scaling kScaling>
+void choose_wide(cudaStream_t stream, const Wide& a, int rows, int splits) {
+  if (rows <= 64) return start_wide<kCodes, kScaling, 64, 2>(stream, a, splits);
+  start_wide<kCodes, kScaling, 128, 4>(stream, a, splits);
+}
+
+template <Codes kCodes>
+void choose_wide_scaling(cudaStream_t stream, const Wide& a, int rows, int splits) {
+  if (a.w.group_shift >= 6) return choose_wide<kCodes, Scaling::kUnits>(stream, a, rows, splits);
+  if (a.w.group_shift == 5) return choose_wide<kCodes, Scaling::kHalves>(stream, a, rows, splits);
+  choose_wide<kCodes, Scaling::kCodes>(stream, a, rows, splits);
+}
+
+// rows: of a weight, on average.
+void wide_4(cudaStream_t stream, const Wide& a, int rows, int splits);
+void wide_8(cudaStream_t stream, const Wide& a, int rows, int splits);
+void wide_bf16(cudaStream_t stream, const Wide& a, int rows, int splits);
+
+}  // namespace mlxs::cuda

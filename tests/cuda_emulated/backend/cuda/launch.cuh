@@ -1,0 +1,29 @@
+// Launches of src/backend/cuda/launch.cuh on the CPU.
+#pragma once
+
+#include "backend/cuda/machine.cuh"
+
+namespace mlxs::cuda {
+
+template <class... Parameters, class... Arguments>
+void launch_after(void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared_bytes,
+                  cudaStream_t, Arguments&&... arguments) {
+  emulated::queue(
+      [=, values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
+        emulated::run_grid(grid, threads, shared_bytes, [&] { std::apply(kernel, values); });
+      });
+}
+template <class Kernel, class... Arguments>
+void launch_early(Kernel kernel, dim3 grid, unsigned threads, std::size_t shared_bytes, cudaStream_t stream,
+                  Arguments&&... arguments) {
+  launch_after(kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+}
+template <class Kernel>
+void allow_shared(Kernel, std::size_t) {}
+
+template <class Kernel>
+int registers_of(Kernel) {
+  return 96;
+}
+
+}  // namespace mlxs::cuda

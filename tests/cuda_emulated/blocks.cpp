@@ -1,0 +1,164 @@
+#include "blocks.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace mlxs::emulated {
+namespace {
+
+constexpr std::size_t kStack = std::size_t{96} << 10, kShared = std::size_t{228} << 10;
+
+// x86-64: what a called function must preserve goes to the stack, whose pointer is all that is kept.
+extern "C" void mlxs_switch_fiber(void** from, void* to);
+asm(R"(
+.text
+.globl mlxs_switch_fiber
+.type mlxs_switch_fiber, @function
+mlxs_switch_fiber:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+struct Fiber {
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  void* at = nullptr;
+  bool done = true;
+  Thread thread;
+};
+
+std::vector<std::unique_ptr<Fiber>> fibers;
+Fiber* current = nullptr;
+void* scheduler = nullptr;
+Block running;
+int waiting = 0, alive = 0;  // of the block
+unsigned barrier = 0;
+const std::function<void()>* kernel_now = nullptr;
+std::uint64_t progress = 0;
+
+void yield() { mlxs_switch_fiber(&current->at, scheduler); }
+
+void body() {
+  (*kernel_now)();
+  current->done = true;
+  --alive;
+  --current->thread.warp->alive;
+  ++progress;
+  yield();
+  std::abort();
+}
+
+void prepare(Fiber& fiber) {
+  fiber.done = false;
+  auto top = reinterpret_cast<std::uintptr_t>(fiber.stack.get() + kStack) & ~std::uintptr_t{15};
+  auto* slots = reinterpret_cast<void**>(top) - 8;  // six registers, the entry, and an unused return address
+  for (int i = 0; i < 6; ++i) slots[i] = nullptr;
+  slots[6] = reinterpret_cast<void*>(&body);
+  slots[7] = nullptr;
+  fiber.at = slots;
+}
+
+char* shared_memory() {
+  static char* memory = static_cast<char*>(std::aligned_alloc(1024, kShared));
+  return memory;
+}
+
+// Which of a block's threads runs first must not matter.
+bool backwards() {
+  static const bool chosen = std::getenv("MLXS_EMULATED_BACKWARDS") != nullptr;
+  return chosen;
+}
+
+}  // namespace
+
+Thread& self() { return current->thread; }
+const Block& block() { return running; }
+
+void sync_block() {
+  const unsigned mine = barrier;
+  ++progress;
+  if (++waiting >= alive) {
+    waiting = 0;
+    ++barrier;
+    return;
+  }
+  while (barrier == mine) {
+    yield();
+    if (barrier == mine && waiting >= alive) {  // the others have left
+      waiting = 0;
+      ++barrier;
+    }
+  }
+}
+
+const std::array<std::array<std::uint64_t, 4>, kLanes>& exchange(const void* value, std::size_t bytes) {
+  Thread& me = current->thread;
+  Warp& warp = *me.warp;
+  const unsigned mine = warp.turn;
+  auto& given = warp.given[mine % 2];
+  std::memcpy(given[static_cast<std::size_t>(me.lane)].data(), value, bytes);
+  ++progress;
+  if (++warp.arrived >= warp.alive) {
+    warp.arrived = 0;
+    ++warp.turn;
+  } else {
+    while (warp.turn == mine) yield();
+  }
+  return given;
+}
+
+void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel) {
+  while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
+  if (shared_bytes > kShared || threads % kLanes != 0 || threads > 1024 || grid.x == 0 || grid.y == 0 ||
+      grid.z == 0 || grid.y > 65535 || grid.z > 65535) {
+    std::fprintf(stderr, "a launch that a GPU would refuse\n");
+    std::abort();
+  }
+  std::vector<Warp> warps(threads / kLanes);
+  kernel_now = &kernel;
+  running.size = dim3(threads);
+  running.grid = grid;
+  running.shared = shared_memory();
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        running.index = {x, y, z};
+        std::memset(running.shared, 0xff, shared_bytes);  // nobody may count on zeros
+        waiting = 0;
+        alive = static_cast<int>(threads);
+        for (Warp& warp : warps) warp = Warp{.alive = kLanes};
+        for (unsigned i = 0; i < threads; ++i) {
+          Fiber& fiber = *fibers[i];
+          fiber.thread =
+              Thread{.index = {i, 0, 0}, .lane = static_cast<int>(i % kLanes), .warp = &warps[i / kLanes]};
+          prepare(fiber);
+        }
+        while (alive > 0) {
+          const std::uint64_t before = progress;
+          for (unsigned i = 0; i < threads; ++i) {
+            current = fibers[backwards() ? threads - 1 - i : i].get();
+            if (!current->done) mlxs_switch_fiber(&scheduler, current->at);
+          }
+          if (progress == before && waiting < alive) {
+            std::fprintf(stderr, "threads of a block wait for each other\n");
+            std::abort();
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace mlxs::emulated

@@ -1,0 +1,74 @@
+// Runs a CUDA kernel's blocks on the CPU, one after the other: every thread of a block is a fiber, and what a
+// warp does together (shuffles, tensor core products) or a block (barriers) waits until all have come to it.
+// Copies and products that a GPU runs in the background happen when they are waited for, as late as they may.
+// For tests of the kernels' arithmetic and of their order; one thread of the process at a time.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace mlxs::emulated {
+
+constexpr int kLanes = 32;
+
+struct Warp {
+  int arrived = 0, alive = 0;
+  unsigned turn = 0;
+  // What the lanes hand over, of this turn and of the one before.
+  std::array<std::array<std::array<std::uint64_t, 4>, kLanes>, 2> given{};
+};
+
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+};
+struct Product {
+  float* sums;
+  const unsigned* left;
+  unsigned long long right;
+  int columns;
+};
+
+struct Thread {
+  uint3 index{};
+  int lane = 0;
+  Warp* warp = nullptr;
+  std::deque<std::vector<Copy>> copies;  // committed, oldest first
+  std::vector<Copy> next_copies;
+  std::deque<std::vector<Product>> products;
+  std::vector<Product> next_products;
+};
+
+struct Block {
+  uint3 index{};
+  dim3 size{1, 1, 1}, grid{1, 1, 1};
+  char* shared = nullptr;  // dynamic, 1024-aligned
+};
+
+Thread& self();
+const Block& block();
+void sync_block();
+// Hands `value` (up to 32 bytes) to the warp's other lanes and waits for theirs.
+const std::array<std::array<std::uint64_t, 4>, kLanes>& exchange(const void* value, std::size_t bytes);
+
+template <class T>
+T from_lane(const std::array<std::array<std::uint64_t, 4>, kLanes>& given, int lane) {
+  T value;
+  std::memcpy(&value, given[static_cast<std::size_t>(lane)].data(), sizeof(T));
+  return value;
+}
+
+// Queued on the stream: at once, or when the graph that is being captured is launched.
+void queue(std::function<void()> work);
+void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel);
+
+}  // namespace mlxs::emulated
