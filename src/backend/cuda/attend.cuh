@@ -31,10 +31,12 @@ __device__ void merge(float* partial, int splits, int places, int place, int hea
                       const Operand& operand) {
   const int lane = threadIdx.x % 32;
   const auto part = [&](int s) { return part_of(partial, s, places, place, dims); };
-  float factors[2], top = kNothing;  // a lane two splits
+  float factors[2], totals[2], top = kNothing;  // a lane two splits
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    factors[i] = lane + 32 * i < splits ? __ldcg(part(lane + 32 * i) + dims) : kNothing;
+    const bool is = lane + 32 * i < splits;
+    factors[i] = is ? __ldcg(part(lane + 32 * i) + dims) : kNothing;
+    totals[i] = is ? __ldcg(part(lane + 32 * i) + dims + 1) : 0.0f;
     top = fmaxf(top, factors[i]);
   }
 #pragma unroll
@@ -43,7 +45,7 @@ __device__ void merge(float* partial, int splits, int places, int place, int hea
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     factors[i] = __expf(factors[i] - top);
-    if (lane + 32 * i < splits) sum += __ldcg(part(lane + 32 * i) + dims + 1) * factors[i];
+    sum += totals[i] * factors[i];
   }
   sum = warp_sum(sum);
   float values[kParts * 2] = {};

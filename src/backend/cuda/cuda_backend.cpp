@@ -195,10 +195,10 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
       cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
     });
   };
-  const bool narrow = rows <= kThinRows && !x.wide;
-  if (narrow && one_pass) return thin_to(f);
+  const bool few = !x.wide && narrow(rows, weight.columns());
+  if (few && one_pass) return thin_to(f);
   const Rows& first = weight.segments().front();
-  const int splits = narrow ? 1
+  const int splits = few ? 1
                      : x.wide
                          ? wide_splits(first, rows, multiprocessors_)
                          : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
@@ -207,7 +207,7 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
   const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
                                   static_cast<std::size_t>(outputs) * sizeof(float));
   const Finish plain{.y = sums.floats(), .columns = outputs};
-  if (narrow) {
+  if (few) {
     thin_to(plain);
   } else if (x.wide) {
     wide_to(plain, splits);

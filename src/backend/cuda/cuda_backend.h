@@ -31,7 +31,7 @@ class Stream {
   cudaStream_t stream_{};
 };
 
-inline constexpr std::int64_t kLongSum = 4096;
+inline constexpr std::int64_t kLongSum = 4096, kShortSum = 2048;
 
 class CudaBackend final : public Backend {
  public:
@@ -68,9 +68,12 @@ class CudaBackend final : public Backend {
   };
 
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  // Which product so many rows take: long sums pay for wgmma's beginning and end earlier.
+  // Which product so many rows take: long sums pay for wgmma's beginning and end earlier, short ones later.
   bool wide(int rows, std::int64_t columns) const {
-    return hopper_ && (rows > kThinRows || (2 * rows > kThinRows && columns >= kLongSum));
+    return hopper_ && (!narrow(rows, columns) || (2 * rows > kThinRows && columns >= kLongSum));
+  }
+  bool narrow(int rows, std::int64_t columns) const {
+    return rows <= kThinRows || (hopper_ && rows <= 2 * kThinRows && columns <= kShortSum);
   }
   // Padding is zero, the rest is not set.
   Operand make_operand(int rows, int columns, bool wide);

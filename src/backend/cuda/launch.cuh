@@ -42,10 +42,4 @@ void allow_shared(Kernel kernel, size_t bytes) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
 
-template <class Kernel>
-int registers_of(Kernel kernel) {  // of a thread
-  cudaFuncAttributes attributes{};
-  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess ? (attributes.numRegs + 7) / 8 * 8 : 128;
-}
-
 }  // namespace mlxs::cuda

@@ -88,7 +88,7 @@ __device__ inline void choose_experts(const float* logits, bool padding, const R
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) keys[i] = lane + 32 * i < spec.experts ? order_of(scores[lane + 32 * i]) : 0;
   unsigned long long taken = 0;  // of this lane's experts lane, lane + 32, …; 64 of them at most
-  float total = 0.0f, highest = -INFINITY;
+  float total = 0.0f, highest = -INFINITY, own = 0.0f;
   for (int j = 0; j < spec.used; ++j) {
     unsigned best = 0;
     int which = spec.experts;
@@ -117,23 +117,39 @@ __device__ inline void choose_experts(const float* logits, bool padding, const R
       for (int i = 0; i < kOwn; ++i) keys[i] = which / 32 == i ? 0 : keys[i];
     }
     const float value = values[which];
-    if (lane == 0) {
-      chosen[j] = which;
-      weights[j] = value;
+    if (lane == 0) chosen[j] = which;
+    if (j % 32 == lane) {
+      if (j >= 32) weights[j - 32] = own;
+      own = value;
     }
     total += value;
     highest = j == 0 ? value : fmaxf(highest, value);
   }
-  __syncwarp();
+  // The last weight of each lane is in its register, those before lie in weights.
+  const auto each = [&](auto&& change) {
+    for (int j = lane; j < spec.used; j += 32) {
+      if (j + 32 < spec.used) {
+        weights[j] = change(weights[j]);
+      } else {
+        own = change(own);
+      }
+    }
+  };
   if (spec.gate == RouteGate::kSoftmaxOfChosen) {
     float sum = 0.0f;
-    for (int j = lane; j < spec.used; j += 32) sum += weights[j] = __expf(weights[j] - highest);
+    each([&](float value) {
+      value = __expf(value - highest);
+      sum += value;
+      return value;
+    });
     sum = warp_sum(sum);
-    for (int j = lane; j < spec.used; j += 32) weights[j] /= sum;
+    each([&](float value) { return value / sum; });
     total = 1.0f;
   }
   const float factor = spec.scale / (spec.normalize ? total + 1e-20f : 1.0f);
-  for (int j = lane; j < spec.used; j += 32) weights[j] *= factor;
+  each([&](float value) { return value * factor; });
+  const int last = (spec.used - 1 - lane) / 32 * 32 + lane;
+  if (lane < spec.used) weights[last] = own;
 }
 
 // Whole blocks, after a router's product: the last one chooses each row's experts. memory: two floats an

@@ -21,9 +21,4 @@ void launch_early(Kernel kernel, dim3 grid, unsigned threads, std::size_t shared
 template <class Kernel>
 void allow_shared(Kernel, std::size_t) {}
 
-template <class Kernel>
-int registers_of(Kernel) {
-  return 96;
-}
-
 }  // namespace mlxs::cuda
