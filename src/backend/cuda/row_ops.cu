@@ -62,8 +62,100 @@ __device__ float block_sum(float value) {
   return sum;
 }
 
+// Of a row, what a thread keeps in registers: rows up to that long are read once, their gains before the rows
+// are there.
+constexpr int kKeptFours = 6;
+
+__device__ bool keeps(int columns, const Norm& norm) {
+  return !norm.layer && norm.bias == nullptr && columns % 8 == 0 && columns <= kThreads * 4 * kKeptFours;
+}
+
+__device__ float squares_of(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
+
+__device__ float4 scaled(const float4& v, const float4& gain, float factor, float offset) {
+  return {v.x * factor * (gain.x + offset), v.y * factor * (gain.y + offset),
+          v.z * factor * (gain.z + offset), v.w * factor * (gain.w + offset)};
+}
+
+// A block a row, in which a thread has each kThreads-th four columns.
+__device__ void normalize_kept(const float* x, int columns, const Norm& norm, const float* residual,
+                               float* y) {
+  const auto four = [](int n) { return static_cast<int>(threadIdx.x) + n * kThreads; };
+  const size_t row = static_cast<size_t>(blockIdx.x) * (columns / 4);
+  float4 gains[kKeptFours] = {}, v[kKeptFours] = {}, added[kKeptFours] = {};
+#pragma unroll
+  for (int n = 0; n < kKeptFours; ++n) {
+    if (four(n) < columns / 4) gains[n] = reinterpret_cast<const float4*>(norm.gain)[four(n)];
+  }
+  await();
+#pragma unroll
+  for (int n = 0; n < kKeptFours; ++n) {
+    if (four(n) >= columns / 4) continue;
+    v[n] = reinterpret_cast<const float4*>(x)[row + four(n)];
+    if (residual != nullptr) added[n] = reinterpret_cast<const float4*>(residual)[row + four(n)];
+  }
+  float squares = 0.0f;
+#pragma unroll
+  for (int n = 0; n < kKeptFours; ++n) squares += squares_of(v[n]);
+  const float factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
+#pragma unroll
+  for (int n = 0; n < kKeptFours; ++n) {
+    if (four(n) >= columns / 4) continue;
+    const float4 value = scaled(v[n], gains[n], factor, norm.offset);
+    reinterpret_cast<float4*>(y)[row + four(n)] = {value.x + added[n].x, value.y + added[n].y,
+                                                   value.z + added[n].z, value.w + added[n].w};
+  }
+}
+
+// Eight columns to their place.
+__device__ void put_eight(const Operand& y, int eight, const float (&values)[8]) {
+  auto* to = static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(blockIdx.x) * y.stride;
+  const uint4 pairs = pack_operand(values);
+  if (!y.wide) {
+    reinterpret_cast<uint4*>(to)[eight] = pairs;
+    return;
+  }
+  const unsigned each[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<unsigned*>(to + operand_place(eight * 8 + i, true)) = each[i];
+}
+
+// The same to an operand; a thread has each kThreads-th eight columns.
+__device__ void operand_kept(const float* x, int columns, const Norm& norm, const Operand& y) {
+  constexpr int kEights = kKeptFours / 2;
+  const auto eight = [](int n) { return static_cast<int>(threadIdx.x) + n * kThreads; };
+  const auto* row = reinterpret_cast<const float4*>(x + static_cast<size_t>(blockIdx.x) * columns);
+  float4 gains[kEights][2] = {}, v[kEights][2] = {};
+#pragma unroll
+  for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (eight(n) < columns / 8) gains[n][i] = reinterpret_cast<const float4*>(norm.gain)[2 * eight(n) + i];
+    }
+  }
+  await();
+  float squares = 0.0f;
+#pragma unroll
+  for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (eight(n) < columns / 8) v[n][i] = row[2 * eight(n) + i];
+      squares += squares_of(v[n][i]);
+    }
+  }
+  const float factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
+#pragma unroll
+  for (int n = 0; n < kEights; ++n) {
+    if (eight(n) >= y.stride / 8) continue;
+    const float4 low = scaled(v[n][0], gains[n][0], factor, norm.offset),
+                 high = scaled(v[n][1], gains[n][1], factor, norm.offset);
+    put_eight(y, eight(n), {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w});
+  }
+}
+
 __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns, Norm norm,
                                                         const float* residual, float* y) {
+  if (keeps(columns, norm)) return normalize_kept(x, columns, norm, residual, y);
   await();
   const size_t row = static_cast<size_t>(blockIdx.x) * columns;
   float mean = 0.0f;
@@ -89,6 +181,7 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict_
 // A block a row.
 __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restrict__ x, int columns,
                                                            Norm norm, bool normalize, Operand y) {
+  if (normalize && keeps(columns, norm)) return operand_kept(x, columns, norm, y);
   await();
   const float* row = x + static_cast<size_t>(blockIdx.x) * columns;
   float mean = 0.0f, factor = 1.0f;
@@ -102,7 +195,6 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
     for (int i = threadIdx.x; i < columns; i += kThreads) squares += (row[i] - mean) * (row[i] - mean);
     factor = rsqrtf(block_sum(squares) / columns + norm.epsilon);
   }
-  auto* to = static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(blockIdx.x) * y.stride;
   for (int eight = threadIdx.x; eight < y.stride / 8; eight += kThreads) {
     float values[8];
 #pragma unroll
@@ -115,15 +207,7 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
       values[i] = (values[i] - mean) * factor * (norm.gain[column] + norm.offset);
       if (norm.bias != nullptr) values[i] += norm.bias[column];
     }
-    const uint4 pairs = pack_operand(values);
-    if (!y.wide) {
-      reinterpret_cast<uint4*>(to)[eight] = pairs;
-      continue;
-    }
-    const unsigned each[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      *reinterpret_cast<unsigned*>(to + operand_place(eight * 8 + i, true)) = each[i];
+    put_eight(y, eight, values);
   }
 }
 

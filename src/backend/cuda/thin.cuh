@@ -375,7 +375,8 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
     a.own_units = (a.units + warps - 1) / warps;
     a.own_tiles = plan.own_tiles;
   }
-  a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) : 0;
+  // A unit behind the last is read, though not used: not where copies arrive.
+  a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) + 128 : 0;
   size_t shared =
       static_cast<size_t>(warps) * ((kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
                                     kStages<kCodes, kGated> * kStageBytes<kCodes, kScaling, kGated>);
