@@ -29,6 +29,9 @@ endforeach()
 add_subdirectory(${PROJECT_SOURCE_DIR}/tests/cuda_emulated)
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
+# Half a minute on two cores; skipped without nvcc.
+add_test(NAME lint.cuda_compiles COMMAND ${PROJECT_SOURCE_DIR}/scripts/cuda_compiles.sh)
+set_tests_properties(lint.cuda_compiles PROPERTIES LABELS lint SKIP_RETURN_CODE 77 TIMEOUT 2400 PROCESSORS 2)
 add_test(NAME lint.includes COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
 set_tests_properties(lint.includes PROPERTIES LABELS lint)
 

@@ -11,9 +11,10 @@
 namespace mlxs::cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 3, kRows = 16;
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16;
 
-template <int kDims>
+// kStages: pages of a warp that are in shared memory or on their way there.
+template <int kDims, int kStages>
 __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant__ Attend a) {
   constexpr int kStride = kDims + 8;  // rows start in different banks
   constexpr int kHalf = kPage * kStride, kWide = kDims + 4;
@@ -270,13 +271,18 @@ int blocks_of(const StepRows& step, int heads, const KvLayer& kv) {
 }
 
 template <int kDims>
+constexpr int kSums = kWarps * kRows * (kDims + 4) * 4;  // bytes
+template <int kDims, int kStages>
+constexpr int kRing = kWarps * kStages * 2 * kPage * (kDims + 8) * 2;
+
+template <int kDims, int kStages>
 void start(cudaStream_t stream, const Attend& a) {
-  constexpr int kRing = kWarps * kStages * 2 * kPage * (kDims + 8) * 2,
-                kSums = kWarps * kRows * (kDims + 4) * 4, kBytes = kRing > kSums ? kRing : kSums;
-  static const bool allowed = (allow_shared(groups_kernel<kDims>, kBytes), true);
+  constexpr int kBytes = kRing<kDims, kStages> > kSums<kDims> ? kRing<kDims, kStages> : kSums<kDims>;
+  const auto kernel = groups_kernel<kDims, kStages>;
+  static const bool allowed = (allow_shared(kernel, kBytes), true);
   static_cast<void>(allowed);
   const dim3 grid(a.step.rows, blocks_of(a.step, a.spec.heads, a.kv) / a.step.rows, a.splits);
-  launch_early(groups_kernel<kDims>, grid, kThreads, kBytes, stream, a);
+  launch_early(kernel, grid, kThreads, kBytes, stream, a);
 }
 
 }  // namespace
@@ -297,8 +303,9 @@ void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, 
                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
                    const Operand& operand) {
   const Attend a{nullptr, qkv, step, spec, kv, splits, partial, counters, y, operand};
-  if (kv.key_dim == 64) return start<64>(stream, a);
-  start<128>(stream, a);
+  if (kv.key_dim == 64) return start<64, 3>(stream, a);
+  if (kRing<128, 3> <= most_shared()) return start<128, 3>(stream, a);
+  start<128, 2>(stream, a);
 }
 
 }  // namespace mlxs::cuda

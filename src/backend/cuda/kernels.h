@@ -125,7 +125,7 @@ struct FewRows {
   int* chosen = nullptr;     // [rows][used]; -1: padding
   float* weights = nullptr;  // [rows][used]
 };
-inline constexpr int kFewRows = 2, kMostFewUsed = 16, kMostFewExperts = 512;
+inline constexpr int kFewRows = 2, kMostFewUsed = 8, kMostFewExperts = 512;
 
 // y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for few rows, whose weights are read once; or
 // for each expert's rows, with w the shape of every table entry and y in the order of places. Gated products

@@ -1,25 +1,17 @@
 // Which kernel of thin.cuh a product of a few rows takes, and how it is spread over the GPU.
 #include <cmath>
 
-#include "backend/cuda/thin.cuh"
+#include "backend/cuda/thin_start.cuh"
 
 namespace mlxs::cuda {
-
-#ifdef MLXS_TUNE
-ThinPlan forced_plan{0, 0};
-#endif
 
 // Measured on an H200 over the shapes of four models: a block's warps share a tile until the GPU has half a
 // dozen warps a multiprocessor and no share is much longer than two dozen units; beyond that the sum over
 // warps costs more than it brings. Short tiles of many weights: two of them one after the other.
 ThinPlan plan_thin(const ThinShape& s) {
-#ifdef MLXS_TUNE
-  if (forced_plan.warps > 0)
-    return {max(s.least_warps, min(forced_plan.warps, s.most_warps)), forced_plan.own_tiles};
-#endif
   const int tiles = s.tiles * s.weights, longest = s.gated ? 24 : 32;
   int warps = s.least_warps;
-  while (warps < s.most_warps && 2 * warps < s.units &&
+  while (2 * warps <= s.most_warps && 2 * warps < s.units &&
          (tiles * warps < 8 * s.multiprocessors || s.units > longest * warps))
     warps *= 2;
   // Rather somewhat fewer warps than a second round for a few blocks.

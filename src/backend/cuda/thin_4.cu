@@ -1,5 +1,5 @@
-// Products of a few rows (thin.cuh) for 4-bit codes.
-#include "backend/cuda/thin.cuh"
+// Products of a few rows (thin_start.cuh) for 4-bit codes.
+#include "backend/cuda/thin_start.cuh"
 
 namespace mlxs::cuda {
 

@@ -21,4 +21,8 @@ void launch_early(Kernel kernel, dim3 grid, unsigned threads, std::size_t shared
 template <class Kernel>
 void allow_shared(Kernel, std::size_t) {}
 
+inline std::size_t most_shared() {
+  return (std::getenv("MLXS_EMULATED_SM") != nullptr ? 99 : 227) * 1024 - 10 * 1024;
+}
+
 }  // namespace mlxs::cuda

@@ -1,0 +1,99 @@
+// Starts the kernels of thin.cuh: which of them, with how many warps and how much shared memory. Included by
+// thin_*.cu, one for each type of codes.
+#pragma once
+
+#include "backend/cuda/thin.cuh"
+
+namespace mlxs::cuda {
+
+// How a product is spread over the GPU.
+struct ThinShape {
+  int tiles;    // of outputs, of each of
+  int weights;  // so many
+  int units;    // of columns
+  bool gated;
+  int least_warps, most_warps;  // of a block
+  int multiprocessors;
+};
+struct ThinPlan {
+  int warps = 1;      // of a block, which share a tile's columns
+  int own_tiles = 1;  // of a block, one after the other
+};
+ThinPlan plan_thin(const ThinShape& shape);
+int expected_weights(const ExpertRows& experts, int most);  // that have rows
+
+template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
+void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
+  const auto kernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource>;
+  static const bool allowed = (allow_shared(kernel, most_shared()), true);
+  static_cast<void>(allowed);
+  const int outputs = kGated ? a.w.rows / 2 : a.w.rows, used = a.few.route.used;
+  a.last = outputs - 1;
+  a.units = a.x.operand.stride / 64;
+  a.tiles = (outputs + 15) / 16;
+  // A unit behind the last is read, though not used: not where copies arrive.
+  a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) + 128 : 0;
+  const size_t each = (kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
+                      kStages<kCodes, kGated> * kStageBytes<kCodes, kScaling, kGated>;  // of a warp
+  const int most = min(kMostWarps<kTiles>, static_cast<int>((most_shared() - a.operand_bytes) / each));
+  int warps;
+  if constexpr (kSource == Source::kMix) {
+    warps = used * (a.units >= 8 && 2 * used <= most ? 2 : 1);
+    a.own_units = warps > used ? (a.units + 1) / 2 : a.units;
+    a.own_tiles = 1;
+  } else {
+    const ThinPlan plan = plan_thin({.tiles = a.tiles,
+                                     .weights = expected_weights(a.experts, blocks),
+                                     .units = a.units,
+                                     .gated = kGated,
+                                     .least_warps = a.x.raw != nullptr ? 4 : 1,
+                                     .most_warps = most,
+                                     .multiprocessors = multiprocessors});
+    warps = plan.warps;
+    a.own_units = (a.units + warps - 1) / warps;
+    a.own_tiles = plan.own_tiles;
+  }
+  size_t shared = warps * each;
+  if constexpr (kSource == Source::kRouter)
+    shared = max(shared, static_cast<size_t>(warps) * a.few.route.experts * 8);
+  launch_early(kernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks), warps * 32,
+               a.operand_bytes + shared, stream, a);
+}
+
+template <Codes kCodes, Scaling kScaling>
+void choose_thin(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors) {
+  const auto run = [&](auto start) { start(stream, a, blocks, multiprocessors); };
+  switch (a.few.part) {
+    case FewRows::Part::kNone:
+      break;
+    case FewRows::Part::kRouter:
+      return run(start_thin<kCodes, kScaling, 1, false, Source::kRouter>);
+    case FewRows::Part::kGated:
+      return run(start_thin<kCodes, kScaling, 1, true, Source::kChosen>);
+    case FewRows::Part::kMixed:
+      return run(start_thin<kCodes, kScaling, 1, false, Source::kMix>);
+  }
+  if (a.f.gated) {
+    if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, true, Source::kWeight>);
+    if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, true, Source::kWeight>);
+    return run(start_thin<kCodes, kScaling, 4, true, Source::kWeight>);
+  }
+  if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, false, Source::kWeight>);
+  if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, false, Source::kWeight>);
+  run(start_thin<kCodes, kScaling, 4, false, Source::kWeight>);
+}
+
+template <Codes kCodes>
+void choose_scaling(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors) {
+  if (a.w.group_shift >= 6)
+    return choose_thin<kCodes, Scaling::kUnits>(stream, a, most_rows, blocks, multiprocessors);
+  if (a.w.group_shift == 5)
+    return choose_thin<kCodes, Scaling::kHalves>(stream, a, most_rows, blocks, multiprocessors);
+  choose_thin<kCodes, Scaling::kCodes>(stream, a, most_rows, blocks, multiprocessors);
+}
+
+void thin_4(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+void thin_8(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+void thin_bf16(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+
+}  // namespace mlxs::cuda
