@@ -411,7 +411,14 @@ TEST_P(Conformance, ACopiedPageServesAsWell) {
 TEST_P(Conformance, MixturesOfExperts) {
   for (const MoeCase& c : kMoeCases) {
     for (const int rows : {1, 3, 40}) {
-      const std::vector<float> expected = run_moe(*cpu_, c, rows), got = run_moe(*other_, c, rows);
+      const std::vector<float> expected = run_moe(*cpu_, c, rows);
+      std::vector<float> got;
+      try {
+        got = run_moe(*other_, c, rows);
+      } catch (const Error& error) {  // a backend may refuse such a layer, with the reason
+        ASSERT_TRUE(c.mixed_storage && error.code() == ErrorCode::kModelLoad) << c.name << error.what();
+        continue;
+      }
       std::vector<double> worst(static_cast<std::size_t>(rows));  // of each row
       const std::size_t columns = expected.size() / worst.size();
       for (std::size_t i = 0; i < expected.size(); ++i) {
