@@ -10,9 +10,11 @@
 #include "backend/weight_cache.h"
 #include "base/log.h"
 #include "engine/load_plan.h"
+#include "engine/mock_runner.h"
 #include "engine/model_text.h"
 #include "engine/params.h"
 #include "engine/refusal.h"
+#include "engine/runner.h"
 #include "engine/stats.h"
 #include "formats/catalog.h"
 
@@ -66,10 +68,15 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   if (!options.force) require_fit(plan_load(*file_, backend, engine, options.context_length), info_.id);
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
-  WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
-  model_ = load_model(*file_, backend, &cache);
-  cache.commit();
-  file_->drop_pages();
+  const bool mock = file_->format() == kMockFormat;
+  if (mock) {
+    model_ = make_mock_model(*file_);
+  } else {
+    WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
+    model_ = load_model(*file_, backend, &cache);
+    cache.commit();
+    file_->drop_pages();
+  }
 
   const ModelConfig& config = model_->config();
   check_vocabulary(*file_, tokenizer_->vocabulary_size(), config.vocabulary);
@@ -82,7 +89,11 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
   info_.context_length = context;
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
-  runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
+  if (mock) {
+    runner_ = std::make_unique<MockRunner>(parse_mock(info_.path), config.vocabulary, clock_);
+  } else {
+    runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
+  }
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
@@ -92,12 +103,12 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
       .max_entries = engine.prefix_cache_max_entries});
   context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
   scheduler_ = std::make_unique<Scheduler>(scheduler_config(engine, context_limit_), *pool_);
-  if (store_) make_disk_tier(engine, backend);
+  if (store_ && !mock) make_disk_tier(engine, backend);
   info_.architecture = config.architecture;
   info_.quantization = main_type(*file_);
   info_.parameter_count = count_parameters(*file_);
   info_.weight_bytes = model_->weight_bytes();
-  info_.kv_bytes = runner_->kv_bytes();
+  info_.kv_bytes = mock ? 0 : runner_->kv()->bytes();
   info_.vocabulary = config.vocabulary;
   info_.has_chat_template = template_ != nullptr;
   const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");

@@ -13,7 +13,7 @@
 #include "engine/disk_tier.h"
 #include "engine/inbox.h"
 #include "engine/request.h"
-#include "engine/runner.h"
+#include "engine/step_runner.h"
 #include "formats/model_file.h"
 #include "mlxs/engine.h"
 #include "models/model.h"
@@ -84,7 +84,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   mutable std::once_flag grammars_made_;
   mutable std::unique_ptr<GrammarEngine> grammars_;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
   std::shared_ptr<PageStore> store_;
