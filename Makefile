@@ -20,10 +20,11 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)
 
-test-protocol: ## HTTP/2 as h2spec wants it, in the clear and over TLS; the built-in page in Chromium
+test-protocol: ## HTTP/2 as h2spec wants it, in the clear and over TLS; schemathesis; the built-in page in Chromium
 	@scripts/bootstrap.sh build protocol
 	@scripts/build.sh release mlx-serving
 	@scripts/h2spec.sh build
+	@scripts/schemathesis.sh
 	@scripts/test_page.sh
 
 test-arm: ## the kernel tests built for 64-bit Arm, run by qemu-user (Linux)

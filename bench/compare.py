@@ -31,6 +31,7 @@ CASES = [
     ("the same, int8 KV", "decode", 32, 1024, 120, 32, ["--kv-cache-dtype", "int8"]),
 ]
 START = "process start to first token"
+STRUCTURED = "structured output, 16 streams"
 
 
 def run_json(command, environment=None):
@@ -104,6 +105,19 @@ def measure_start(args):
         "peer": spread([1e3 * b for _, b in pairs]),
         "ratio": spread([b / a for a, b in pairs]),
     }
+
+
+def measure_structured(args):
+    """16 streams that obey a JSON schema beside 16 that are free, alternating: the throughput that remains."""
+    free = ("structured", "decode", 16, 16, 96, 0, [])
+    bound = (*free[:6], ["--structured"])
+    pairs = []
+    for round_number in range(args.rounds):
+        first, second = (free, bound) if round_number % 2 == 0 else (bound, free)
+        rates = {len(case[6]): ours(args, case)["tokens_per_second"] for case in (first, second)}
+        pairs.append(rates[1] / rates[0])
+        print(f"  {STRUCTURED}: round {round_number + 1}: {rates[1]:.0f} of {rates[0]:.0f} tok/s", file=sys.stderr)
+    return spread(pairs)
 
 
 def limit_note(row):
@@ -187,21 +201,27 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
 
+    if re.search(args.only, STRUCTURED):
+        kept = measure_structured(args)
+        print(f"{STRUCTURED}: {kept['median']:.1%} ({kept['min']:.1%} … {kept['max']:.1%}) of the throughput without a schema")
+        if args.only == STRUCTURED:
+            return
     limits = run_json([args.binary, "bench", "limits", "--json", "--threads", str(args.threads)])
     rows = measure(args, [c for c in CASES if re.search(args.only, c[0])])
     if re.search(args.only, START):
         rows.append(measure_start(args))
     for row in rows:
-        row["limits"] = limits
+        row.update(limits=limits, date=str(datetime.date.today()), rounds=args.rounds)
     isa = os.environ.get("MLXS_CPU_ISA", "best")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.merge and (args.out / "results.json").exists():
         rows = merged(json.loads((args.out / "results.json").read_text())["rows"], rows)
     if not rows:
         raise SystemExit(f"no case's name matches --only {args.only!r}")
+    dates, rounds = ({str(r.get(key, "?")) for r in rows} for key in ("date", "rounds"))
     header = (
-        f"{datetime.date.today()}, {platform.machine()}, {args.threads} threads, path {isa}, "
-        f"{Path(args.model).name}, {args.rounds} alternating rounds, greedy. Measured between the cases: "
+        f"{' and '.join(sorted(dates))}, {platform.machine()}, {args.threads} threads, path {isa}, "
+        f"{Path(args.model).name}, {' or '.join(sorted(rounds))} alternating rounds, greedy. Measured between the cases: "
         f"{span(rows, 'read_gb_per_second')} GB/s read, {span(rows, 'f32_gflop_per_second')} GFLOP/s f32, "
         f"{span(rows, 'bf16_gflop_per_second')} GFLOP/s AMX bf16."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 TESTS = [
     "test_anthropic_client",
+    "test_embeddings",
     "test_ollama_client",
     "test_ollama_models",
     "test_openai_client",

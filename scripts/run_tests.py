@@ -13,9 +13,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 
-def pulled_model(binary: Path) -> str:
+def pulled_model(binary: Path, alias: str) -> str:
     """Path of the default model, fetched if it is not in the cache."""
-    pulled = subprocess.run([binary, "pull", "smollm2", "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    pulled = subprocess.run([binary, "pull", alias, "--json"], stdout=subprocess.PIPE, text=True, check=False)
     if pulled.returncode != 0:
         sys.exit("run_tests: the default model could not be fetched (message above)")
     return json.loads(pulled.stdout)["path"]
@@ -67,7 +67,8 @@ def main() -> int:
 
     env = dict(os.environ)
     env["PATH"] += os.pathsep + str(Path("build/promtool/usr/bin").resolve())  # scripts/promtool.sh
-    env.setdefault("MLXS_TEST_MODEL", pulled_model(build / "mlx-serving"))
+    env.setdefault("MLXS_TEST_MODEL", pulled_model(build / "mlx-serving", "smollm2"))
+    env.setdefault("MLXS_TEST_ENCODER", pulled_model(build / "mlx-serving", "minilm"))
     env.setdefault("ASAN_OPTIONS", "detect_stack_use_after_return=1")
     env.setdefault("TSAN_OPTIONS", "halt_on_error=1")
     command = ["ctest", "--test-dir", str(build), "--output-on-failure", "--output-junit", str(junit)]

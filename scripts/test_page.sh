@@ -6,13 +6,7 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
   echo "page: no Chromium here (Debian: apt-get install chromium; Ubuntu: snap install chromium)" >&2
   exit 1
 fi
-stamp=.venv-protocol/requirements.txt
-if ! cmp -s tests/protocol/requirements.txt $stamp; then
-  rm -rf .venv-protocol
-  python3 -m venv .venv-protocol
-  .venv-protocol/bin/python -m pip install --quiet --disable-pip-version-check -r tests/protocol/requirements.txt >&2
-  cp tests/protocol/requirements.txt $stamp
-fi
+. scripts/protocol_venv.sh
 build/mlx-serving pull smollm2 >/dev/null
 MLXS_BIN=$PWD/build/mlx-serving
 MLXS_TEST_MODEL=smollm2

@@ -29,7 +29,10 @@ struct EngineOptions {
   int threads = 0;                   // compute threads; 0: one a physical core
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
   std::string kv_cache_dtype =
-      "auto";                  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+      "auto";  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+  // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
+  // again; 0: they compute it again.
+  std::uint64_t kv_swap_bytes = 0;
   int max_running = 64;        // sequences that run at once, per model; 1 … 4096
   int max_queue_depth = 1000;  // waiting requests per model
   int token_budget = 512;      // tokens of one step; 16 … 65536
@@ -44,7 +47,10 @@ struct EngineOptions {
   std::string prefix_cache_dir;
   std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
   double target_itl_ms = 0;  // steps are kept this short while somebody waits for a next token; 0: no target
-  bool fair_share = true;    // tenants (GenerateParams::user) share by tokens; else in order of arrival
+  // Steps whose results may be in work at once: with 2 or 3, tokens are turned into text and sent while the
+  // next step runs. 1 … 3; 0: 2 where the host has a core that the steps leave free, else 1.
+  int ring_depth = 0;
+  bool fair_share = true;  // tenants (GenerateParams::user) share by tokens; else in order of arrival
   double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
   std::vector<std::pair<std::string, double>> tenant_weights;  // > 0; 1 for those not named
   AdmissionWindowOptions admission_window;
@@ -75,6 +81,9 @@ struct ModelInfo {
   std::string tool_format;  // how the model writes calls: "hermes", "llama3", … (engine/model_text.h)
   std::string
       reasoning;  // how it thinks before it answers: "think" (<think>…</think>), "harmony"; empty: not
+  bool is_encoder = false;  // makes embeddings, or scores, of texts, and generates none
+  bool scores = false;      // an encoder that scores pairs instead
+  int dimensions = 0;       // of an embedding
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };
@@ -140,8 +149,8 @@ struct GenerateParams {
   // When its client sent it, and how much of the time since then went into tokenizing; unset: now.
   std::optional<std::chrono::steady_clock::time_point> received;
   std::chrono::steady_clock::duration tokenizing{};
-  // Called once, before the last chunk can be had, unless create_generator throws. From the engine thread
-  // (of a model that is gone: whichever thread finds out); must not block or throw.
+  // Called once, before the last chunk can be had, unless create_generator throws. From a thread of the
+  // engine (of a model that is gone: whichever thread finds out); must not block or throw.
   std::function<void(RequestTimeline)> on_ended;
 };
 
@@ -190,8 +199,8 @@ class Generator {
   std::optional<Chunk> next();  // blocks; nullopt after the last chunk
   enum class Poll { kChunk, kPending, kEnd };
   Poll try_next(Chunk& out);  // never blocks
-  // Called once, from the engine thread, when try_next would no longer answer kPending; must not block. Set
-  // again to be called again. Called at once, on this thread, if something is there already.
+  // Called once, from a thread of the engine, when try_next would no longer answer kPending; must not block.
+  // Set again to be called again. Called at once, on this thread, if something is there already.
   void notify_when_ready(std::function<void()> callback);
   void cancel();  // ends with a done chunk, finish kCancelled
   int prompt_tokens() const;
@@ -208,6 +217,45 @@ struct GenerateResult {
   std::vector<std::int32_t> tokens;
   FinishReason finish = FinishReason::kStop;
   GenerationStats stats;
+};
+
+// A text for an encoder: as text or as tokens, special ones included. With `pair`: two texts that are read
+// together.
+struct EncoderInput {
+  std::string text;
+  std::optional<std::string> pair;
+  std::vector<std::int32_t> tokens;  // used instead, if not empty
+};
+
+struct EncodeParams {
+  std::string model;
+  std::vector<EncoderInput> inputs;  // 1 … 2048
+  std::optional<int> truncate_to;    // longer texts lose their ends; unset: they are refused
+  std::string request_id;            // for logs
+};
+
+struct EncodeResult {
+  std::vector<std::vector<float>> values;  // for each input: its embedding, of length 1; or its score, 0 … 1
+  std::vector<int> tokens;                 // of each input
+};
+
+// Texts that an encoder reads. One consumer thread at a time; destroying it ends the work within one step.
+class Encoding {
+ public:
+  ~Encoding();
+  Encoding(const Encoding&) = delete;
+  Encoding& operator=(const Encoding&) = delete;
+
+  EncodeResult wait();                     // throws what went wrong; once
+  std::optional<EncodeResult> try_take();  // the same, without waiting
+  // As Generator's.
+  void notify_when_ready(std::function<void()> callback);
+
+  struct Impl;
+  explicit Encoding(std::shared_ptr<Impl> impl);  // the engine's
+
+ private:
+  std::shared_ptr<Impl> impl_;
 };
 
 // Why a request did not find all of its prompt in the prefix cache: "evicted" or "expired" (it was there),
@@ -227,7 +275,15 @@ struct EngineSchedulerStats {
   // Requests with a target (slo_ttft_ms, slo_tpot_ms) and what became of them.
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;
-  int token_budget = 0;  // of the last step
+  int token_budget = 0;                          // of the last step
+  std::uint64_t overtakings = 0, displaced = 0;  // started before one that lacked pages; lost their place in
+                                                 // a full queue
+  // Preemptions whose pages went to the host, these pages, and its room in pages; a copy of a page takes
+  // swap_page_ms.
+  std::uint64_t swaps = 0, swapped_pages = 0;
+  int swap_slots = 0, swap_slots_used = 0;
+  double swap_page_ms = 0;
+  int ring_depth = 1;
   AdmissionWindowStats window;
   double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
   int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment
@@ -270,11 +326,19 @@ class Engine {
   // Validates every parameter (kInvalidArgument names it; kContextOverflow gives both numbers), tokenizes,
   // queues.
   std::unique_ptr<Generator> create_generator(const GenerateParams& params);
+  // All or none of them, in one go: choices of one prompt then share their steps, whatever else is going on.
+  std::vector<std::unique_ptr<Generator>> create_generators(std::span<const GenerateParams> all);
   GenerateResult generate(const GenerateParams& params);
+
+  // Of an encoder (ModelInfo::is_encoder). Validates and tokenizes every input, then queues all of them;
+  // inputs of all requests share steps. kContextOverflow names the input that is too long.
+  std::unique_ptr<Encoding> create_encoding(const EncodeParams& params);
 
   std::vector<std::int32_t> tokenize(std::string_view model, std::string_view text,
                                      bool add_special = true) const;
   std::string detokenize(std::string_view model, std::span<const std::int32_t> tokens) const;
+  // The bytes that each token stands for; empty for ids that the vocabulary has not.
+  std::vector<std::string> token_texts(std::string_view model, std::span<const std::int32_t> tokens) const;
   std::string render_chat(std::string_view model, const ChatPrompt& prompt) const;
   // Tokens that a prompt turns into (template applied), as create_generator would run them.
   std::vector<std::int32_t> encode_prompt(std::string_view model, const Prompt& prompt) const;

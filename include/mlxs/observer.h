@@ -1,6 +1,6 @@
 // What the engine tells the outside of its work: one call a request and one a step. telemetry/ turns it into
-// metrics. Calls come from the engine thread (requests also from the submitting thread); they must not block
-// or throw. What a call passes is valid only during it.
+// metrics. Calls come from the engine's threads (requests also from the submitting thread), steps and
+// requests at once; they must not block or throw. What a call passes is valid only during it.
 #pragma once
 
 #include <array>

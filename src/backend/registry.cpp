@@ -76,4 +76,9 @@ std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOption
               fmt::format("this build has: {}", fmt::join(backend_names(), ", ")), "backend");
 }
 
+int host_threads(const Backend& backend, const BackendOptions& options) {
+  if (backend.device().name != "cpu") return 1;  // one that hands out work
+  return options.threads == 0 ? cpu::default_threads() : options.threads;
+}
+
 }  // namespace mlxs

@@ -20,4 +20,7 @@ struct BackendOptions {
 std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOptions& options = {});
 std::vector<std::string_view> backend_names();
 
+// Threads of the host that a step of this backend keeps busy.
+int host_threads(const Backend& backend, const BackendOptions& options);
+
 }  // namespace mlxs

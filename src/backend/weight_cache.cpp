@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "backend/weight_cache_format.h"
+#include "backend/weight_mapping.h"
 #include "base/log.h"
 #include "mlxs/error.h"
 
@@ -140,10 +141,11 @@ struct WeightCache::Impl {
   bool in_memory = false;  // no file can be written
   Descriptor temp;         // the file that is being built, locked for as long
   fs::path temp_path;
-  std::uint64_t end = 0;  // of the file that is being built
-  std::vector<Mapping> mappings;
-  std::span<std::byte> chunk;      // the free rest of the last shared mapping…
-  std::uint64_t chunk_offset = 0;  // … and where it lies in the file
+  std::uint64_t end = 0;                    // of the file that is being built
+  std::shared_ptr<WeightMapping> existing;  // of the file that was found
+  std::vector<Mapping> mappings;            // of what is built
+  std::span<std::byte> chunk;               // the free rest of the last shared mapping…
+  std::uint64_t chunk_offset = 0;           // … and where it lies in the file
 
   struct Stored {
     std::span<std::byte> bytes;
@@ -179,7 +181,7 @@ void WeightCache::Impl::map_existing() {
     return;
   }
   entries.clear();
-  mappings.clear();
+  existing.reset();
   log::warn("{}: {}: packing the weights again", file.string(), problem);
   std::error_code ignored;
   fs::remove(file, ignored);
@@ -191,7 +193,8 @@ std::string WeightCache::Impl::try_map(const Descriptor& fd) {
   if (::fstat(fd.get(), &status) != 0) return std::strerror(errno);
   if (!S_ISREG(status.st_mode) || status.st_size < static_cast<off_t>(kCacheHeaderBytes))
     return "it is truncated";
-  Mapping map(fd.get(), 0, static_cast<std::size_t>(status.st_size), PROT_READ);
+  existing = std::make_shared<WeightMapping>(fd.get(), static_cast<std::size_t>(status.st_size));
+  const WeightMapping& map = *existing;
   if (!map) return std::strerror(errno);
   CacheHeader header;
   CacheIndex index;
@@ -213,7 +216,6 @@ std::string WeightCache::Impl::try_map(const Descriptor& fd) {
     (void)write_all(fd.get(), encode_header(header),
                     0);  // refused on a read-only file: verified again next time
   }
-  mappings.push_back(std::move(map));
   return {};
 }
 
@@ -395,5 +397,7 @@ void WeightCache::commit() {
 }
 
 std::shared_ptr<const void> WeightCache::keep_alive() const { return impl_; }
+
+std::shared_ptr<WeightMapping> WeightCache::mapping() const { return impl_->existing; }
 
 }  // namespace mlxs

@@ -14,6 +14,8 @@
 
 namespace mlxs {
 
+class WeightMapping;
+
 class WeightCache {
  public:
   // fingerprint: identifies the source file(s) (path, size, mtime, header hash) and must match what the file
@@ -36,6 +38,8 @@ class WeightCache {
 
   // Keeps the mapping alive; every Weight holds one.
   std::shared_ptr<const void> keep_alive() const;
+  // Of a file that was found complete: what find() answers lies in it. Else null.
+  std::shared_ptr<WeightMapping> mapping() const;
 
  private:
   struct Impl;

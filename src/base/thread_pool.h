@@ -38,7 +38,23 @@ class ThreadPool {
   template <class Task>
   void parallel_shares(std::int64_t count, std::int64_t grain, Task&& task);
 
+  // The share of parallel_shares(count, grain, …) that holds `index`: [begin, end), of participant `owner`.
+  struct Share {
+    std::int64_t begin = 0, end = 0;
+    int owner = 0, owners = 1;
+  };
+  Share share_of(std::int64_t count, std::int64_t grain, std::int64_t index) const {
+    if (count <= grain || threads() == 1) return {0, count, 0, 1};
+    int owner = threads() - 1;
+    while (share_begin(count, grain, owner) > index) --owner;
+    return {share_begin(count, grain, owner), share_begin(count, grain, owner + 1), owner, threads()};
+  }
+
  private:
+  std::int64_t share_begin(std::int64_t count, std::int64_t grain, int owner) const {
+    if (owner == threads()) return count;
+    return (count + grain - 1) / grain * owner / threads() * grain;
+  }
   void run_erased(void (*function)(void*, int), void* context);
   std::int64_t take(std::int64_t grain);  // next start of the running parallel_for
   void reset_take();
@@ -69,14 +85,12 @@ void ThreadPool::parallel_shares(std::int64_t count, std::int64_t grain, Task&& 
     if (count > 0) task(std::int64_t{0}, count, 0);
     return;
   }
-  const std::int64_t items = (count + grain - 1) / grain;
-  const auto start_of = [&](int share) { return items * share / shares * grain; };
   reset_shares();
   run([&](int worker) {
     for (int i = 0; i < shares; ++i) {
       const int owner = (worker + i) % shares;
-      const std::int64_t start = start_of(owner);
-      const std::int64_t end = owner + 1 < shares ? start_of(owner + 1) : count;
+      const std::int64_t start = share_begin(count, grain, owner);
+      const std::int64_t end = share_begin(count, grain, owner + 1);
       for (std::int64_t begin = start + take_of_share(owner, grain); begin < end;
            begin = start + take_of_share(owner, grain)) {
         task(begin, begin + grain < end ? begin + grain : end, worker);

@@ -15,6 +15,7 @@
 #include "base/percentile.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_latency.h"
+#include "cli/bench_scheduler.h"
 #include "cli/bench_synthetic.h"
 #include "cli/bench_throughput.h"
 #include "cli/commands.h"
@@ -264,6 +265,7 @@ void add_bench(CLI::App& app, Action& action) {
   run->add_option("--tokens", flags->what.tokens, "Generated tokens of each request")
       ->check(CLI::Range(4, 1 << 20))
       ->capture_default_str();
+  run->add_flag("--structured", flags->what.structured, "Every answer obeys a JSON schema");
   run->add_flag("--json", flags->json, "One JSON object");
   add_engine_flags(*run, flags->engine);
   run->footer(
@@ -313,6 +315,8 @@ void add_bench(CLI::App& app, Action& action) {
       "Examples:\n  mlx-serving bench synthetic bench/configs/qwen3-30b-a3b-4bit.json\n"
       "  mlx-serving bench synthetic config.json --backend cpu --streams 1,4 --prompt-tokens 64");
   invented->callback([flags, &action] { action = [flags] { return synthetic(*flags); }; });
+
+  add_scheduler_bench(*bench, action);
 
   CLI::App* alone =
       bench->add_subcommand("latency", "One user alone: time to first token and between tokens");

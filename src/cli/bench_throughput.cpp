@@ -41,6 +41,13 @@ class StepRecorder final : public EngineObserver {
   std::vector<Step> steps_;
 };
 
+// A list that does not end within a run: strings, numbers, an enumeration, optional members.
+constexpr std::string_view kSchema = R"({"type": "array", "minItems": 4000, "items": {
+  "type": "object", "additionalProperties": false, "required": ["name", "age", "role"], "properties": {
+    "name": {"type": "string", "maxLength": 24}, "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    "role": {"enum": ["user", "admin", "guest"]}, "score": {"type": "number"},
+    "tags": {"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 12}}}}})";
+
 double seconds_between(SteadyTime from, SteadyTime to) {
   return std::chrono::duration<double>(to - from).count();
 }
@@ -96,12 +103,14 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   const auto run = [&](int first_stream, int tokens) {
     std::vector<std::unique_ptr<Generator>> generators;
     for (int s = 0; s < what.streams; ++s) {
-      generators.push_back(engine->create_generator(
-          {.model = info.id,
-           .prompt = TokenPrompt{bench_prompt(what.context, first_stream + s, info.vocabulary)},
-           .max_tokens = tokens,
-           .temperature = 0,
-           .ignore_eos = true}));
+      GenerateParams params{
+          .model = info.id,
+          .prompt = TokenPrompt{bench_prompt(what.context, first_stream + s, info.vocabulary)},
+          .max_tokens = tokens,
+          .temperature = 0,
+          .ignore_eos = true};
+      if (what.structured) params.structured = {StructuredOutput::Kind::kJsonSchema, std::string(kSchema)};
+      generators.push_back(engine->create_generator(params));
     }
     drain(generators);
   };

@@ -13,8 +13,9 @@ struct ThroughputCase {
   std::string kind =
       "decode";  // "prefill": prompt tokens a second; "decode": generated tokens a second, all streams
   int streams = 1;
-  int context = 16;  // prompt tokens of each stream
-  int tokens = 128;  // generated tokens of each stream (decode)
+  int context = 16;         // prompt tokens of each stream
+  int tokens = 128;         // generated tokens of each stream (decode)
+  bool structured = false;  // every stream obeys a JSON schema
 };
 
 struct ThroughputResult {

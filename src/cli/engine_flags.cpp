@@ -26,6 +26,10 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
                   "Type of keys and values: auto (bf16), bf16, int8 (half the memory)")
       ->check(CLI::IsMember({"auto", "bf16", "int8"}))
       ->capture_default_str();
+  add_bytes_option(
+      command, "--kv-swap-bytes", flags.kv_swap_bytes,
+      "Memory of the host for the KV of preempted requests, where copies are faster than computing "
+      "it again (default: none)");
   command.add_option("--context", flags.context, "Context length in tokens (default: the model's own)")
       ->check(CLI::Range(16, 1 << 24, ">= 16"));
   command
@@ -41,6 +45,12 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
                   "Prompts that are remembered at most")
       ->capture_default_str();
   add_metal_flags(command, flags.metal_optimizations);
+  command
+      .add_option(
+          "--ring-depth", flags.ring_depth,
+          "Steps whose tokens may be on their way out at once, 1 to 3 (default: 2 where a core is free, "
+          "else 1)")
+      ->check(CLI::Range(1, 3, "1..3"));
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }
 
@@ -51,7 +61,9 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.device = flags.device;
   options.kv_cache_bytes = flags.kv_cache_bytes;
   options.kv_cache_dtype = flags.kv_cache_dtype;
+  options.kv_swap_bytes = flags.kv_swap_bytes;
   options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;
+  options.ring_depth = flags.ring_depth;
   options.prefix_cache_max_entries = flags.prefix_cache_max_entries;
   options.metal_optimizations = flags.metal_optimizations;
   return options;

@@ -19,11 +19,12 @@ struct EngineFlags {
   std::string backend = "auto";
   int device = 0;
   int threads = 0;
-  std::uint64_t kv_cache_bytes = 0;
+  std::uint64_t kv_cache_bytes = 0, kv_swap_bytes = 0;
   std::string kv_cache_dtype = "auto";
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;
   MetalOptimizations metal_optimizations;
+  int ring_depth = 0;
   int context = 0;
   bool force = false;
 };

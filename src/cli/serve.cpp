@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -39,11 +40,22 @@ struct ServeFlags {
   SchedulerFlags scheduler;
 };
 
-void print_ready(const std::string& url, const std::string& model) {
+void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
   constexpr std::string_view kUnix = "unix:";
   const std::string target = url.starts_with(kUnix)
                                  ? fmt::format("--unix-socket {} http://localhost", url.substr(kUnix.size()))
                                  : url;
+  const auto found = std::ranges::find(models, false, &ModelInfo::is_encoder);
+  if (found == models.end()) {
+    fmt::print(
+        "ready: {0} on {1}  try: curl {4}/v1/{2} -H 'Content-Type: application/json' -d "
+        "'{{\"model\":\"{0}\",{3}}}'\n",
+        models.front().id, url, models.front().scores ? "score" : "embeddings",
+        models.front().scores ? R"("text_1":"Hello!","text_2":"Hi!")" : R"("input":"Hello!")", target);
+    std::fflush(stdout);
+    return;
+  }
+  const std::string& model = found->id;
   fmt::print(
       "ready: {0} on {2}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
       "-d "
@@ -132,7 +144,7 @@ int serve(const ServeFlags& flags) {
 
   signals.on_hangup([&server, &flags] { reload(server, flags.server); });
   signals.start_draining_on_signal();
-  print_ready(url, models.front().id);
+  print_ready(url, models);
   signals.wait();
 
   log::info("draining: running requests may take {:g} s more; a second signal ends them at once",

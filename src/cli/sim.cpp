@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/scheduler_flags.h"
 #include "cli/sim_report.h"
 #include "mlxs/error.h"
 #include "sim/compare.h"
@@ -29,8 +30,10 @@ struct SimFlags {
   std::uint64_t seed = 1;
   std::vector<std::string> policies;
   SchedulerConfig scheduler{.max_running = 256, .token_budget = 512, .max_context = 36864};
+  std::int32_t swap_tokens = 0;
   std::int32_t kv_tokens = 800'000;  // what an H200 holds beside an 8B model in bf16
   double slo_ttft_ms = 1000, slo_ttft_us_per_token = 100, slo_tpot_ms = 50;
+  std::string preset;  // of the admission window
   bool json = false;
 };
 
@@ -46,6 +49,8 @@ SimSetup setup_of(const SimFlags& flags) {
   SimSetup setup;
   setup.scheduler = flags.scheduler;
   setup.kv.num_pages = KvPool::pages_for(flags.kv_tokens);
+  setup.scheduler.swap_pages = flags.swap_tokens / kPageTokens;
+  if (!flags.preset.empty()) setup.scheduler.window = window_preset(flags.preset);
   setup.cost = h200_cost();
   setup.slo = {.ttft_s = flags.slo_ttft_ms / 1e3,
                .ttft_per_token_s = flags.slo_ttft_us_per_token / 1e6,
@@ -157,6 +162,9 @@ void add_sim(CLI::App& app, Action& action) {
   command->add_option("--kv-tokens", flags->kv_tokens, "Tokens that the KV cache holds")
       ->check(CLI::Range(16, 1 << 28))
       ->capture_default_str();
+  command->add_option("--swap-tokens", flags->swap_tokens, "Tokens of preempted requests that the host keeps")
+      ->check(CLI::Range(0, 1 << 28))
+      ->capture_default_str();
   command->add_option("--slo-ttft-ms", flags->slo_ttft_ms, "Target of the first token ...")
       ->check(CLI::Range(0.1, 1e7))
       ->capture_default_str();
@@ -168,6 +176,8 @@ void add_sim(CLI::App& app, Action& action) {
   command->add_option("--slo-tpot-ms", flags->slo_tpot_ms, "Target of the time a token after the first")
       ->check(CLI::Range(0.1, 1e7))
       ->capture_default_str();
+  command->add_option("--scheduler-preset", flags->preset, "Hold requests back for others to join, see serve")
+      ->check(CLI::IsMember({"latency_sensitive", "balanced", "throughput_optimized"}));
   command->add_flag("--json", flags->json, "One JSON object");
   command->footer(about +
                   "\n\nExamples:\n  mlx-serving sim --scenario long --rate 12\n"

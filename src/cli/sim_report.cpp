@@ -45,7 +45,9 @@ std::string sim_table(std::span<const SimRun> runs) {
   });
   add("busy", [](R r) { return percent(r.busy_seconds / r.seconds); });
   add("prefix hit rate", [](R r) { return percent(r.hit_rate()); });
-  add("preemptions", [](R r) { return fmt::format("{}", r.scheduler.preemptions); });
+  add("preemptions (swapped)",
+      [](R r) { return fmt::format("{} ({})", r.scheduler.preemptions, r.scheduler.swaps); });
+  add("tokens computed again", [](R r) { return percent(r.recomputed_share()); });
   add("finished", [](R r) { return fmt::format("{}", r.clients.finished); });
   add("cancelled", [](R r) { return fmt::format("{}", r.clients.cancelled); });
   add("refused", [](R r) { return fmt::format("{}", r.clients.refused); });
@@ -93,6 +95,9 @@ nlohmann::json sim_json(const SimRun& run) {
           {"refused", r.clients.refused},
           {"within_slo", r.clients.within_slo},
           {"preemptions", r.scheduler.preemptions},
+          {"swaps", r.scheduler.swaps},
+          {"overtakings", r.scheduler.overtakings},
+          {"displaced", r.scheduler.displaced},
           {"prompt_tokens", r.scheduler.prompt_tokens},
           {"cached_prompt_tokens", r.scheduler.cached_prompt_tokens},
           {"generated_tokens", r.scheduler.generated_tokens},

@@ -37,4 +37,10 @@ std::int32_t LoadedModel::pages_for_kv(const EngineOptions& engine, const Backen
   return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
 }
 
+// Pages of preempted requests that the host may keep.
+std::int32_t LoadedModel::swap_slots(const EngineOptions& engine) const {
+  const std::uint64_t pages = engine.kv_swap_bytes / Runner::page_bytes(model_->config(), kv_type(engine));
+  return static_cast<std::int32_t>(std::min<std::uint64_t>(pages, 1u << 30));
+}
+
 }  // namespace mlxs

@@ -69,14 +69,23 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
   const bool mock = file_->format() == kMockFormat;
-  if (mock) {
-    model_ = make_mock_model(*file_);
-  } else {
+  const auto load_weights = [&] {
+    if (mock) {
+      model_ = make_mock_model(*file_);
+      return true;
+    }
     WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
+    const bool found = cache.complete();
     model_ = load_model(*file_, backend, &cache);
     cache.commit();
-    file_->drop_pages();
+    return found || !cache.complete();
+  };
+  if (!load_weights()) {  // packed just now, into many mappings: take them from the file, as every later
+                          // start does
+    model_.reset();
+    load_weights();
   }
+  if (!mock) file_->drop_pages();
 
   const ModelConfig& config = model_->config();
   check_vocabulary(*file_, tokenizer_->vocabulary_size(), config.vocabulary);
@@ -88,11 +97,38 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   }
   const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
   info_.context_length = context;
-  const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
-  if (mock) {
-    runner_ = std::make_unique<MockRunner>(parse_mock(info_.path), config.vocabulary, clock_);
+  context_limit_ = context;
+  if (auto* encoder = dynamic_cast<Encoder*>(model_.get())) {
+    encoder_ = std::make_unique<EncoderRunner>(backend, *encoder, engine.token_budget);
+    info_.is_encoder = true;
+    info_.scores = encoder->encoder().scores;
+    info_.dimensions = config.hidden;
   } else {
-    runner_ = std::make_unique<Runner>(backend, *model_, num_pages, kv_type(engine), clock_);
+    make_decoder_parts(options, engine, backend);
+  }
+  info_.architecture = config.architecture;
+  info_.quantization = main_type(*file_);
+  info_.parameter_count = count_parameters(*file_);
+  info_.weight_bytes = model_->weight_bytes();
+  info_.kv_bytes = encoder_ ? encoder_->kv_bytes() : runner_->kv() != nullptr ? runner_->kv()->bytes() : 0;
+  info_.vocabulary = config.vocabulary;
+  info_.has_chat_template = template_ != nullptr;
+  const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
+  info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
+  info_.tool_format = tool_format(chat_template);
+  info_.reasoning = reasoning_format(chat_template);
+}
+
+void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& engine,
+                                     Backend& backend) {
+  const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
+  make_publisher(engine, backend);
+  const bool mock = file_->format() == kMockFormat;
+  if (mock) {
+    runner_ = std::make_unique<MockRunner>(parse_mock(info_.path), model_->config().vocabulary, clock_);
+  } else {
+    runner_ =
+        std::make_unique<Runner>(backend, *model_, num_pages, swap_slots(engine), kv_type(engine), clock_);
   }
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
@@ -101,20 +137,12 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
-  context_limit_ = static_cast<int>(std::min<std::int64_t>(context, std::int64_t{num_pages} * kPageTokens));
-  scheduler_ = std::make_unique<Scheduler>(scheduler_config(engine, context_limit_), *pool_);
+  context_limit_ =
+      static_cast<int>(std::min<std::int64_t>(context_limit_, std::int64_t{num_pages} * kPageTokens));
+  SchedulerConfig scheduling = scheduler_config(engine, context_limit_);
+  scheduling.swap_pages = swap_slots(engine);
+  scheduler_ = std::make_unique<Scheduler>(scheduling, *pool_);
   if (store_ && !mock) make_disk_tier(engine, backend);
-  info_.architecture = config.architecture;
-  info_.quantization = main_type(*file_);
-  info_.parameter_count = count_parameters(*file_);
-  info_.weight_bytes = model_->weight_bytes();
-  info_.kv_bytes = mock ? 0 : runner_->kv()->bytes();
-  info_.vocabulary = config.vocabulary;
-  info_.has_chat_template = template_ != nullptr;
-  const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
-  info_.template_has_tools = chat_template.find("tools") != std::string_view::npos;
-  info_.tool_format = tool_format(chat_template);
-  info_.reasoning = reasoning_format(chat_template);
 }
 
 RequestSeen LoadedModel::seen(RequestId id) const {
@@ -151,7 +179,7 @@ void LoadedModel::refuse(const Refusal& refusal) {
        .error_message = error.full(),
        .retry_after_s = error.retry_after_s()},
       "error", clock_.now());
-  requests_.erase(refusal.request);
+  deliver();
 }
 
 void LoadedModel::cancel(RequestId id) {
@@ -159,7 +187,23 @@ void LoadedModel::cancel(RequestId id) {
   if (found == requests_.end()) return;
   scheduler_->cancel(id);
   finish(*found->second, FinishReason::kCancelled, clock_.now());
-  requests_.erase(found);
+  deliver();
+}
+
+void LoadedModel::stop(RequestId id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return;
+  scheduler_->finish(id);
+  finish(*found->second, FinishReason::kStop, clock_.now());
+  publish_stats();
+  deliver();
+}
+
+void LoadedModel::pause(RequestId id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end() || !found->second->channel->full()) return;
+  scheduler_->pause(id);
+  found->second->timeline.paused(clock_.now());
 }
 
 void LoadedModel::resume(RequestId id) {
@@ -181,12 +225,21 @@ void LoadedModel::note_plan(TimePoint now) {
   }
 }
 
+void LoadedModel::encode(std::shared_ptr<EncodeTask> task) { encoder_->submit(std::move(task)); }
+
 bool LoadedModel::step() {
+  if (encoder_) {
+    const bool worked = encoder_->step();
+    if (worked) publish_stats();
+    return worked;
+  }
   const TimePoint started = clock_.now();
   scheduler_->plan(started, plan_);
   note_plan(started);
   const StepPlan& plan = plan_;
   for (const Refusal& refusal : plan.refused) refuse(refusal);
+  const TimePoint copying = clock_.now();
+  if (!plan.swap_out.empty() || !plan.swap_in.empty()) runner_->copy_pages(plan);
   if (plan.empty()) return tier_ && tier_->save(true);
   const TimePoint planned = clock_.now();
 
@@ -203,6 +256,7 @@ bool LoadedModel::step() {
 
   result_.step = plan.step;
   result_.seconds = to_seconds(ran - planned);
+  result_.copy_seconds = to_seconds(planned - copying);
   result_.spans.clear();
   const StepShare share{.step = plan.step,
                         .started = started,
@@ -222,6 +276,7 @@ bool LoadedModel::step() {
     SpanResult outcome{.request = span.request};
     if (!failure.empty()) {
       broken_ = true;
+      if (tier_) tier_->forget(request.tokens, request.cache_salt);
       fail(request, ErrorCode::kInternal, "the step failed: " + failure, ran);
       outcome.finished = true;
     } else if (sampled[i] != nullptr) {
@@ -231,20 +286,12 @@ bool LoadedModel::step() {
     result_.spans.push_back(outcome);
   }
   scheduler_->commit(result_);
-  for (const RequestId id : std::exchange(to_pause_, {})) {
-    scheduler_->pause(id);
-    requests_.at(id)->timeline.paused(ran);
-  }
-  for (const SpanResult& outcome : result_.spans) {
-    if (!outcome.finished) continue;
-    const auto ended = requests_.find(outcome.request);
-    if (broken_ && tier_) tier_->forget(ended->second->tokens, ended->second->cache_salt);
-    requests_.erase(ended);
-  }
   // What a broken request left in the cache may hold its NaNs, also in front of the token that made them.
   if (std::exchange(broken_, false)) pool_->drop_cache();
   if (tier_) tier_->save(false);
   publish_stats();
+  tail_->wait_for_room();
+  deliver();
   if (observer_) {
     observer_->on_step({.model = info_.id,
                         .prefill_tokens = share.prefill_tokens,
@@ -260,65 +307,39 @@ bool LoadedModel::accept(Request& request, const Sampled& sampled, const StepSha
   const TimePoint now = step.ended;
   if (sampled.invalid) {
     broken_ = true;
+    if (tier_) tier_->forget(request.tokens, request.cache_salt);
     fail(request, ErrorCode::kInternal,
          "the model produced no usable probabilities (NaN, or every token was excluded)", now);
     return true;
   }
-  if (observer_) {
-    const TimelineRecorder& timeline = request.timeline;
-    if (timeline.first_token() == TimePoint{}) {
-      observer_->on_first_token(info_.id, to_seconds(now - timeline.received()));
-    } else {
-      observer_->on_inter_token(info_.id, to_seconds(now - timeline.last_token()));
-    }
-  }
-  request.timeline.sampled(step);
   const TokenId token = sampled.token;
+  const bool ends = (!request.ignore_eos && tokenizer_->is_end(token)) ||
+                    std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end();
+  Delivery& news = news_of(request, now);
+  news.sampled = sampled;
+  news.shown = !ends;
+  news.first = request.timeline.first_token() == TimePoint{};
+  news.gap_seconds =
+      to_seconds(now - (news.first ? request.timeline.received() : request.timeline.last_token()));
+  request.timeline.sampled(step);
   request.tokens.push_back(token);
   if (request.penalized) request.counts.add_generated(token);
 
-  const bool ends = (!request.ignore_eos && tokenizer_->is_end(token)) ||
-                    std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end();
-  if (ends) {  // the end token is counted, not shown
-    finish(request, FinishReason::kStop, now);
-    return true;
-  }
-  Detokenizer::Piece piece = request.detokenizer.append(token);
-  Chunk chunk{.type = Chunk::Type::kToken, .text = std::move(piece.text), .token_id = token};
-  if (request.sampling.top_logprobs >= 0) {
-    chunk.logprob = sampled.logprob;
-    chunk.token_bytes = tokenizer_->token_bytes(token);
-    for (const TokenLogprob& other : sampled.top) {
-      chunk.top_logprobs.push_back(
-          {other.token, other.logprob, std::string(tokenizer_->token_bytes(other.token))});
-    }
-  }
-  if (request.channel->push(std::move(chunk))) to_pause_.push_back(request.id);
-  if (piece.stopped) {
-    finish(request, FinishReason::kStop, now);
-    return true;
-  }
-  if (request.grammar) {
+  bool complete = ends;
+  if (!ends && request.grammar) {
     try {
-      if (request.grammar->commit(token)) {
-        finish(request, FinishReason::kStop, now);
-        return true;
-      }
+      complete = request.grammar->commit(token);
     } catch (const Error& error) {
       fail(request, error.code(), error.full(), now);
       return true;
     }
   }
-  if (request.generated() < request.max_new_tokens) return false;
-  finish(request, FinishReason::kLength, now);
+  if (!complete && request.generated() < request.max_new_tokens) return false;
+  finish(request, complete ? FinishReason::kStop : FinishReason::kLength, now);
   return true;
 }
 
 void LoadedModel::finish(Request& request, FinishReason reason, TimePoint now) {
-  // A stop string already flushed the detokenizer: flush() is empty then.
-  if (Detokenizer::Piece rest = request.detokenizer.flush(); !rest.text.empty()) {
-    request.channel->push({.type = Chunk::Type::kToken, .text = std::move(rest.text)});
-  }
   end(request, {.type = Chunk::Type::kDone, .finish = reason}, finish_reason_name(reason), now);
 }
 
@@ -332,36 +353,28 @@ void LoadedModel::fail(Request& request, ErrorCode code, std::string message, Ti
 }
 
 void LoadedModel::end(Request& request, Chunk last, std::string_view reason, TimePoint now) {
-  last.stats = request.stats(now);
-  if (observer_) {  // before the client hears of it: who then asks for metrics finds this request in them
-    observer_->on_finished({.model = info_.id,
-                            .request_id = request.label,
-                            .user = request.user,
-                            .finish = reason,
-                            .prompt_tokens = last.stats.prompt_tokens,
-                            .cached_prompt_tokens = last.stats.cached_prompt_tokens,
-                            .generated_tokens = last.stats.generated_tokens,
-                            .queue_seconds = last.stats.queue_seconds,
-                            .ttft_seconds = last.stats.ttft_seconds,
-                            .e2e_seconds = last.stats.total_seconds});
-  }
   queue_clock_.advance(now);
   request.timeline.left_queue(queue_clock_);
-  request.tell_end(info_.id, reason, last.error_message, now);
-  request.channel->push(std::move(last));
+  Delivery& news = news_of(request, now);
+  news.ended = std::move(requests_.extract(request.id).mapped());
+  news.last = std::move(last);
+  news.reason = reason;
 }
 
 void LoadedModel::end_all(const Error& error) {
+  if (encoder_) encoder_->end_all(error);
   const TimePoint now = clock_.now();
-  for (auto& [id, request] : requests_) {
-    scheduler_->cancel(id);
+  while (!requests_.empty()) {
+    Request& request = *requests_.begin()->second;
+    scheduler_->cancel(request.id);
     if (error.code() == ErrorCode::kCancelled) {
-      finish(*request, FinishReason::kCancelled, now);
+      finish(request, FinishReason::kCancelled, now);
     } else {
-      fail(*request, error.code(), error.full(), now);
+      fail(request, error.code(), error.full(), now);
     }
   }
-  requests_.clear();
+  deliver();
+  if (tail_) tail_->finish();  // encoders have none
 }
 
 const GrammarEngine& LoadedModel::grammars() const {
@@ -375,7 +388,9 @@ EngineSchedulerStats LoadedModel::stats() const {
 }
 
 void LoadedModel::publish_stats() {
-  EngineSchedulerStats now = engine_stats(info_.id, scheduler_->stats());
+  EngineSchedulerStats now =
+      encoder_ ? encoder_stats(info_.id, *encoder_) : engine_stats(info_.id, scheduler_->stats());
+  if (tail_) now.ring_depth = tail_->depth();
   if (tier_) add_disk_stats(now, tier_->stats());
   const std::lock_guard lock(stats_mutex_);
   stats_ = std::move(now);

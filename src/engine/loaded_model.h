@@ -11,11 +11,15 @@
 
 #include "base/clock.h"
 #include "engine/disk_tier.h"
+#include "engine/encoder_runner.h"
 #include "engine/inbox.h"
+#include "engine/publisher.h"
 #include "engine/request.h"
 #include "engine/step_runner.h"
+#include "engine/step_tail.h"
 #include "formats/model_file.h"
 #include "mlxs/engine.h"
+#include "models/encoder.h"
 #include "models/model.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
@@ -39,13 +43,19 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   const ChatTemplate* chat_template() const { return template_.get(); }  // nullptr: the model has none
   // Tokens that prompt and answer of one request may have together.
   int context_limit() const { return context_limit_; }
+  bool double_separator() const {  // of an encoder's pairs
+    const auto* encoder = dynamic_cast<const Encoder*>(model_.get());
+    return encoder != nullptr && encoder->encoder().double_separator;
+  }
   EngineSchedulerStats stats() const;
   const GrammarEngine& grammars() const;  // made by the first caller
 
-  // Engine thread.
+  // Engine thread. Encoders have EncodeTasks, other models have Requests.
   void submit(std::unique_ptr<Request> request, SchedRequest entry);
   void cancel(RequestId id);
   void resume(RequestId id);
+  void encode(std::shared_ptr<EncodeTask> task);
+  void cancel(const EncodeTask& task) { encoder_->cancel(task); }
   bool step();  // runs one step; false: nothing could run
   // After step() was false: requests are held until then for others to join; nullopt: none are.
   std::optional<TimePoint> held_until() const { return plan_.held_until; }
@@ -54,12 +64,14 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
     return runner_->evaluate(tokens, chunk);
   }
   void publish_stats();  // makes stats() current
-  bool idle() const { return requests_.empty(); }
+  bool idle() const { return requests_.empty() && (!encoder_ || encoder_->waiting() == 0); }
 
  private:
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
+  void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
                             bool context_was_asked) const;
+  std::int32_t swap_slots(const EngineOptions& engine) const;
   void make_disk_tier(const EngineOptions& engine, const Backend& backend);
   // True: the prompt's pages are being read, and enqueue() follows when they are there.
   bool restore_first(SchedRequest& entry);
@@ -67,9 +79,17 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void refuse(const Refusal& refusal);
   // Applies what was sampled for a request; true: the request is over.
   bool accept(Request& request, const Sampled& sampled, const StepShare& step);
+  // Ends a request: takes it out of requests_, for the publisher to tell its client.
   void finish(Request& request, FinishReason reason, TimePoint now);
   void fail(Request& request, ErrorCode code, std::string message, TimePoint now);
   void end(Request& request, Chunk last, std::string_view reason, TimePoint now);
+  // Its delivery of this step, the last in news_ or a new one.
+  Delivery& news_of(Request& request, TimePoint now);
+  void deliver();
+  void make_publisher(const EngineOptions& engine, const Backend& backend);
+  // The publisher found that it may end, or that nobody reads it.
+  void stop(RequestId id);
+  void pause(RequestId id);
   RequestSeen seen(RequestId id) const;
   // Of a step that is about to run: who got a place, who lost it.
   void note_plan(TimePoint now);
@@ -84,6 +104,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   mutable std::once_flag grammars_made_;
   mutable std::unique_ptr<GrammarEngine> grammars_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<EncoderRunner> encoder_;  // of an encoder, which has nothing of what follows
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
@@ -94,8 +115,11 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
   QueueClock queue_clock_;
-  std::vector<RequestId> to_pause_;  // channels that filled up in this step
-  bool broken_ = false;              // a request of this step failed in the model
+  bool broken_ = false;  // a request of this step failed in the model
+
+  std::unique_ptr<Publisher> publisher_;
+  std::vector<Delivery> news_;      // since the last deliver()
+  std::unique_ptr<StepTail> tail_;  // publishes; refers to all of the above
 
   mutable std::mutex stats_mutex_;  // held for a copy only
   EngineSchedulerStats stats_;

@@ -19,6 +19,7 @@ class MockRunner final : public StepRunner {
   std::span<const Sampled* const> run(const StepPlan& plan,
                                       const std::function<Request&(RequestId)>& request_of) override;
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) override;  // zeros
+  void copy_pages(const StepPlan&) override {}
   KvStore* kv() override { return nullptr; }
 
  private:

@@ -93,6 +93,7 @@ void validate(const EngineOptions& o) {
   check_range("max_running", o.max_running, 1, 4096);
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
   check_range("token_budget", o.token_budget, 16, 65536);
+  check_range("ring_depth", o.ring_depth, 0, 3);
   check_range("target_itl_ms", o.target_itl_ms, 0, 60e3);
   check_range("fair_prompt_weight", o.fair_prompt_weight, 1e-3, 1e3);
   check_range("fair_output_weight", o.fair_output_weight, 1e-3, 1e3);

@@ -74,23 +74,29 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
   if (penalized) counts.add_prompt(tokens);
 }
 
-SampleRow Request::sample_row(const Clock& clock) {
+SampleRow Request::sample_row() const {
   SampleRow row = sampling;
   row.draw = static_cast<std::uint64_t>(generated());
   row.bias = bias;
   row.counts = counts.view();
-  if (grammar) {
-    const TimePoint started = clock.now();
-    try {
-      grammar->mask(allowed);
-    } catch (const Error& error) {  // ends this request, not its step: a row that may draw nothing is invalid
-      log::warn("request {}: {}", label, error.full());
-      std::ranges::fill(allowed, 0u);
-    }
-    row.allowed = allowed;
-    timeline.masked(clock.now() - started);
-  }
+  if (grammar) row.allowed = allowed;
   return row;
+}
+
+void Request::compute_mask(const Clock& clock) {
+  const TimePoint started = clock.now();
+  try {
+    grammar->mask(allowed);
+  } catch (const Error& error) {  // ends this request, not its step: a row that may draw nothing is invalid
+    log::warn("request {}: {}", label, error.full());
+    std::ranges::fill(allowed, 0u);
+  }
+  timeline.masked(clock.now() - started);
+}
+
+void Request::keep_generated(std::int32_t kept) {
+  tokens.resize(static_cast<std::size_t>(prompt_tokens + kept));
+  timeline.keep_generated(kept);
 }
 
 void Request::tell_end(std::string_view model, std::string_view reason, std::string_view error,

@@ -1,8 +1,10 @@
 // A request while the engine works on it: its tokens, how it samples, its detokenizer and its channel.
-// Made by the submitting thread (validated, tokenized), then owned by the engine thread until its last chunk.
+// Made by the submitting thread (validated, tokenized), then owned by the engine thread, and from its end on
+// by the publishing one, which alone uses what stands under "publishing" meanwhile.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -36,8 +38,10 @@ struct Request {
   Request(RequestId request_id, const GenerateParams& params, std::vector<TokenId> prompt, int token_limit,
           const Tokenizer& tokenizer, std::shared_ptr<TokenChannel> stream, TimelineRecorder times);
 
-  // The sampling of its next token; the spans point into this request. With a grammar: computes its mask.
-  SampleRow sample_row(const Clock& clock);
+  // The sampling of its next token; the spans point into this request. With a grammar, `allowed` must hold
+  // its mask by the time they are read.
+  SampleRow sample_row() const;
+  void compute_mask(const Clock& clock);
   // Tells on_ended. Once.
   void tell_end(std::string_view model, std::string_view reason, std::string_view error, TimePoint now);
 
@@ -51,7 +55,12 @@ struct Request {
   PrefixMiss prefix_miss;
   std::uint64_t cache_salt = 0;
   std::shared_ptr<TokenChannel> channel;
+
+  // Publishing.
   Detokenizer detokenizer;
+  std::int32_t published = 0;              // tokens
+  std::optional<std::int32_t> stopped_at;  // of these, when a stop string was found
+  bool stopped() const { return stopped_at.has_value(); }
 
   SampleRow sampling;  // without the spans
   std::vector<TokenBias> bias;
@@ -68,6 +77,7 @@ struct Request {
   TimePoint queued{}, first_step{};  // zero: not yet
 
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_tokens; }
+  void keep_generated(std::int32_t tokens);  // forgets what was sampled after them
   GenerationStats stats(TimePoint now) const;
 };
 

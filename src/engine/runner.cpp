@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <numeric>
+#include <thread>
+#include <utility>
 
 #include "engine/request.h"
 #include "kv/kv_pool.h"
+#include "mlxs/error.h"
 
 namespace mlxs {
 namespace {
@@ -18,6 +21,24 @@ KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages, DType type) {
                 .num_pages = num_pages,
                 .type = type};
 }
+
+// Some help is enough: 16 masks take about a millisecond.
+int mask_threads() { return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 4); }
+
+// Waits for the masks in any case: they are written into requests, which a failed step ends.
+class MasksOfStep {
+ public:
+  explicit MasksOfStep(MaskPool* pool) : pool_(pool) {}
+  ~MasksOfStep() { finish(); }
+  MasksOfStep(const MasksOfStep&) = delete;
+  MasksOfStep& operator=(const MasksOfStep&) = delete;
+  void finish() {
+    if (pool_ != nullptr) std::exchange(pool_, nullptr)->finish();
+  }
+
+ private:
+  MaskPool* pool_;
+};
 
 std::uint64_t next_program() {
   static std::atomic<std::uint64_t> last{0};
@@ -32,13 +53,37 @@ std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
   return heads * kPageTokens * (row_bytes(kv_type, config.key_dim + config.value_dim) + scales);
 }
 
-Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock)
+Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+               const Clock& clock)
     : backend_(backend),
       model_(model),
       kv_type_(kv_type),
       program_(next_program()),
       clock_(clock),
-      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {}
+      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {
+  if (swap_slots == 0) return;
+  if (kv_->page_bytes() == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "this backend's KV cache cannot be swapped out",
+                "leave out --kv-swap-bytes, or use --backend cpu", "kv_swap_bytes");
+  }
+  swapped_.reset(new std::byte[static_cast<std::size_t>(swap_slots) * kv_->page_bytes()]);
+}
+
+void Runner::copy_pages(const StepPlan& plan) {
+  const auto slot = [&](const PageCopy& copy) {
+    return std::span(swapped_.get() + static_cast<std::size_t>(copy.slot) * kv_->page_bytes(),
+                     kv_->page_bytes());
+  };
+  for (const PageCopy& copy : plan.swap_out) kv_->read_page(copy.page, slot(copy));
+  for (const PageCopy& copy : plan.swap_in) kv_->write_page(copy.page, slot(copy));
+}
+
+MaskPool* Runner::begin_masks() {
+  if (constrained_.empty()) return nullptr;
+  if (!masks_) masks_ = std::make_unique<MaskPool>(mask_threads(), clock_);
+  masks_->begin(constrained_);
+  return masks_.get();
+}
 
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
                                             const std::function<Request&(RequestId)>& request_of) {
@@ -47,6 +92,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   sequences_.clear();
   sampled_rows_.clear();
   sampling_.clear();
+  constrained_.clear();
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
@@ -56,14 +102,18 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
     for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
     if (span.samples) {
       sampled_rows_.push_back(first_row + span.count - 1);
-      sampling_.push_back(request.sample_row(clock_));
+      sampling_.push_back(request.sample_row());
+      if (request.grammar) constrained_.push_back(&request);
     }
   }
+
+  MasksOfStep masks(begin_masks());
 
   // A step that samples nothing (a prompt's early chunk) makes one op less than the others.
   const std::uint64_t program = sampling_.empty() ? 0 : program_;
   backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get(), program});
   const Tensor logits = model_.forward(backend_);
+  masks.finish();
   if (!sampling_.empty()) backend_.sample(logits, sampling_);
   const std::span<const Sampled> sampled = backend_.end_step();
 

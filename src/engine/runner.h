@@ -9,6 +9,7 @@
 
 #include "backend/ops.h"
 #include "base/clock.h"
+#include "engine/mask_pool.h"
 #include "engine/step_runner.h"
 #include "models/model.h"
 #include "sched/step_plan.h"
@@ -18,30 +19,39 @@ namespace mlxs {
 class Runner final : public StepRunner {
  public:
   // backend, model and clock outlive the runner.
-  Runner(Backend& backend, Model& model, std::int32_t num_pages, DType kv_type, const Clock& clock);
+  // swap_slots: pages that the host can keep; throws kInvalidArgument if the backend does not give pages out.
+  Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+         const Clock& clock);
 
   std::span<const Sampled* const> run(const StepPlan& plan,
                                       const std::function<Request&(RequestId)>& request_of) override;
   std::vector<float> evaluate(std::span<const TokenId> tokens,
                               std::int32_t chunk) override;  // uses KV tensors of its own
 
+  void copy_pages(const StepPlan& plan) override;
+
   KvStore* kv() override { return kv_.get(); }
   // Bytes of one page over all layers, for sizing the pool before there is one.
   static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 
  private:
+  MaskPool* begin_masks();  // null: no row needs one
+
   Backend& backend_;
   Model& model_;
   DType kv_type_;
   std::uint64_t program_;  // of the steps that run() makes; no other runner has it
   const Clock& clock_;
   std::unique_ptr<KvStore> kv_;
+  std::unique_ptr<std::byte[]> swapped_;  // [swap_slots][page bytes], untouched until used
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_;
   std::vector<SequenceSpan> sequences_;
   std::vector<std::int32_t> sampled_rows_;
   std::vector<SampleRow> sampling_;
   std::vector<const Sampled*> results_;
+  std::vector<Request*> constrained_;  // rows whose mask is computed while the model runs
+  std::unique_ptr<MaskPool> masks_;    // made for the first of them
 };
 
 }  // namespace mlxs

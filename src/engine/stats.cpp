@@ -45,6 +45,13 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
                              .slo_promoted = s.slo.promoted,
                              .goodput_tokens = s.slo.goodput_tokens,
                              .token_budget = s.token_budget,
+                             .overtakings = s.overtakings,
+                             .displaced = s.displaced,
+                             .swaps = s.swaps,
+                             .swapped_pages = s.swapped_pages,
+                             .swap_slots = s.swap_slots,
+                             .swap_slots_used = s.swap_slots_used,
+                             .swap_page_ms = s.swap_page_s * 1e3,
                              .window = s.window,
                              .step_fixed_ms = s.step_fixed_s * 1e3,
                              .step_token_ms = s.step_token_s * 1e3,
@@ -60,6 +67,13 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
     stats.recent_prefix_misses.push_back({miss_reason_name(miss.reason), miss.token});
   }
   return stats;
+}
+
+EngineSchedulerStats encoder_stats(std::string_view model, const EncoderRunner& encoder) {
+  return {.model = std::string(model),
+          .waiting = static_cast<int>(encoder.waiting()),
+          .steps = encoder.steps(),
+          .prompt_tokens = encoder.tokens()};
 }
 
 void add_disk_stats(EngineSchedulerStats& stats, const DiskTierStats& disk) {

@@ -5,12 +5,14 @@
 #include <string_view>
 
 #include "engine/disk_tier.h"
+#include "engine/encoder_runner.h"
 #include "mlxs/engine.h"
 #include "sched/scheduler.h"
 
 namespace mlxs {
 
 EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& stats);
+EngineSchedulerStats encoder_stats(std::string_view model, const EncoderRunner& encoder);
 void add_disk_stats(EngineSchedulerStats& stats, const DiskTierStats& disk);
 std::string_view miss_reason_name(MissReason reason);  // "evicted" …; "" for kNone
 

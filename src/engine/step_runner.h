@@ -22,6 +22,8 @@ class StepRunner {
   // request_of answers every request id of the plan.
   virtual std::span<const Sampled* const> run(const StepPlan& plan,
                                               const std::function<Request&(RequestId)>& request_of) = 0;
+  // The page copies of a plan, before its step; pages to the host's slots first.
+  virtual void copy_pages(const StepPlan& plan) = 0;
   // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows.
   virtual std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) = 0;
   virtual KvStore* kv() = 0;  // null: it keeps none

@@ -79,6 +79,14 @@ void TimelineRecorder::sampled(const StepShare& step) {
   record_.slowest_prefill_tokens = step.prefill_tokens;
 }
 
+void TimelineRecorder::keep_generated(int tokens) {
+  if (tokens >= record_.generated_tokens) return;
+  record_.generated_tokens = tokens;
+  for (; static_cast<int>(gaps_.size()) >= std::max(tokens, 1); gaps_.pop_back()) {
+    last_token_ -= from_seconds(gaps_.back());
+  }
+}
+
 void TimelineRecorder::preempted(TimePoint now, RequestSeen for_whom, int lost_tokens) {
   recomputing_ = without_pages_ = true;
   if (part_ != RequestPart::kPaused) enter(RequestPart::kPreempted, now);

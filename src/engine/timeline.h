@@ -1,5 +1,6 @@
 // Keeps the time of one request: which part it is in, and the events that explain it. Fed with times, has no
-// clock of its own. Made by the submitting thread, then used by the engine thread only; lives in the Request.
+// clock of its own. Made by the submitting thread, then used by the engine thread, and in the end by who owns
+// the request then; lives in the Request.
 // Never fails.
 #pragma once
 
@@ -55,6 +56,7 @@ class TimelineRecorder {
   void paused(TimePoint now);
   void resumed(TimePoint now);
   void masked(Duration time) { mask_ += time; }
+  void keep_generated(int tokens);  // those after them were not shown
 
   // Of waiting: what the queue's head lacked meanwhile. Once; admitted() does it too.
   void left_queue(const QueueClock& clock);

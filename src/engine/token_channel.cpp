@@ -76,6 +76,11 @@ void TokenChannel::notify_when_ready(std::function<void()> callback) {
   callback();
 }
 
+bool TokenChannel::full() const {
+  const std::lock_guard lock(mutex_);
+  return full_;
+}
+
 bool TokenChannel::ended() const {
   const std::lock_guard lock(mutex_);
   return ended_;

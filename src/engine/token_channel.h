@@ -32,6 +32,7 @@ class TokenChannel {
   Generator::Poll try_pop(Chunk& out);
   void notify_when_ready(std::function<void()> callback);
   bool ended() const;  // the last chunk was pushed
+  bool full() const;   // and has not emptied to half since
 
  private:
   // Takes the front; returns whether on_drained_ is due. Lock held, as for the next.

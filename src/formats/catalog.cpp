@@ -51,9 +51,10 @@ std::vector<fs::path> visible_folders_in(const fs::path& folder) {
 
 // The model in a folder of the cache, if there is one.
 std::optional<CatalogEntry> entry_of(const fs::path& folder, std::string name) {
-  const std::vector<fs::path> files = gguf_files_in(folder);
+  const std::vector<fs::path> files = weight_files_of(folder);
   if (files.empty()) return std::nullopt;
-  CatalogEntry entry{std::move(name), files.size() == 1 ? files.front() : folder, 0, 0};
+  const bool one_file = files.size() == 1 && files.front().extension() == ".gguf";
+  CatalogEntry entry{std::move(name), one_file ? files.front() : folder, 0, 0};
   for (const fs::path& file : files) {
     struct stat status {};
     if (::stat(file.c_str(), &status) != 0) continue;
@@ -271,6 +272,7 @@ std::uint64_t Catalog::remove(std::string_view name) const {
   std::uint64_t bytes = begun ? remove_counting(staging) : 0;
   if (!entry) return bytes;
   const fs::path folder = cache_dir_ / "models" / entry->name;
+  if (gguf_files_in(folder).empty()) bytes += remove_packed(cache_dir_ / "packed", folder);
   for (const fs::path& file : gguf_files_in(folder)) bytes += remove_packed(cache_dir_ / "packed", file);
   bytes += remove_counting(folder);
   std::error_code not_empty;

@@ -28,6 +28,8 @@ constexpr KeyName kKeys[] = {
     {"num_attention_heads", "attention.head_count"},
     {"num_key_value_heads", "attention.head_count_kv"},
     {"rms_norm_eps", "attention.layer_norm_rms_epsilon"},
+    {"layer_norm_eps", "attention.layer_norm_epsilon"},
+    {"type_vocab_size", "token_type_count"},
     {"vocab_size", "vocab_size"},
     {"rope_theta", "rope.freq_base"},
     {"rope_local_base_freq", "rope.freq_base_swa"},
@@ -90,6 +92,7 @@ class Reader {
     experts();
     check_activation();
     tokens();
+    if (out_.family->encoder) encoder();
     out_.layers = integer("num_hidden_layers", 1, 1 << 20).value_or(0);
     out_.draft_layers = integer("num_nextn_predict_layers", 0, 1 << 10).value_or(0);
     if (const json* tied = find("tie_word_embeddings"); tied != nullptr)
@@ -276,6 +279,19 @@ class Reader {
   void tokens() {
     if (const auto id = integer("bos_token_id", -1, INT32_MAX))
       content_.set("tokenizer.ggml.bos_token_id", *id);
+  }
+
+  // RoBERTa counts positions from behind the padding's id.
+  void encoder() {
+    const std::string_view kind = text(config_, "position_embedding_type");
+    if (!kind.empty() && kind != "absolute")
+      fail_json(name_,
+                fmt::format("'position_embedding_type' = {} is not supported (absolute)", quote(kind)));
+    if (out_.family->architecture != "roberta") return;
+    const std::int64_t offset = integer("pad_token_id", 0, 1 << 20).value_or(0) + 1;
+    const std::int64_t positions = integer("max_position_embeddings", offset + 1, 1 << 27).value_or(0);
+    set("position_offset", offset);
+    set("context_length", positions - offset);
   }
 
   std::optional<MlxQuantization> one(const json& entry, std::string_view what) const {

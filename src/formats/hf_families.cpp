@@ -22,6 +22,25 @@ constexpr Rename kGptOss[] = {
     {"layers.{}.mlp.experts.down_proj_bias", "blk.{}.ffn_down_exps.bias"},
 };
 
+constexpr Rename kBert[] = {
+    {"embeddings.word_embeddings", "token_embd"},
+    {"embeddings.position_embeddings", "position_embd"},
+    {"embeddings.token_type_embeddings", "token_types"},
+    {"embeddings.LayerNorm", "token_embd_norm"},
+    {"encoder.layer.{}.attention.self.query", "blk.{}.attn_q"},
+    {"encoder.layer.{}.attention.self.key", "blk.{}.attn_k"},
+    {"encoder.layer.{}.attention.self.value", "blk.{}.attn_v"},
+    {"encoder.layer.{}.attention.output.dense", "blk.{}.attn_output"},
+    {"encoder.layer.{}.attention.output.LayerNorm", "blk.{}.attn_output_norm"},
+    {"encoder.layer.{}.intermediate.dense", "blk.{}.ffn_up"},
+    {"encoder.layer.{}.output.dense", "blk.{}.ffn_down"},
+    {"encoder.layer.{}.output.LayerNorm", "blk.{}.layer_output_norm"},
+    {"pooler.dense", "cls"},
+    {"classifier", "cls.output"},
+    {"classifier.dense", "cls"},
+    {"classifier.out_proj", "cls.output"},
+};
+
 constexpr std::array kFamilies{
     HfFamily{.model_type = "llama", .architecture = "llama"},
     HfFamily{.model_type = "mistral", .architecture = "llama"},
@@ -62,6 +81,24 @@ constexpr std::array kFamilies{
     HfFamily{.model_type = "deepseek_v3",
              .architecture = "deepseek2",
              .defaults = R"({"rope_interleave": true, "scoring_func": "sigmoid", "norm_topk_prob": true})"},
+    HfFamily{.model_type = "bert",
+             .architecture = "bert",
+             .activation = "gelu",
+             .defaults = R"({"type_vocab_size": 2})",
+             .names = kBert,
+             .encoder = true},
+    HfFamily{.model_type = "roberta",
+             .architecture = "roberta",
+             .activation = "gelu",
+             .defaults = R"({"type_vocab_size": 1, "pad_token_id": 1})",
+             .names = kBert,
+             .encoder = true},
+    HfFamily{.model_type = "xlm-roberta",
+             .architecture = "roberta",
+             .activation = "gelu",
+             .defaults = R"({"type_vocab_size": 1, "pad_token_id": 1})",
+             .names = kBert,
+             .encoder = true},
 };
 
 }  // namespace

@@ -23,6 +23,7 @@ struct HfFamily {
   // What transformers or mlx-lm assume where config.json is silent; JSON.
   std::string_view defaults = "{}";
   std::span<const Rename> names = {};  // before the shared ones
+  bool encoder = false;                // it makes embeddings or scores, not text
 };
 
 const HfFamily* find_hf_family(std::string_view model_type);  // nullptr: unknown

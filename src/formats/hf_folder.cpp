@@ -13,6 +13,7 @@
 #include "formats/json_file.h"
 #include "formats/quote.h"
 #include "formats/safetensors.h"
+#include "formats/sentence_settings.h"
 #include "formats/weight_index.h"
 #include "mlxs/error.h"
 
@@ -115,6 +116,7 @@ ModelContent open_hf_folder(const fs::path& folder) {
   const HfConfig settings = read_hf_config(config, config_path.string(), content);
   content.headers.push_back(config_file.bytes());
   read_hf_tokenizer(folder, config, content);
+  if (settings.family->encoder) read_sentence_settings(folder, settings.family->architecture, content);
   const std::vector<StoredTensor> stored = read_shards(shards_of(folder, content), content);
   add_hf_tensors(stored, settings, folder.string(), content);
   return content;

@@ -62,8 +62,11 @@ constexpr Rename kShared[] = {
 };
 
 // Tables that old exporters stored beside the weights.
-constexpr std::array<std::string_view, 3> kComputed{"rotary_emb.inv_freq", "rotary_emb.cos_cached",
-                                                    "rotary_emb.sin_cached"};
+constexpr std::array<std::string_view, 4> kComputed{"rotary_emb.inv_freq", "rotary_emb.cos_cached",
+                                                    "rotary_emb.sin_cached", "embeddings.position_ids"};
+
+// Encoders' heads for guessing words that were hidden in training: nothing else needs them.
+constexpr std::array<std::string_view, 3> kTraining{"cls.predictions.", "cls.seq_relationship.", "lm_head."};
 
 bool is_number(std::string_view part) {
   return !part.empty() && std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c) != 0; });
@@ -121,8 +124,12 @@ std::string canonical_tensor_name(const HfFamily& family, std::string_view name)
   for (const std::string_view computed : kComputed) {
     if (name.ends_with(computed)) return {};
   }
+  for (const std::string_view head : kTraining) {
+    if (family.encoder && name.starts_with(head)) return {};
+  }
   std::string_view path = name;
-  for (const std::string_view prefix : {"language_model.", "model.", "language_model."}) {
+  for (const std::string_view prefix :
+       {"language_model.", "model.", "language_model.", "bert.", "roberta."}) {
     if (path.starts_with(prefix)) path.remove_prefix(prefix.size());
   }
   if (const auto whole = rename(family, path)) {

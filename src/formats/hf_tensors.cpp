@@ -55,7 +55,10 @@ class Builder {
       std::string canonical = canonical_tensor_name(*config_.family, tensor.name);
       const bool extra_head = config_.tied_head && canonical.starts_with("output.");
       if (canonical.empty() || extra_head) continue;
+      const bool renamed = canonical != tensor.name;
       add(tensor, std::move(canonical));
+      if (renamed)
+        content_.stored_names.emplace(content_.tensors.back().name, content_.keep(std::string(tensor.name)));
     }
   }
 

@@ -40,6 +40,9 @@ bool is_model_text(std::string_view path) {
                                                  "chat_template.jinja",
                                                  "chat_template.json",
                                                  "special_tokens_map.json",
+                                                 "modules.json",
+                                                 "sentence_bert_config.json",
+                                                 "1_Pooling/config.json",
                                                  "README.md",
                                                  "LICENSE"};
   return kNames.contains(path);

@@ -20,7 +20,7 @@ void fail_json(std::string_view name, std::string_view what) {
               "the file is damaged or from an incompatible converter: download it again");
 }
 
-json parse_json_object(std::span<const std::byte> bytes, std::string_view name) {
+json parse_json(std::span<const std::byte> bytes, std::string_view name) {
   if (bytes.size() > kMaxJsonBytes) {
     fail_json(name, fmt::format("{} bytes are over the limit of {}", bytes.size(), kMaxJsonBytes));
   }
@@ -45,6 +45,11 @@ json parse_json_object(std::span<const std::byte> bytes, std::string_view name) 
     fail_json(name, "is no valid JSON");
   }
   if (!twice.empty()) fail_json(name, fmt::format("the key {} occurs twice", quote(twice)));
+  return object;
+}
+
+json parse_json_object(std::span<const std::byte> bytes, std::string_view name) {
+  json object = parse_json(bytes, name);
   if (!object.is_object()) fail_json(name, "is JSON, but no object");
   return object;
 }

@@ -14,7 +14,9 @@ namespace mlxs {
 
 inline constexpr std::size_t kMaxJsonBytes = std::size_t{64} << 20;
 
-// An object; at most kMaxJsonBytes. name: for messages. A key that occurs twice in one object is refused.
+// At most kMaxJsonBytes. name: for messages. A key that occurs twice in one object is refused.
+nlohmann::json parse_json(std::span<const std::byte> bytes, std::string_view name);
+// An object.
 nlohmann::json parse_json_object(std::span<const std::byte> bytes, std::string_view name);
 // The same from a file; nullopt where there is none.
 std::optional<nlohmann::json> read_json_object(const std::filesystem::path& path);

@@ -22,6 +22,7 @@ struct ModelContent {
   std::map<std::string_view, MetaValue, std::less<>> metadata;
   std::vector<TensorInfo> tensors;
   std::unordered_map<std::string_view, std::size_t> tensor_index;
+  std::unordered_map<std::string_view, std::string_view> stored_names;  // of tensors that were renamed
 
   std::deque<std::string> texts;                    // strings that no mapped file holds
   std::vector<std::unique_ptr<MappedFile>> maps;    // empty: opened from memory

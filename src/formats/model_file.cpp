@@ -219,6 +219,32 @@ const TensorInfo* ModelFile::find_tensor(std::string_view name) const {
   return entry == impl_->content.tensor_index.end() ? nullptr : &impl_->content.tensors[entry->second];
 }
 
+std::string ModelFile::stored_name(std::string_view name) const {
+  const auto& names = impl_->content.stored_names;
+  if (const auto own = names.find(name); own != names.end()) return std::string(own->second);
+  // "blk.1.ffn_up.weight": as that of another layer, with this one's number.
+  const auto layer_of = [](std::string_view canonical) -> std::pair<std::string_view, std::string_view> {
+    constexpr std::string_view kBlock = "blk.";
+    if (!canonical.starts_with(kBlock)) return {};
+    canonical.remove_prefix(kBlock.size());
+    const std::size_t dot = canonical.find('.');
+    if (dot == std::string_view::npos) return {};
+    return {canonical.substr(0, dot), canonical.substr(dot)};
+  };
+  const auto [layer, kind] = layer_of(name);
+  if (kind.empty()) return std::string(name);
+  for (const auto& [canonical, stored] : names) {
+    const auto [other, other_kind] = layer_of(canonical);
+    if (other_kind != kind) continue;
+    std::string text(stored);
+    const std::string number = fmt::format(".{}.", other);
+    const std::size_t at = text.find(number);
+    if (at == std::string::npos) continue;
+    return text.replace(at, number.size(), fmt::format(".{}.", layer));
+  }
+  return std::string(name);
+}
+
 const TensorInfo* ModelFile::take_tensor(std::string_view name, std::span<const std::int64_t> shape) const {
   const TensorInfo* found = find_tensor(name);
   if (found != nullptr || !impl_->synthetic) return found;

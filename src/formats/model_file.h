@@ -64,6 +64,9 @@ class ModelFile {
 
   const std::vector<TensorInfo>& tensors() const;
   const TensorInfo* find_tensor(std::string_view name) const;  // nullptr: absent
+  // What the file itself calls a tensor, for messages: of one that is absent, by those of the same kind in
+  // other layers. The name given where nothing better is known.
+  std::string stored_name(std::string_view name) const;
   // As find_tensor(), but a synthetic model makes a tensor of this shape where it has none; not thread-safe
   // then.
   const TensorInfo* take_tensor(std::string_view name, std::span<const std::int64_t> shape) const;

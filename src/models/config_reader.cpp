@@ -50,7 +50,9 @@ ModelConfig read_config(const ModelFile& file) {
   c.rope_dims = small_int(file, key("rope.dimension_count"), 1 << 12, c.key_dim);
   require(file, c.rope_dims <= c.key_dim && c.rope_dims % 2 == 0,
           fmt::format("{} rotated dimensions do not fit heads of {}", c.rope_dims, c.key_dim));
-  c.norm_epsilon = static_cast<float>(file.get_float(key("attention.layer_norm_rms_epsilon")));
+  const std::string rms = key("attention.layer_norm_rms_epsilon"),
+                    layer = key("attention.layer_norm_epsilon");
+  c.norm_epsilon = static_cast<float>(file.get_float(file.has(rms) || !file.has(layer) ? rms : layer));
   c.rope_base = positive(file, key("rope.freq_base"), 10000.0);
   const TensorInfo* table = file.find_tensor("token_embd.weight");
   require(file, table != nullptr && table->shape.size() == 2, "tensor 'token_embd.weight' is missing");

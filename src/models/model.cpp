@@ -7,6 +7,7 @@
 #include <array>
 
 #include "mlxs/error.h"
+#include "models/encoder.h"
 #include "models/families.h"
 
 namespace mlxs {
@@ -29,6 +30,8 @@ constexpr std::array kFamilies{
     Family{"phi3", load_phi3},
     Family{"gpt-oss", load_gpt_oss},
     Family{"deepseek2", load_deepseek_v3},
+    Family{"bert", load_bert},
+    Family{"roberta", load_bert},
 };
 
 }  // namespace

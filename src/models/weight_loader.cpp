@@ -29,15 +29,16 @@ std::vector<std::byte> evens_then_odds(std::span<const std::byte> table, std::si
 RawWeight WeightLoader::take(std::string_view name, std::initializer_list<std::int64_t> shape) {
   const TensorInfo* tensor = file_.take_tensor(name, std::span(shape.begin(), shape.size()));
   if (tensor == nullptr) {
-    throw Error(ErrorCode::kModelLoad, fmt::format("{}: tensor '{}' is missing", file_.path().string(), name),
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: tensor '{}' is missing", file_.path().string(), file_.stored_name(name)),
                 "the file is incomplete or of another architecture: convert or download it again");
   }
   if (!std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end())) {
-    throw Error(
-        ErrorCode::kModelLoad,
-        fmt::format("{}: tensor '{}' has shape {}, the configuration asks for {}", file_.path().string(),
-                    name, shape_text(tensor->shape), shape_text(std::span(shape.begin(), shape.size()))),
-        "metadata and tensors contradict each other: convert the model again");
+    throw Error(ErrorCode::kModelLoad,
+                fmt::format("{}: tensor '{}' has shape {}, the configuration asks for {}",
+                            file_.path().string(), file_.stored_name(name), shape_text(tensor->shape),
+                            shape_text(std::span(shape.begin(), shape.size()))),
+                "metadata and tensors contradict each other: convert the model again");
   }
   used_.insert(tensor->name);
   const bool flat = shape.size() == 1;
@@ -191,9 +192,9 @@ std::vector<float> WeightLoader::optional_floats(std::string_view name, std::int
 }
 
 void WeightLoader::expect_all_used() const {
-  std::vector<std::string_view> left;
+  std::vector<std::string> left;
   for (const TensorInfo& tensor : file_.tensors()) {
-    if (!used_.contains(tensor.name)) left.push_back(tensor.name);
+    if (!used_.contains(tensor.name)) left.push_back(file_.stored_name(tensor.name));
   }
   if (left.empty()) return;
   const std::size_t total = left.size();

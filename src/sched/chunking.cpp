@@ -33,12 +33,14 @@ class PagesInWork {
   std::vector<std::uint64_t> pages_;
 };
 
-void split_shortest_first(std::span<SchedEntry*> prompts, std::int32_t budget, PagesInWork& in_work,
-                          std::vector<PrefillChunk>& chunks) {
+void split_shortest_first(std::span<SchedEntry*> prompts, std::int32_t budget, const FairShare& share,
+                          PagesInWork& in_work, std::vector<PrefillChunk>& chunks) {
   const SchedEntry* oldest = *std::ranges::min_element(prompts, {}, &SchedEntry::admission);
   std::int32_t kept = std::min(oldest->remaining(), (budget + 1) / 2);
-  std::ranges::sort(prompts, {},
-                    [](const SchedEntry* e) { return std::tuple(e->tier, e->remaining(), e->admission); });
+  for (SchedEntry* entry : prompts) entry->tenant_service = share.service(entry->tenant);
+  std::ranges::sort(prompts, {}, [](const SchedEntry* e) {
+    return std::tuple(e->tier, e->tenant_service, e->remaining(), e->admission);
+  });
   for (SchedEntry* entry : prompts) {
     if (entry == oldest) kept = 0;
     const std::int32_t limit = budget - kept;
@@ -67,11 +69,12 @@ void split_fcfs(bool whole, std::span<SchedEntry*> prompts, std::int32_t budget,
 }  // namespace
 
 void split_prefill_budget(PrefillOrder order, std::span<SchedEntry*> prompts, std::int32_t budget,
-                          const KvPool& pool, std::vector<PrefillChunk>& chunks) {
+                          const KvPool& pool, const FairShare& share, std::vector<PrefillChunk>& chunks) {
   chunks.clear();
   if (prompts.empty()) return;
   PagesInWork in_work(pool);
-  if (order == PrefillOrder::kShortestFirst) return split_shortest_first(prompts, budget, in_work, chunks);
+  if (order == PrefillOrder::kShortestFirst)
+    return split_shortest_first(prompts, budget, share, in_work, chunks);
   split_fcfs(order == PrefillOrder::kFcfsWhole, prompts, budget, in_work, chunks);
 }
 

@@ -13,6 +13,9 @@ namespace {
 // recomputes 29 % of all tokens, 4 pages 9 % at the best throughput; 8 pages leave slots empty.
 constexpr std::int32_t kHeadroomPages = 4;
 
+// Looked at in a step while the first request lacks pages.
+constexpr std::size_t kMostOvertaking = 8;
+
 // Of a target that a step may use up: predictions err, and publishing tokens takes time too.
 constexpr double kTargetShare = 0.9;
 
@@ -38,7 +41,8 @@ void Scheduler::Impl::grow_decodes(TimePoint now, StepPlan& out) {
   }
 }
 
-// In queue order, without overtaking: a long prompt at the front gets the next pages that come free.
+// In queue order. Who lacks pages is overtaken by smaller ones for a while, then gets the next that come
+// free.
 void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
   while (SchedEntry* next = queue.front()) {
     const bool has_slot = running.size() < static_cast<std::size_t>(slots);
@@ -49,14 +53,14 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
         out.held_until = window.opens_at();
         return;
       }
-      start(*next);
+      start(*next, out);
       out.admitted.push_back(next->id);
       continue;
     }
     out.blocked = has_slot ? QueueBlock::kPages : QueueBlock::kSlots;
     // What nobody reads must not stop the others: paused requests give up slots, and pages if nothing else
     // runs.
-    if (has_slot && num_active() > 0) return;
+    if (has_slot && num_active() > 0) return overtake(*next, now, out);
     SchedEntry* victim = choose_paused_victim(running, pool);
     if (victim == nullptr) return;
     preempt(*victim, next->id, now, out);
@@ -64,26 +68,61 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
   }
 }
 
-bool Scheduler::Impl::fits(const SchedEntry& entry) {
+// A few that fit start before `first`, which does not. Nobody is overtaken for longer than an ageing interval
+// since it lacked pages first, nor who was preempted: it has waited twice.
+void Scheduler::Impl::overtake(SchedEntry& first, TimePoint now, StepPlan& out) {
+  const auto may_overtake = [&](SchedEntry& entry) {
+    if (entry.lacks_pages_since == TimePoint::max()) entry.lacks_pages_since = now;
+    return now - entry.lacks_pages_since < config.aging_interval;
+  };
+  if (first.preempted || !may_overtake(first)) return;
+  queue.beside(first, kMostOvertaking, scratch);
+  std::optional<TenantId> barred;
+  for (SchedEntry* entry : scratch) {
+    if (running.size() >= static_cast<std::size_t>(slots)) return;
+    if (entry->tenant == barred) continue;
+    const std::int32_t spare = spare_pages();
+    if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare) {
+      start(*entry, out);
+      out.admitted.push_back(entry->id);
+      ++counters.overtakings;
+    } else if (!may_overtake(*entry)) {
+      barred = entry->tenant;
+    }
+  }
+}
+
+// Less what running requests will need soon.
+std::int32_t Scheduler::Impl::spare_pages() const {
   std::int32_t spare = pool.available();
   for (const SchedEntry* other : running) {
     const auto held = static_cast<std::int32_t>(other->sequence.pages().size());
     if (other->active()) spare -= std::min(kHeadroomPages, KvPool::pages_for(other->max_tokens) - held);
   }
-  if (num_active() > 0 && blocked.id == entry.id && spare <= blocked.spare_pages) return false;
+  return spare;
+}
+
+std::int32_t Scheduler::Impl::pages_needed(const SchedEntry& entry) const {
   const PrefixHit hit = pool.peek_prefix(entry.tokens, entry.cache_salt);
-  const std::int32_t needed = KvPool::pages_for(entry.num_tokens() - hit.tokens) + hit.cached_pages;
-  if (needed <= spare) return true;
+  return KvPool::pages_for(entry.num_tokens() - hit.tokens) + hit.cached_pages;
+}
+
+bool Scheduler::Impl::fits(const SchedEntry& entry) {
+  const std::int32_t spare = spare_pages();
+  if (num_active() > 0 && blocked.id == entry.id && spare <= blocked.spare_pages) return false;
+  if (pages_needed(entry) <= spare) return true;
   blocked = {entry.id, spare};
   return false;
 }
 
-void Scheduler::Impl::start(SchedEntry& entry) {
+void Scheduler::Impl::start(SchedEntry& entry, StepPlan& out) {
   queue.remove(entry);
   entry.sequence = pool.open(entry.tokens, entry.cache_salt);
   require(pool.reserve(entry.sequence, entry.num_tokens()), entry.id, "was admitted without pages");
   entry.running = true;
   running.push_back(&entry);
+  entry.tier = entry.rescued ? std::min(kRescueTier, entry.asked_tier()) : entry.asked_tier();
+  swap_in(entry, out);
   if (entry.preempted) {
     entry.spared_until = entry.num_tokens() + kPageTokens;
     return;
@@ -99,8 +138,9 @@ void Scheduler::Impl::start(SchedEntry& entry) {
   queue.share().charge(entry.tenant, config.fairness.prompt_weight * entry.remaining());
 }
 
-// By recompute: what it sampled becomes part of its prompt; its full pages stay cached until they are needed.
+// What it sampled becomes part of its prompt; its full pages stay cached until they are needed.
 void Scheduler::Impl::preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out) {
+  swap_out(victim, out);
   stop(victim);
   victim.preempted = true;
   victim.decoding = false;
@@ -144,7 +184,7 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
     }
     scratch.push_back(entry);
   }
-  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, chunks);
+  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, queue.share(), chunks);
   for (const PrefillChunk& chunk : chunks) plan_span(*chunk.entry, chunk.tokens, out);
 }
 
@@ -173,7 +213,10 @@ bool Scheduler::Impl::accept(const Planned& span, const SpanResult& result, Time
   if (!span.samples) return result.finished;
   entry.tokens.push_back(result.token);
   entry.decoding = true;
-  if (entry.num_tokens() == entry.prompt_tokens + 1) entry.first_token = now;
+  if (entry.num_tokens() == entry.prompt_tokens + 1) {
+    entry.first_token = now;
+    if (std::exchange(entry.rescued, false)) entry.tier = entry.asked_tier();
+  }
   entry.last_token = now;
   ++counters.generated_tokens;
   queue.share().charge(entry.tenant, config.fairness.output_weight);
@@ -192,6 +235,7 @@ void Scheduler::Impl::end(SchedEntry& entry) {
   } else {
     queue.remove(entry);
   }
+  drop_swapped(entry);
   if (entry.paused) --paused;
   entries.erase(entry.id);
 }

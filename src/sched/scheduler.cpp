@@ -27,6 +27,10 @@ void validate(const SchedulerConfig& config) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("{} = {} must be at least 1", name, value),
                 "raise it, or leave it out for the default", name);
   }
+  if (config.swap_pages < 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("swap_pages = {} is below 0", config.swap_pages),
+                "0 turns swapping off", "swap_pages");
+  }
   const auto& [enabled, prompt_weight, output_weight] = config.fairness;
   if (!(prompt_weight > 0 && output_weight > 0)) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -57,11 +61,10 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
     ++s.counters.refused;
     return Refusal{.request = request.id, .cause = RefusalCause::kTooLong};
   }
+  SchedEntry* loser = nullptr;
   if (s.queue.size() >= static_cast<std::size_t>(s.config.max_queue_depth)) {
-    ++s.counters.refused;
-    return Refusal{.request = request.id,
-                   .cause = RefusalCause::kQueueFull,
-                   .retry_after_s = s.finish_rate.seconds_to_next()};
+    loser = s.least_entitled(request);
+    if (loser == nullptr) return s.queue_full(request.id);
   }
   SchedEntry& entry = s.entries[request.id];
   entry.id = request.id;
@@ -80,16 +83,44 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
     s.entries.erase(entry.id);
     return refusal;
   }
+  if (loser != nullptr) s.displace(*loser);
   s.queue.push(entry, request.arrival);
   return std::nullopt;
+}
+
+Refusal Scheduler::Impl::queue_full(RequestId id) {
+  ++counters.refused;
+  return {.request = id, .cause = RefusalCause::kQueueFull, .retry_after_s = finish_rate.seconds_to_next()};
+}
+
+SchedEntry* Scheduler::Impl::least_entitled(const SchedRequest& request) const {
+  const bool fair = config.fairness.enabled;
+  const auto tier = static_cast<int>(request.priority);
+  return queue.least_entitled({tier, tier, fair ? request.tenant : 0}, fair ? request.tenant_weight : 1);
+}
+
+void Scheduler::Impl::displace(SchedEntry& entry) {
+  displaced.push_back(queue_full(entry.id));
+  ++counters.displaced;
+  end(entry);
 }
 
 void Scheduler::cancel(RequestId id) {
   Impl& s = *impl_;
   require(s.in_flight.empty(), id, "cancelled between plan() and commit()");
+  std::erase_if(s.displaced, [id](const Refusal& refusal) { return refusal.request == id; });
   const auto found = s.entries.find(id);
   if (found == s.entries.end()) return;
   s.end(found->second);
+}
+
+void Scheduler::finish(RequestId id) {
+  Impl& s = *impl_;
+  const auto found = s.entries.find(id);
+  if (found == s.entries.end()) return;
+  s.count_outcome(found->second);
+  ++s.counters.finished;
+  cancel(id);
 }
 
 void Scheduler::pause(RequestId id) { impl_->set_paused(id, true); }
@@ -99,20 +130,25 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   Impl& s = *impl_;
   if (!s.in_flight.empty()) fail(fmt::format("step {} was planned and not committed", s.counters.steps));
   out.step = 0;
+  out.swap_out.clear();
+  out.swap_in.clear();
   out.preempted.clear();
   out.preempted_for.clear();
   out.admitted.clear();
-  out.refused.clear();
+  out.refused.assign(s.displaced.begin(), s.displaced.end());
+  s.displaced.clear();
   out.blocked = QueueBlock::kNothing;
   out.held_until.reset();
   out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
   s.pool.advance(now);
+  s.swap.begin_step();
   s.drop_hopeless(now, out);
   s.grow_decodes(now, out);
   s.admit(now, out);
   s.plan_decodes(out);
   s.plan_prefills(out);
+  s.copies = static_cast<std::int32_t>(out.swap_out.size() + out.swap_in.size());
   out.spans.resize(s.in_flight.size());
   if (!out.empty()) out.step = ++s.counters.steps;
 }
@@ -139,10 +175,11 @@ void Scheduler::commit(const StepResult& result) {
   s.counters.finished += static_cast<std::uint64_t>(finished);
   s.finish_rate.add(result.seconds, finished);
   s.cost.add(tokens, result.seconds);
+  s.swap.copied(std::exchange(s.copies, 0), result.copy_seconds);
   s.window.step_took(result.seconds);
 }
 
-bool Scheduler::idle() const { return impl_->entries.empty(); }
+bool Scheduler::idle() const { return impl_->entries.empty() && impl_->displaced.empty(); }
 
 SchedulerStats Scheduler::stats() const {
   const Impl& s = *impl_;
@@ -156,6 +193,9 @@ SchedulerStats Scheduler::stats() const {
   stats.token_budget = s.budget;
   stats.step_fixed_s = s.cost.fixed();
   stats.step_token_s = s.cost.per_token();
+  stats.swap_slots = s.swap.total();
+  stats.swap_slots_used = s.swap.used();
+  stats.swap_page_s = s.swap.page_seconds();
   stats.kv = s.pool.stats();
   // As requests see it: what a preempted one looks up again is no query of a client's.
   stats.kv.prefix_queries = s.counters.prompt_tokens;
@@ -190,6 +230,10 @@ void Scheduler::check() const {
                      s.queue.size(), s.entries.size()));
   }
   check_entries(s.entries, s.running, s.pool);
+  std::int32_t swapped = 0;
+  for (const auto& [id, entry] : s.entries) swapped += static_cast<std::int32_t>(entry.swapped.size());
+  if (swapped != s.swap.used())
+    fail(fmt::format("{} pages are swapped out, {} slots used", swapped, s.swap.used()));
   s.pool.check();
 }
 

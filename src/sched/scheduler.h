@@ -44,7 +44,7 @@ struct FairnessConfig {
   double prompt_weight = 1, output_weight = 2;  // > 0; of a computed prompt token and of a sampled one
 };
 
-// Every number ≥ 1; the constructor throws kInvalidArgument otherwise.
+// Every number ≥ 1 where not said otherwise; the constructor throws kInvalidArgument otherwise.
 struct SchedulerConfig {
   std::int32_t max_running = 64;  // sequences with pages at once; never more than token_budget run together
   std::int32_t max_queue_depth = 1000;                        // waiting requests; one more is refused
@@ -56,6 +56,7 @@ struct SchedulerConfig {
   // steps allows; zero: only requests with a TPOT target shorten them.
   Duration target_itl{};
   FairnessConfig fairness;
+  std::int32_t swap_pages = 0;  // that preempted requests may keep on the host; 0: they recompute
   AdmissionWindowOptions window;
 };
 
@@ -84,12 +85,17 @@ struct SloStats {
 struct SchedulerStats {
   std::int32_t running = 0, waiting = 0, paused = 0;  // every request is in one of them
   std::uint64_t steps = 0, preemptions = 0, admitted = 0, finished = 0, refused = 0;
+  std::uint64_t swaps = 0, swapped_pages = 0;  // preemptions that keep their pages on the host
+  std::uint64_t overtakings = 0;               // of the admitted: before one that lacked pages
+  std::uint64_t displaced = 0;                 // of the refused: had a place in the full queue and lost it
   // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
   std::uint64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   SloStats slo;
   AdmissionWindowStats window;
   std::int32_t token_budget = 0;              // of the last step
   double step_fixed_s = 0, step_token_s = 0;  // measured: a step takes fixed + tokens * token
+  std::int32_t swap_slots = 0, swap_slots_used = 0;
+  double swap_page_s = 0;  // measured: a page, one way
   KvPoolStats kv;
 };
 
@@ -102,11 +108,14 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Refuses at once what can never run (kTooLong), finds the queue full or cannot make its TTFT (kDeadline);
-  // nullopt: queued. now: unset means request.arrival.
+  // nullopt: queued. Of a full queue the places are shared by tenant: another request may lose its own, which
+  // the next plan() says. now: unset means request.arrival.
   std::optional<Refusal> add(SchedRequest request, std::optional<TimePoint> now = {});
   // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and
   // commit().
   void cancel(RequestId id);
+  // The same for one that is complete: its answer counts.
+  void finish(RequestId id);
   // Back-pressure: a paused request keeps its pages but gets no rows until resumed. It loses its pages only
   // to a request that could not run otherwise. Unknown ids are ignored.
   void pause(RequestId id);
@@ -117,7 +126,7 @@ class Scheduler {
   void plan(TimePoint now, StepPlan& out);
   void commit(const StepResult& result);
 
-  bool idle() const;  // nothing waiting, running or paused
+  bool idle() const;  // nothing waiting, running or paused, and plan() has nothing to say
   SchedulerStats stats() const;
   // Prompt tokens that came from the cache; 0 if unknown. Grows until the request's last prefill span is
   // planned.

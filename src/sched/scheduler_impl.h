@@ -13,6 +13,7 @@
 #include "sched/finish_rate.h"
 #include "sched/scheduler.h"
 #include "sched/step_cost.h"
+#include "sched/swap_space.h"
 #include "sched/wait_queue.h"
 
 namespace mlxs {
@@ -36,8 +37,14 @@ struct Scheduler::Impl {
         slots(std::min(given.max_running, given.token_budget)),
         pool(kv),
         queue(given.aging_interval),
+        swap(given.swap_pages),
         window(given.window),
         budget(given.token_budget) {}
+
+  // scheduler.cpp
+  Refusal queue_full(RequestId id);
+  SchedEntry* least_entitled(const SchedRequest& request) const;  // in a full queue; see WaitQueue
+  void displace(SchedEntry& entry);
 
   // slo.cpp
   double own_seconds(const SchedEntry& entry) const;  // to its first token on a machine that has nothing else
@@ -50,9 +57,18 @@ struct Scheduler::Impl {
   void set_paused(RequestId id, bool value);
   void grow_decodes(TimePoint now, StepPlan& out);
   void admit(TimePoint now, StepPlan& out);
+  void overtake(SchedEntry& first, TimePoint now, StepPlan& out);
+  std::int32_t spare_pages() const;
+  std::int32_t pages_needed(const SchedEntry& entry) const;
   bool fits(const SchedEntry& entry);
-  void start(SchedEntry& entry);
+  void start(SchedEntry& entry, StepPlan& out);
   void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
+
+  // swapping.cpp
+  void swap_out(SchedEntry& victim, StepPlan& out);
+  void swap_in(SchedEntry& entry, StepPlan& out);
+  void drop_swapped(SchedEntry& entry);
+
   void plan_decodes(StepPlan& out);
   std::int32_t choose_budget(std::int32_t decode_rows) const;
   void plan_prefills(StepPlan& out);
@@ -69,17 +85,20 @@ struct Scheduler::Impl {
   KvPool& pool;
   SchedEntries entries;
   WaitQueue queue;
+  SwapSpace swap;
   std::vector<SchedEntry*> running;
   std::vector<Planned> in_flight;  // empty between commit() and plan()
   Blocked blocked;
   std::uint64_t admissions = 0;
   std::int32_t paused = 0;
-  SchedulerStats counters;  // its uint64 fields
+  SchedulerStats counters;         // its uint64 fields
+  std::vector<Refusal> displaced;  // ended since the last plan(), which says so
   AdmissionWindow window;
   std::int32_t budget;  // tokens of the step that is planned
   SloStats slo;
   FinishRate finish_rate;
   StepCost cost;
+  std::int32_t copies = 0;           // of pages, of the step in flight
   TimePoint step_start{};            // of the step in flight
   std::vector<SchedEntry*> scratch;  // reused by plan()
   std::vector<PrefillChunk> chunks;  // reused by plan()

@@ -27,7 +27,8 @@ double Scheduler::Impl::forecast(const SchedEntry& entry, int tier) const {
   }
   std::int32_t pages_missing = KvPool::pages_for(entry.uncached_tokens) - pool.available();
   std::int32_t ahead = 0;
-  for (const SchedEntry* other : queue.before(tier, entry.tenant, config.fairness.prompt_weight)) {
+  const WaitQueue::Place place{tier, entry.asked_tier(), entry.tenant};
+  for (const SchedEntry* other : queue.before(place, config.fairness.prompt_weight)) {
     if (other == &entry) continue;
     ++ahead;
     backlog.prefill_tokens += other->uncached_tokens;
@@ -52,6 +53,7 @@ std::optional<Refusal> Scheduler::Impl::promise(SchedEntry& entry, TimePoint now
     wait = forecast(entry, kRescueTier);
     if (wait <= left) {
       entry.tier = kRescueTier;
+      entry.rescued = true;
       ++slo.promoted;
     }
   }

@@ -22,7 +22,11 @@ struct PlannedSpan {
   bool operator==(const PlannedSpan&) const = default;
 };
 
-enum class RefusalCause : std::uint8_t { kTooLong, kQueueFull, kDeadline };
+enum class RefusalCause : std::uint8_t {
+  kTooLong,
+  kQueueFull,  // of a request that waited: its place went to a tenant with fewer requests, or a better tier
+  kDeadline
+};
 
 struct Refusal {
   RequestId request = 0;
@@ -36,13 +40,25 @@ struct Refusal {
 // What the request at the head of the queue lacks.
 enum class QueueBlock : std::uint8_t { kNothing, kSlots, kPages };
 
+// Between a page and a slot of the host's swap space.
+struct PageCopy {
+  PageId page = -1;
+  std::int32_t slot = -1;
+
+  bool operator==(const PageCopy&) const = default;
+};
+
 struct StepPlan {
-  std::uint64_t step = 0;                // 1, 2, … of this scheduler; 0 if empty
-  std::vector<PlannedSpan> spans;        // decode rows first, then prefill chunks
-  std::vector<RequestId> preempted;      // lost their pages before this step; they will be recomputed
-  std::vector<RequestId> preempted_for;  // beside preempted: who needed a page, even itself
-  std::vector<RequestId> admitted;       // got a place and pages in this step
-  std::vector<Refusal> refused;          // waited, and can no longer make their deadline: they have ended
+  std::uint64_t step = 0;                   // 1, 2, … of this scheduler; 0 if empty
+  std::vector<PlannedSpan> spans;           // decode rows first, then prefill chunks
+  std::vector<PageCopy> swap_out, swap_in;  // before the step, also of an empty plan: first from pages to
+                                            // slots, then back
+  std::vector<RequestId> preempted;         // lost their pages before this step; what was not copied will be
+                                            // recomputed
+  std::vector<RequestId> preempted_for;     // beside preempted: who needed a page, even itself
+  std::vector<RequestId> admitted;          // got a place and pages in this step
+  std::vector<Refusal> refused;  // waited, and lost their place or cannot make their deadline any more:
+                                 // they have ended
   QueueBlock blocked = QueueBlock::kNothing;  // why the others wait
   std::optional<TimePoint>
       held_until;  // requests that could start are held for others to join; plan again then
@@ -64,6 +80,7 @@ struct StepResult {
   std::uint64_t step = 0;
   std::vector<SpanResult> spans;  // same order as StepPlan::spans
   double seconds = 0;             // measured duration, for budgets and predictions
+  double copy_seconds = 0;        // of the page copies before it, beside that
 };
 
 }  // namespace mlxs

@@ -47,7 +47,7 @@ void set_stop_sequences(Draft& draft, const Json& value) {
 
 void set_metadata(Draft& draft, const Json& value) {
   static constexpr Field<Draft> kFields[] = {
-      {{"user_id", FieldType::kString},
+      {field::text("user_id", "A label of the tenant"),
        [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
   };
   for (const std::string& name : read_fields<Draft>(value, kFields, draft)) {
@@ -67,7 +67,7 @@ void set_format(Draft& draft, const Json& value) {
 }
 
 void set_output_config(Draft& draft, const Json& value) {
-  static constexpr Field<Draft> kFields[] = {{{"format", FieldType::kObject}, set_format}};
+  static constexpr Field<Draft> kFields[] = {{field::object("format", "A JSON schema"), set_format}};
   for (const std::string& name : read_fields<Draft>(value, kFields, draft)) {
     draft.request.ignored.push_back("output_config." + name);
   }
@@ -78,34 +78,53 @@ void refuse_unless_empty(std::string_view field, const Json& value) {
 }
 
 constexpr Field<Draft> kFields[] = {
-    {{"model", FieldType::kString},
+    {field::text("model", "A loaded model").required(),
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
-    {{"messages", FieldType::kArray}, [](Draft& d, const Json& v) { d.messages = !v.empty(); }},
-    {{"system", FieldType::kAny},
+    {field::list("messages", "The conversation so far; the last message is the user's",
+                 R"({"minItems": 1, "items": {"$ref": "#/components/schemas/AnthropicMessageInput"}})")
+         .required(),
+     [](Draft& d, const Json& v) { d.messages = !v.empty(); }},
+    {field::any("system", "The system prompt", R"({"anyOf": [{"type": "string"},
+                {"type": "array", "items": {"$ref": "#/components/schemas/AnthropicTextBlock"}}]})"),
      [](Draft& d, const Json&) {
        d.system = anthropic_text("system", ordered(d, "system"), d.request.ignored);
      }},
-    {{"max_tokens", FieldType::kInteger, 1, kMaxTokens},
+    {field::integer("max_tokens", 1, kMaxTokens,
+                    "Tokens of the answer, at most; required but to count tokens"),
      [](Draft& d, const Json& v) {
        d.request.params.max_tokens = static_cast<int>(as_integer("max_tokens", v));
      }},
-    {{"stream", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
-    {{"temperature", FieldType::kNumber, 0, 1},
+    {field::flag("stream", "Typed events as the answer comes, instead of one document"),
+     [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
+    {field::number("temperature", 0, 1, "0 is greedy; 1 unless given"),
      [](Draft& d, const Json& v) { d.request.params.temperature = v.get<float>(); }},
-    {{"top_p", FieldType::kNumber, 0, 1},
+    {field::number("top_p", 0, 1, "The likeliest tokens that have this probability together"),
      [](Draft& d, const Json& v) { d.request.params.top_p = v.get<float>(); }},
-    {{"top_k", FieldType::kInteger, 0, kMaxTokens},
+    {field::integer("top_k", 0, kMaxTokens, "The k likeliest tokens; 0: all"),
      [](Draft& d, const Json& v) { d.request.params.top_k = static_cast<int>(as_integer("top_k", v)); }},
-    {{"stop_sequences", FieldType::kArray}, set_stop_sequences},
-    {{"metadata", FieldType::kObject}, set_metadata},
-    {{"output_config", FieldType::kObject}, set_output_config},
-    {{"tools", FieldType::kArray},
+    {field::list("stop_sequences", "End the answer, and are not part of it",
+                 R"({"maxItems": 16, "items": {"type": "string", "minLength": 1}})"),
+     set_stop_sequences},
+    {field::object("metadata", "user_id is a label of the tenant",
+                   R"({"properties": {"user_id": {"type": ["string", "null"]}}})"),
+     set_metadata},
+    {field::object("output_config", "What the answer must be",
+                   R"({"properties": {"format": {"anyOf": [{"type": "null"}, {"type": "object",
+                       "required": ["type", "schema"], "properties": {"type": {"const": "json_schema"},
+                       "schema": {"type": "object"}}}]}}})"),
+     set_output_config},
+    {field::list("tools", "Functions that the model may call",
+                 R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/AnthropicTool"}})"),
      [](Draft& d, const Json&) { read_anthropic_tools(d.request.tools, ordered(d, "tools")); }},
-    {{"tool_choice", FieldType::kObject},
+    {field::object("tool_choice", "Whether it must call one",
+                   R"({"$ref": "#/components/schemas/AnthropicToolChoice"})"),
      [](Draft& d, const Json& v) { read_anthropic_tool_choice(d.request.tools, v); }},
-    {{"mcp_servers", FieldType::kArray},
+    {field::list("mcp_servers", "Not supported", R"({"maxItems": 0})"),
      [](Draft&, const Json& v) { refuse_unless_empty("mcp_servers", v); }},
-    {{"thinking", FieldType::kObject}, set_thinking},
+    {field::object(
+         "thinking", "Whether a thinking model thinks first",
+         R"({"required": ["type"], "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}})"),
+     set_thinking},
 };
 
 void require(bool given, std::string_view field) {
@@ -115,6 +134,13 @@ void require(bool given, std::string_view field) {
 }
 
 }  // namespace
+
+Json anthropic_request_schema() {
+  Json schema = fields_schema<Draft>(kFields);
+  schema["required"].push_back("max_tokens");
+  return schema;
+}
+Json count_tokens_request_schema() { return fields_schema<Draft>(kFields); }
 
 AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api) {
   Draft draft;

@@ -23,6 +23,10 @@ struct AnthropicRequest {
   std::vector<std::string> ignored;  // fields that nothing here reads
 };
 
+// As JSON Schemas.
+Json anthropic_request_schema();
+Json count_tokens_request_schema();
+
 AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api);
 
 }  // namespace mlxs

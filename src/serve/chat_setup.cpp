@@ -112,7 +112,8 @@ ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRe
 
 std::string chosen_model(const Engine& engine, const std::string& asked) {
   if (!asked.empty()) return asked;
-  const std::vector<ModelInfo> models = engine.list_models();
+  std::vector<ModelInfo> models = engine.list_models();
+  std::erase_if(models, [](const ModelInfo& model) { return model.is_encoder; });
   if (models.size() == 1) return models.front().id;
   throw Error(ErrorCode::kInvalidArgument, "model is missing",
               fmt::format("{} models are loaded: name one of GET /v1/models", models.size()), "model");

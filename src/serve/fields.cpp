@@ -1,7 +1,9 @@
 #include "serve/fields.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace mlxs {
@@ -79,12 +81,35 @@ void check_value(const FieldRule& rule, std::string_view path, const Json& value
     refuse_field(path, fmt::format("{} = {} has the wrong type", path, show(value)),
                  fmt::format("{} must be of type {}", path, field_type_name(rule.type)));
   }
+  if (!rule.values.empty() &&
+      std::ranges::find(rule.values, value.get_ref<const std::string&>()) == rule.values.end()) {
+    refuse_field(path, fmt::format("{} = {} is not supported", path, show(value)),
+                 fmt::format("use {}", fmt::join(rule.values, ", ")));
+  }
   if (!value.is_number()) return;
   const double number = value.get<double>();
   if (number < rule.minimum || number > rule.maximum) {
     refuse_field(path, fmt::format("{} = {} is out of range", path, show(value)),
                  fmt::format("{} must be {}", path, range_text(rule)));
   }
+}
+
+Json rule_schema(const FieldRule& rule) {
+  Json schema = rule.schema.empty() ? Json::object() : Json::parse(rule.schema);
+  if (rule.type != FieldType::kAny) {
+    schema["type"] = field_type_name(rule.type);
+    if (!rule.is_required) schema["type"] = Json::array({field_type_name(rule.type), "null"});
+  } else if (!rule.is_required && schema.contains("anyOf")) {
+    schema["anyOf"].push_back({{"type", "null"}});
+  }
+  if (!rule.values.empty()) {
+    schema["enum"] = rule.values;
+    if (!rule.is_required) schema["enum"].push_back(nullptr);
+  }
+  if (std::isfinite(rule.minimum)) schema["minimum"] = rule.minimum;
+  if (std::isfinite(rule.maximum)) schema["maximum"] = rule.maximum;
+  if (!rule.about.empty()) schema["description"] = rule.about;
+  return schema;
 }
 
 std::int64_t as_integer(std::string_view path, const Json& value) {

@@ -79,6 +79,7 @@ struct Generation {
   ErrorBody error_body = nullptr;                               // of a failure before anything was sent
   std::map<std::string, std::string, std::less<>> field_names;  // engine's name → client's, where they differ
   std::vector<std::string> warnings;                            // told in x-mlxs-warning and logged
+  std::string metadata;         // labels that the client gave it, as a JSON object; empty: none
   std::shared_ptr<void> lease;  // held until the answer is over, however it ends; may be null
 };
 
@@ -97,8 +98,9 @@ class Feed {
 
 struct FeedReply {
   std::unique_ptr<Feed> feed;
-  std::string_view stream_type;    // empty: one JSON document at the end
-  ErrorBody error_body = nullptr;  // of a failure before anything was sent
+  std::string_view stream_type;            // empty: one JSON document at the end
+  ErrorBody error_body = nullptr;          // of a failure before anything was sent
+  std::vector<std::string> warnings = {};  // as a Generation's
 };
 
 using Reply = std::variant<HttpResponse, Generation, FeedReply>;

@@ -45,6 +45,8 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
     if (token_batch > 1) answer.held_.resize(static_cast<std::size_t>(places));
   }
   try {
+    std::vector<GenerateParams> choices;
+    choices.reserve(static_cast<std::size_t>(places));
     for (GenerateParams& params : generation.prompts) {
       if (generation.n > 1) {  // once for all choices
         const auto started = std::chrono::steady_clock::now();
@@ -52,11 +54,12 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
         params.tokenizing = std::chrono::steady_clock::now() - started;
       }
       for (int i = 0; i < generation.n; ++i) {
-        answer.choices_.push_back(engine.create_generator(params));
-        trace.expect_choice();
+        choices.push_back(params);
         if (params.seed) ++*params.seed;
       }
     }
+    answer.choices_ = engine.create_generators(choices);
+    for (int i = 0; i < places; ++i) trace.expect_choice();
   } catch (const Error& error) {
     throw with_field_name(error, generation);
   }
@@ -72,6 +75,7 @@ LiveAnswer LiveAnswer::start(FeedReply reply) {
   answer.feed_ = std::move(reply.feed);
   answer.stream_type_ = reply.stream_type;
   answer.error_body_ = reply.error_body;
+  answer.warnings_ = std::move(reply.warnings);
   return answer;
 }
 

@@ -10,10 +10,12 @@
 #include "serve/chat_setup.h"
 #include "serve/json_text.h"
 #include "serve/model_keeper.h"
+#include "serve/ollama_embed.h"
 #include "serve/ollama_format.h"
 #include "serve/ollama_models.h"
 #include "serve/ollama_pull.h"
 #include "serve/ollama_request.h"
+#include "serve/qos_headers.h"
 
 namespace mlxs {
 namespace {
@@ -83,6 +85,7 @@ Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, Ollam
     request.ignored.push_back(
         fmt::format("keep_alive is ignored: '{}' was loaded by serve and stays", held.id));
   if (request.empty) {
+    check_qos_headers(http);  // where something is generated, its caller does
     HttpResponse response{
         .body = ollama_empty_answer(info, held.kept && keep == Duration::zero() ? "unload" : "load")};
     if (request.stream) {
@@ -92,6 +95,10 @@ Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, Ollam
     return response;
   }
   const ModelInfo model = engine.model_info(held.id);
+  if (model.is_encoder) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("'{}' is an encoder and generates no text", held.id),
+                "use /api/embed", "model");
+  }
   check_thinking(request, model);
   request.params.model = held.id;
   request.params.request_id = http.id;
@@ -114,14 +121,17 @@ struct ShowRequest {
   std::string model;
   bool verbose = false;
 };
+constexpr Field<ShowRequest> kShowFields[] = {
+    {field::text("model", "A model on this disk"),
+     [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+    {field::text("name", "The older name of model"),
+     [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+    {field::flag("verbose", "Long values, too, such as the vocabulary"),
+     [](ShowRequest& r, const Json& v) { r.verbose = v.get<bool>(); }},
+};
 ShowRequest parse_show(std::string_view body) {
-  static constexpr Field<ShowRequest> kFields[] = {
-      {{"model", FieldType::kString}, [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
-      {{"name", FieldType::kString}, [](ShowRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
-      {{"verbose", FieldType::kBoolean}, [](ShowRequest& r, const Json& v) { r.verbose = v.get<bool>(); }},
-  };
   ShowRequest request;
-  read_fields<ShowRequest>(parse_body(body), kFields, request);
+  read_fields<ShowRequest>(parse_body(body), kShowFields, request);
   if (request.model.empty()) refuse_field("model", "model is missing or empty", "model is required");
   return request;
 }
@@ -136,6 +146,8 @@ struct Context {
 
 }  // namespace
 
+Json show_request_schema() { return fields_schema<ShowRequest>(kShowFields); }
+
 void add_ollama_routes(Router& router, Engine& engine) {
   const auto context = std::make_shared<Context>(engine);
   const auto answer_as = [context](OllamaApi api) {
@@ -145,6 +157,12 @@ void add_ollama_routes(Router& router, Engine& engine) {
   };
   router.add("POST", "/api/chat", answer_as(OllamaApi::kChat));
   router.add("POST", "/api/generate", answer_as(OllamaApi::kGenerate));
+  router.add("POST", "/api/embed", [context](const HttpRequest& request, std::string_view) {
+    return ollama_embed(context->engine, context->keeper, request);
+  });
+  router.add("POST", "/api/embeddings", [context](const HttpRequest& request, std::string_view) {
+    return ollama_embeddings(context->engine, context->keeper, request);
+  });
   router.add("GET", "/api/tags", [context](const HttpRequest&, std::string_view) -> Reply {
     return json_response(context->models.tags());
   });

@@ -4,9 +4,12 @@
 #pragma once
 
 #include "mlxs/engine.h"
+#include "serve/fields.h"
 #include "serve/router.h"
 
 namespace mlxs {
+
+Json show_request_schema();
 
 void add_ollama_routes(Router& router, Engine& engine);
 

@@ -41,7 +41,7 @@ OrderedJson read_calls(Conversation& conversation, const std::string& path, cons
 
 // The result of a tool belongs to the call that it names, else to the oldest one without a result.
 OrderedJson read_result(Conversation& conversation, const std::string& path, const OrderedJson& message) {
-  OrderedJson result;
+  OrderedJson result = OrderedJson::object();
   if (const auto name = message.find("tool_name"); name != message.end() && !name->is_null())
     result["name"] = as_string(path + ".tool_name", *name);
   std::string id;

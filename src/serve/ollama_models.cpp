@@ -173,7 +173,8 @@ Json OllamaModels::show(std::string_view name, bool verbose) const {
   const auto found = details(named.path);
   const auto file = ModelFile::open(named.path);
   const ModelSummary summary = summarize(*file);
-  Json capabilities = Json::array({"completion"});
+  const bool encoder = file->has(summary.architecture + ".token_type_count");
+  Json capabilities = Json::array({encoder ? "embedding" : "completion"});
   if (summary.has_chat_template) capabilities.push_back("tools");
   if (!reasoning_format(file->get_string("tokenizer.chat_template", "")).empty())
     capabilities.push_back("thinking");

@@ -19,11 +19,15 @@ struct PullRequest {
 };
 
 constexpr Field<PullRequest> kFields[] = {
-    {{"model", FieldType::kString}, [](PullRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
-    {{"name", FieldType::kString}, [](PullRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
-    {{"stream", FieldType::kBoolean}, [](PullRequest& r, const Json& v) { r.stream = v.get<bool>(); }},
-    {{"insecure", FieldType::kBoolean},
+    {field::text("model", "An alias, or org/repo[:quantization]"),
+     [](PullRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+    {field::text("name", "The older name of model"),
+     [](PullRequest& r, const Json& v) { r.model = v.get<std::string>(); }},
+    {field::flag("stream", "JSON lines with the progress; true unless given"),
+     [](PullRequest& r, const Json& v) { r.stream = v.get<bool>(); }},
+    {field::any("insecure", "Not supported", R"({"anyOf": [{"const": false}]})"),
      [](PullRequest&, const Json& v) {
+       check_value({.name = {}, .type = FieldType::kBoolean}, "insecure", v);
        if (v.get<bool>())
          refuse_field("insecure", "insecure = true is not supported",
                       "set HF_ENDPOINT of the server instead");
@@ -80,6 +84,8 @@ class PullFeed final : public Feed {
 };
 
 }  // namespace
+
+Json pull_request_schema() { return fields_schema<PullRequest>(kFields); }
 
 FeedReply pull_model(Downloads& downloads, const Catalog& catalog, std::string_view body) {
   PullRequest request;

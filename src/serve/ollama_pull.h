@@ -5,9 +5,12 @@
 #include <string_view>
 
 #include "serve/downloads.h"
+#include "serve/fields.h"
 #include "serve/http.h"
 
 namespace mlxs {
+
+Json pull_request_schema();
 
 FeedReply pull_model(Downloads& downloads, const Catalog& catalog, std::string_view body);
 

@@ -89,16 +89,25 @@ void set_think(Draft& draft, const Json& value) {
 void set_options(Draft& draft, const Json& value) { read_ollama_options(draft.request, value); }
 
 constexpr Field<Draft> kCommon[] = {
-    {{"model", FieldType::kString},
+    {field::text("model", "A model on this disk, loaded if need be", R"({"minLength": 1})").required(),
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
-    {{"stream", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
-    {{"format", FieldType::kAny}, set_format},
-    {{"options", FieldType::kObject}, set_options},
-    {{"think", FieldType::kAny}, set_think},
-    {{"keep_alive", FieldType::kAny},
+    {field::flag("stream", "JSON lines as tokens come; true unless given"),
+     [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
+    {field::any("format", "json, or a JSON schema that the answer obeys",
+                R"({"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]})"),
+     set_format},
+    {field::object("options", "How to generate", R"({"$ref": "#/components/schemas/OllamaOptions"})"),
+     set_options},
+    {field::any("think", "Whether, and how much, a thinking model thinks first",
+                R"({"anyOf": [{"type": "boolean"}, {"enum": ["low", "medium", "high"]}]})"),
+     set_think},
+    {field::any(
+         "keep_alive", "How long the model stays: seconds, or a duration such as 10m; negative: for ever",
+         R"({"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[-+]?[0-9]+(ns|us|ms|s|m|h)?$"}]})"),
      [](Draft& d, const Json& v) { d.request.keep_alive = read_keep_alive(v); }},
-    {{"logprobs", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.logprobs = v.get<bool>(); }},
-    {{"top_logprobs", FieldType::kInteger, 0, 20},
+    {field::flag("logprobs", "Whether tokens come with their log probabilities"),
+     [](Draft& d, const Json& v) { d.logprobs = v.get<bool>(); }},
+    {field::integer("top_logprobs", 0, 20, "So many of the likeliest tokens beside each; with logprobs"),
      [](Draft& d, const Json& v) {
        d.top_logprobs = true;
        d.request.params.top_logprobs = static_cast<int>(as_integer("top_logprobs", v));
@@ -106,11 +115,13 @@ constexpr Field<Draft> kCommon[] = {
 };
 
 constexpr Field<Draft> kChat[] = {
-    {{"messages", FieldType::kArray},
+    {field::list("messages", "The conversation so far; none: the model is loaded or unloaded",
+                 R"({"items": {"$ref": "#/components/schemas/OllamaMessage"}})"),
      [](Draft& d, const Json&) {
        d.request.chat = read_ollama_messages(OrderedJson::parse(d.body)["messages"], d.request.ignored);
      }},
-    {{"tools", FieldType::kArray},
+    {field::list("tools", "Functions that the model may call",
+                 R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/Tool"}})"),
      [](Draft& d, const Json&) { read_tools(d.request.tools, OrderedJson::parse(d.body)["tools"]); }},
 };
 
@@ -126,31 +137,30 @@ void unsupported(Draft&, const Json& value) {
   refuse_field(kName.text, fmt::format("{} is not supported", kName.text), kRemedy.text);
 }
 
+constexpr std::string_view kNothing = R"({"anyOf": [{"type": "null"}]})";
+
 constexpr Field<Draft> kGenerate[] = {
-    {{"prompt", FieldType::kString}, [](Draft& d, const Json& v) { d.prompt = v.get<std::string>(); }},
-    {{"system", FieldType::kString}, [](Draft& d, const Json& v) { d.system = v.get<std::string>(); }},
-    {{"raw", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.raw = v.get<bool>(); }},
-    {{"suffix", FieldType::kString},
+    {field::text("prompt", "The text; none: the model is loaded or unloaded"),
+     [](Draft& d, const Json& v) { d.prompt = v.get<std::string>(); }},
+    {field::text("system", "The system prompt"),
+     [](Draft& d, const Json& v) { d.system = v.get<std::string>(); }},
+    {field::flag("raw", "Send the prompt as it is, without the model's template"),
+     [](Draft& d, const Json& v) { d.raw = v.get<bool>(); }},
+    {field::text("suffix", "Not supported", R"({"maxLength": 0})"),
      unsupported<"suffix", "no model here fills in the middle: put the text before the gap into prompt">},
-    {{"template", FieldType::kString},
+    {field::text("template", "Not supported", R"({"maxLength": 0})"),
      unsupported<"template", "the model's own is used; raw sends text as it is">},
-    {{"context", FieldType::kArray},
+    {field::list("context", "Not supported: send messages", R"({"maxItems": 0})"),
      unsupported<"context", "send the conversation to /api/chat as messages">},
-    {{"images", FieldType::kArray}, unsupported<"images", "the model reads text">},
-    {{"width", FieldType::kInteger}, unsupported<"width", "images are not generated here">},
-    {{"height", FieldType::kInteger}, unsupported<"height", "images are not generated here">},
-    {{"steps", FieldType::kInteger}, unsupported<"steps", "images are not generated here">},
+    {field::list("images", "Not supported", R"({"maxItems": 0})"),
+     unsupported<"images", "the model reads text">},
+    {field::any("width", "Not supported", kNothing), unsupported<"width", "images are not generated here">},
+    {field::any("height", "Not supported", kNothing), unsupported<"height", "images are not generated here">},
+    {field::any("steps", "Not supported", kNothing), unsupported<"steps", "images are not generated here">},
 };
 
-template <std::size_t kFirst, std::size_t kSecond>
-constexpr auto join(const Field<Draft> (&first)[kFirst], const Field<Draft> (&second)[kSecond]) {
-  std::array<Field<Draft>, kFirst + kSecond> all{};
-  std::copy(first, first + kFirst, all.begin());
-  std::copy(second, second + kSecond, all.begin() + kFirst);
-  return all;
-}
-constexpr auto kChatFields = join(kCommon, kChat);
-constexpr auto kGenerateFields = join(kCommon, kGenerate);
+constexpr auto kChatFields = join_fields(kCommon, kChat);
+constexpr auto kGenerateFields = join_fields(kCommon, kGenerate);
 
 void finish_generate(Draft& draft) {
   OllamaRequest& request = draft.request;
@@ -176,6 +186,9 @@ std::chrono::nanoseconds read_keep_alive(const Json& value) {
   }
   return from_seconds(*seconds);
 }
+
+Json ollama_chat_schema() { return fields_schema<Draft>(kChatFields); }
+Json ollama_generate_schema() { return fields_schema<Draft>(kGenerateFields); }
 
 OllamaRequest parse_ollama_request(std::string_view body, OllamaApi api) {
   Draft draft;

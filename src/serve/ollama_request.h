@@ -38,6 +38,11 @@ struct OllamaRequest {
   std::vector<std::string> ignored;  // fields that change nothing here, and why
 };
 
+// As JSON Schemas.
+Json ollama_chat_schema();
+Json ollama_generate_schema();
+Json ollama_options_schema();
+
 OllamaRequest parse_ollama_request(std::string_view body, OllamaApi api);
 
 // The "options" object. Ranges that depend on the model are the engine's.

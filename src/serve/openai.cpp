@@ -37,6 +37,7 @@ Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi 
   Generation generation;
   generation.n = request.n;
   generation.stream = request.stream;
+  generation.metadata = std::move(request.metadata);
   if (api == OpenAiApi::kChat) generation.field_names.emplace("prompt", "messages");
   generation.field_names.emplace("max_tokens", request.max_tokens_field);
   generation.field_names.emplace("top_logprobs", api == OpenAiApi::kChat ? "top_logprobs" : "logprobs");
@@ -77,7 +78,10 @@ nlohmann::json model_json(const ModelInfo& model) {
           {"max_model_len", model.context_length},
           {"architecture", model.architecture},
           {"quantization", model.quantization},
-          {"parameters", model.parameter_count}};
+          {"parameters", model.parameter_count},
+          {"task", model.scores       ? "score"
+                   : model.is_encoder ? "embed"
+                                      : "generate"}};
 }
 
 // Names come from files and the command line: they need not be UTF-8.

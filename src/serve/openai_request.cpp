@@ -8,8 +8,10 @@
 #include "serve/chat_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
+#include "serve/metadata_field.h"
 #include "serve/qos_headers.h"
 #include "serve/structured_fields.h"
+#include "serve/token_list.h"
 
 namespace mlxs {
 namespace {
@@ -31,32 +33,13 @@ struct Draft {
 constexpr double kMaxTokens = 1 << 24;
 constexpr double kMaxChoices = 1 << 16;
 constexpr double kMaxTop = 20;
+constexpr double kLeastSeed = -9223372036854775808.0, kMostSeed = 18446744073709551615.0;
 
 int to_int(const Json& value) { return static_cast<int>(as_integer({}, value)); }
 float to_float(const Json& value) { return value.get<float>(); }
 
 [[noreturn]] void refuse_unsupported(std::string_view field) {
   refuse_field(field, fmt::format("{} is not supported", field), "leave it out");
-}
-
-std::int32_t to_token(std::string_view path, const Json& value) {
-  check_value({.name = {}, .type = FieldType::kInteger, .minimum = 0, .maximum = INT32_MAX}, path, value);
-  return static_cast<std::int32_t>(as_integer(path, value));
-}
-
-std::vector<std::int32_t> to_tokens(const std::string& path, const Json& list) {
-  std::vector<std::int32_t> tokens;
-  tokens.reserve(list.size());
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    const Json& value = list[i];
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > INT32_MAX) {
-      tokens.push_back(
-          to_token(fmt::format("{}[{}]", path, i), value));  // names the element if it refuses it
-    } else {
-      tokens.push_back(value.get<std::int32_t>());
-    }
-  }
-  return tokens;
 }
 
 // ---------------------------------------------------------------- fields of both
@@ -143,58 +126,88 @@ void guided(Draft& draft, const Json& value) {
   set_structured(draft, field, read_constraint(kName.text, field, value));
 }
 
+constexpr std::array<std::string_view, 4> kPriorities{"critical", "high", "normal", "low"};
+constexpr std::array<std::string_view, 4> kTiers{"auto", "default", "flex", "priority"};
+constexpr std::array<std::string_view, 6> kEfforts{"none", "minimal", "low", "medium", "high", "xhigh"};
+
+constexpr std::string_view kSchemaSchema =
+    R"({"anyOf": [{"type": "object"}, {"type": "boolean"}, {"type": "string"}]})";
+constexpr std::string_view kStopSchema = R"({"anyOf": [{"type": "string", "minLength": 1},
+  {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1}}]})";
+constexpr std::string_view kBiasSchema = R"({"propertyNames": {"pattern": "^[0-9]{1,9}$"},
+  "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})";
+
 constexpr Field<Draft> kCommonFields[] = {
-    {{"model", FieldType::kString},
+    {field::text("model", "A loaded model; may be left out while there is one"),
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
-    {{"stream", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
-    {{"stream_options", FieldType::kObject}, set_stream_options},
-    {{"max_tokens", FieldType::kInteger, 1, kMaxTokens},
+    {field::flag("stream", "Server-sent events as tokens come, instead of one document"),
+     [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
+    {field::object("stream_options", "Only with stream",
+                   R"({"properties": {"include_usage": {"type": ["boolean", "null"],
+                       "description": "A last chunk with the usage"}}})"),
+     set_stream_options},
+    {field::integer("max_tokens", 1, kMaxTokens, "Tokens of the answer, at most"),
      [](Draft& d, const Json& v) { d.request.params.max_tokens = to_int(v); }},
-    {{"n", FieldType::kInteger, 1, kMaxChoices}, [](Draft& d, const Json& v) { d.request.n = to_int(v); }},
-    {{"temperature", FieldType::kNumber, 0, 2},
+    {field::integer("n", 1, kMaxChoices, "Answers to each prompt"),
+     [](Draft& d, const Json& v) { d.request.n = to_int(v); }},
+    {field::number("temperature", 0, 2, "0 is greedy; 1 unless given"),
      [](Draft& d, const Json& v) { d.request.params.temperature = to_float(v); }},
-    {{"top_p", FieldType::kNumber, 0, 1},
+    {field::number("top_p", 0, 1, "The likeliest tokens that have this probability together"),
      [](Draft& d, const Json& v) { d.request.params.top_p = to_float(v); }},
-    {{"top_k", FieldType::kInteger, -1, kMaxTokens},  // -1 is off in vLLM's words
+    {field::integer("top_k", -1, kMaxTokens, "The k likeliest tokens; 0 and -1: all"),  // -1 is vLLM's
      [](Draft& d, const Json& v) { d.request.params.top_k = std::max(0, to_int(v)); }},
-    {{"min_p", FieldType::kNumber, 0, 1},
+    {field::number("min_p", 0, 1, "Tokens with this share of the likeliest one's probability"),
      [](Draft& d, const Json& v) { d.request.params.min_p = to_float(v); }},
-    {{"presence_penalty", FieldType::kNumber, -2, 2},
+    {field::number("presence_penalty", -2, 2, "Subtracted once a token was generated"),
      [](Draft& d, const Json& v) { d.request.params.presence_penalty = to_float(v); }},
-    {{"frequency_penalty", FieldType::kNumber, -2, 2},
+    {field::number("frequency_penalty", -2, 2, "Subtracted each time a token was generated"),
      [](Draft& d, const Json& v) { d.request.params.frequency_penalty = to_float(v); }},
-    {{"repetition_penalty", FieldType::kNumber, 0.01, 100},
+    {field::number("repetition_penalty", 0.01, 100, "Divides the scores of tokens of prompt and answer"),
      [](Draft& d, const Json& v) { d.request.params.repetition_penalty = to_float(v); }},
-    {{"seed", FieldType::kInteger},
+    {field::integer("seed", kLeastSeed, kMostSeed, "Choice i is drawn with seed + i"),
      [](Draft& d, const Json& v) {
        d.request.params.seed = v.is_number_unsigned() ? v.get<std::uint64_t>()
                                                       : static_cast<std::uint64_t>(as_integer("seed", v));
      }},
-    {{"stop", FieldType::kAny}, set_stop},
-    {{"stop_token_ids", FieldType::kArray},
-     [](Draft& d, const Json& v) { d.request.params.stop_token_ids = to_tokens("stop_token_ids", v); }},
-    {{"logit_bias", FieldType::kObject}, set_logit_bias},
-    {{"ignore_eos", FieldType::kBoolean},
+    {field::any("stop", "Ends the answer, and is not part of it", kStopSchema), set_stop},
+    {field::list("stop_token_ids", "Tokens that end the answer",
+                 R"({"items": {"type": "integer", "minimum": 0, "maximum": 2147483647}})"),
+     [](Draft& d, const Json& v) { d.request.params.stop_token_ids = read_tokens("stop_token_ids", v); }},
+    {field::object("logit_bias", "Token ids, each with what is added to its score", kBiasSchema),
+     set_logit_bias},
+    {field::flag("ignore_eos", "Go on where the model would end"),
      [](Draft& d, const Json& v) { d.request.params.ignore_eos = v.get<bool>(); }},
-    {{"response_format", FieldType::kObject},
+    {field::object("response_format", "What the answer must be",
+                   R"({"$ref": "#/components/schemas/ResponseFormat"})"),
      [](Draft& d, const Json& v) { set_structured(d, "response_format", read_response_format(v)); }},
-    {{"structured_outputs", FieldType::kObject},
+    {field::object("structured_outputs", "What the answer must be, in vLLM's words: one of these",
+                   R"({"minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": {
+                       "json": {"anyOf": [{"type": "object"}, {"type": "boolean"}, {"type": "string"}]},
+                       "json_object": {"const": true}, "regex": {"type": "string"}, "grammar": {"type": "string"},
+                       "choice": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}}})"),
      [](Draft& d, const Json& v) { set_structured(d, "structured_outputs", read_structured_outputs(v)); }},
-    {{"guided_json", FieldType::kAny}, guided<"json">},
-    {{"guided_regex", FieldType::kString}, guided<"regex">},
-    {{"guided_choice", FieldType::kArray}, guided<"choice">},
-    {{"guided_grammar", FieldType::kString}, guided<"grammar">},
-    {{"priority", FieldType::kString}, set_priority},
-    {{"service_tier", FieldType::kString}, set_service_tier},
-    {{"cache_salt", FieldType::kString}, set_cache_salt},
+    {field::any("guided_json", "An older name of structured_outputs.json", kSchemaSchema), guided<"json">},
+    {field::text("guided_regex", "An older name of structured_outputs.regex"), guided<"regex">},
+    {field::list("guided_choice", "An older name of structured_outputs.choice",
+                 R"({"minItems": 1, "items": {"type": "string", "minLength": 1}})"),
+     guided<"choice">},
+    {field::text("guided_grammar", "An older name of structured_outputs.grammar"), guided<"grammar">},
+    {field::choice("priority", kPriorities, "Who starts first and is preempted last"), set_priority},
+    {field::choice("service_tier", kTiers, "The priority in OpenAI's words: priority is high, flex is low"),
+     set_service_tier},
+    {field::text("cache_salt", "Computed prompts are shared only among requests where this is equal",
+                 R"({"minLength": 1})"),
+     set_cache_salt},
     // A hint that sends equal keys to one machine's cache: here there is one, and every request uses it.
-    {{"prompt_cache_key", FieldType::kString}, [](Draft&, const Json&) {}},
-    {{"slo_ttft_ms", FieldType::kNumber, 1, kLongestSloMs},
+    {field::text("prompt_cache_key", "Chooses among machines: here there is one"),
+     [](Draft&, const Json&) {}},
+    {field::number("slo_ttft_ms", 1, kLongestSloMs, "Wanted: milliseconds to the first token"),
      [](Draft& d, const Json& v) { d.request.params.slo_ttft_ms = v.get<double>(); }},
-    {{"slo_tpot_ms", FieldType::kNumber, 1, kLongestSloMs},
+    {field::number("slo_tpot_ms", 1, kLongestSloMs, "Wanted: milliseconds of every later token"),
      [](Draft& d, const Json& v) { d.request.params.slo_tpot_ms = v.get<double>(); }},
-    {{"user", FieldType::kString},
+    {field::text("user", "A label of the tenant, where nobody is asked for a key"),
      [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
+    {kMetadataRule, [](Draft& d, const Json& v) { d.request.metadata = read_metadata(v); }},
 };
 
 // ---------------------------------------------------------------- chat
@@ -210,33 +223,50 @@ void only_empty(std::string_view field, const Json& value) {
 }
 
 constexpr Field<Draft> kChatFields[] = {
-    {{"messages", FieldType::kArray}, set_messages},
-    {{"max_completion_tokens", FieldType::kInteger, 1, kMaxTokens},
+    {field::list("messages", "The conversation so far",
+                 R"({"minItems": 1, "items": {"$ref": "#/components/schemas/ChatMessage"}})")
+         .required(),
+     set_messages},
+    {field::integer("max_completion_tokens", 1, kMaxTokens, "The newer name of max_tokens"),
      [](Draft& d, const Json& v) { d.max_completion_tokens = to_int(v); }},
-    {{"logprobs", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.logprobs = v.get<bool>(); }},
-    {{"top_logprobs", FieldType::kInteger, 0, kMaxTop},
+    {field::flag("logprobs", "Whether tokens come with their log probabilities"),
+     [](Draft& d, const Json& v) { d.request.logprobs = v.get<bool>(); }},
+    {field::integer("top_logprobs", 0, kMaxTop, "So many of the likeliest tokens beside each; with logprobs"),
      [](Draft& d, const Json& v) { d.top_logprobs = to_int(v); }},
-    {{"modalities", FieldType::kArray},
+    {field::list("modalities", "Text", R"({"minItems": 1, "maxItems": 1, "items": {"const": "text"}})"),
      [](Draft&, const Json& v) {
        if (v != Json::array({"text"}))
          refuse_field("modalities", "modalities other than text are not supported", "use [\"text\"]");
      }},
-    {{"tools", FieldType::kArray},
+    {field::list("tools", "Functions that the model may call",
+                 R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/Tool"}})"),
      [](Draft& d, const Json&) { read_tools(d.request.tools, OrderedJson::parse(d.body)["tools"]); }},
-    {{"tool_choice", FieldType::kAny}, [](Draft& d, const Json& v) { read_tool_choice(d.request.tools, v); }},
-    {{"parallel_tool_calls", FieldType::kBoolean},
+    {field::any("tool_choice", "Whether it must call one",
+                R"({"anyOf": [{"enum": ["auto", "none", "required"]},
+                {"type": "object", "required": ["type", "function"], "properties": {"type": {"const": "function"},
+                 "function": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}}}]})"),
+     [](Draft& d, const Json& v) { read_tool_choice(d.request.tools, v); }},
+    {field::flag("parallel_tool_calls", "Whether it may call several at once; true unless given"),
      [](Draft& d, const Json& v) { d.request.tools.parallel = v.get<bool>(); }},
-    {{"reasoning_effort", FieldType::kString},
+    {field::choice("reasoning_effort", kEfforts, "How much a thinking model thinks first"),
      [](Draft& d, const Json& v) {
        d.request.thinking = read_effort("reasoning_effort", v.get_ref<const std::string&>());
      }},
-    {{"chat_template_kwargs", FieldType::kObject},
+    {field::object("chat_template_kwargs", "Further variables of the model's template"),
      [](Draft& d, const Json& v) { d.template_variables = v.dump(); }},
-    {{"functions", FieldType::kArray}, [](Draft&, const Json& v) { only_empty("functions", v); }},
-    {{"audio", FieldType::kObject}, [](Draft&, const Json&) { refuse_unsupported("audio"); }},
+    {field::list("functions", "Not supported: the older form of tools", R"({"maxItems": 0})"),
+     [](Draft&, const Json& v) { only_empty("functions", v); }},
+    {field::object("audio", "Not supported", R"({"not": {"type": "object"}})"),
+     [](Draft&, const Json&) { refuse_unsupported("audio"); }},
 };
 
 // ---------------------------------------------------------------- completions
+
+constexpr std::string_view kPromptSchema = R"({"anyOf": [{"type": "string"},
+  {"type": "array", "minItems": 1, "items": {"type": "string"}},
+  {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2147483647}},
+  {"type": "array", "minItems": 1, "items": {"type": "array",
+    "items": {"type": "integer", "minimum": 0, "maximum": 2147483647}}}]})";
 
 void set_prompt(Draft& draft, const Json& value) {
   auto& prompts = draft.request.prompts;
@@ -250,14 +280,14 @@ void set_prompt(Draft& draft, const Json& value) {
                  "prompt must be a string, an array of strings, an array of token ids, or an array of those");
   }
   if (value[0].is_number()) {
-    prompts.emplace_back(TokenPrompt{to_tokens("prompt", value)});
+    prompts.emplace_back(TokenPrompt{read_tokens("prompt", value)});
     return;
   }
   for (std::size_t i = 0; i < value.size(); ++i) {
     const std::string path = fmt::format("prompt[{}]", i);
     if (value[0].is_array()) {
       check_value({.name = {}, .type = FieldType::kArray}, path, value[i]);
-      prompts.emplace_back(TokenPrompt{to_tokens(path, value[i])});
+      prompts.emplace_back(TokenPrompt{read_tokens(path, value[i])});
     } else {
       prompts.emplace_back(as_string(path, value[i]));
     }
@@ -265,20 +295,22 @@ void set_prompt(Draft& draft, const Json& value) {
 }
 
 constexpr Field<Draft> kCompletionFields[] = {
-    {{"prompt", FieldType::kAny}, set_prompt},
-    {{"logprobs", FieldType::kInteger, 0, kMaxTop},
+    {field::any("prompt", "A text, token ids, or a list of either", kPromptSchema).required(), set_prompt},
+    {field::integer("logprobs", 0, kMaxTop, "Log probabilities, and so many of the likeliest tokens"),
      [](Draft& d, const Json& v) {
        d.request.logprobs = true;
        d.top_logprobs = to_int(v);
      }},
-    {{"best_of", FieldType::kInteger, 1, kMaxChoices},
+    {field::integer("best_of", 1, kMaxChoices, "Must equal n"),
      [](Draft& d, const Json& v) { d.best_of = to_int(v); }},
-    {{"echo", FieldType::kBoolean},
+    {field::any("echo", "Not supported: put the prompt before the answer yourself",
+                R"({"anyOf": [{"const": false}]})"),
      [](Draft&, const Json& v) {
+       check_value({.name = {}, .type = FieldType::kBoolean}, "echo", v);
        if (v.get<bool>())
          refuse_field("echo", "echo is not supported", "put the prompt before the answer yourself");
      }},
-    {{"suffix", FieldType::kString},
+    {field::text("suffix", "Not supported: no model here fills in the middle", R"({"maxLength": 0})"),
      [](Draft&, const Json& v) {
        if (!v.get_ref<const std::string&>().empty()) refuse_unsupported("suffix");
      }},
@@ -286,16 +318,8 @@ constexpr Field<Draft> kCompletionFields[] = {
 
 // ---------------------------------------------------------------- both
 
-template <std::size_t kCommon, std::size_t kOwn>
-constexpr auto join(const Field<Draft> (&common)[kCommon], const Field<Draft> (&own)[kOwn]) {
-  std::array<Field<Draft>, kCommon + kOwn> all{};
-  std::copy(common, common + kCommon, all.begin());
-  std::copy(own, own + kOwn, all.begin() + kCommon);
-  return all;
-}
-
-constexpr auto kChat = join(kCommonFields, kChatFields);
-constexpr auto kCompletion = join(kCommonFields, kCompletionFields);
+constexpr auto kChat = join_fields(kCommonFields, kChatFields);
+constexpr auto kCompletion = join_fields(kCommonFields, kCompletionFields);
 
 // A schema's properties are generated in the order in which they stand; Json sorts them, so they are read
 // again.
@@ -345,6 +369,9 @@ std::optional<RequestPriority> service_tier_priority(std::string_view tier) {
   refuse_field("service_tier", fmt::format("service_tier = '{}' is not supported", tier),
                "use auto, default, flex or priority");
 }
+
+Json chat_request_schema() { return fields_schema<Draft>(kChat); }
+Json completion_request_schema() { return fields_schema<Draft>(kCompletion); }
 
 OpenAiRequest parse_chat_request(std::string_view body) {
   Draft draft = read(body, kChat, "messages");

@@ -30,8 +30,13 @@ struct OpenAiRequest {
   bool logprobs = false;                        // params.top_logprobs is set
   std::string max_tokens_field = "max_tokens";  // the name that the client used for it
   std::string structured_field;                 // likewise; empty: no structured output
+  std::string metadata;                         // a JSON object; empty: none
   std::vector<std::string> ignored;             // fields that nothing here reads
 };
+
+// As JSON Schemas.
+Json chat_request_schema();
+Json completion_request_schema();
 
 OpenAiRequest parse_chat_request(std::string_view body);
 OpenAiRequest parse_completion_request(std::string_view body);

@@ -36,6 +36,11 @@ HttpResponse failure_response(const Error& error, ErrorBody body) {
 
 namespace {
 
+void log_warnings(const HttpRequest& request, const LiveAnswer& answer) {
+  if (answer.warnings().empty()) return;
+  log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
+}
+
 std::shared_ptr<RequestTrace> begin_trace(ServerContext& context, const HttpRequest& request,
                                           const Generation& generation) {
   const auto age = std::chrono::steady_clock::now() - request.received;
@@ -47,6 +52,7 @@ std::shared_ptr<RequestTrace> begin_trace(ServerContext& context, const HttpRequ
        .peer = request.peer,
        .tenant = request.tenant,
        .model = generation.prompts.front().model,
+       .metadata = generation.metadata,
        .received = request.received,
        .received_unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(wall).count()});
 }
@@ -86,7 +92,11 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     }
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
-    if (auto* feed = std::get_if<FeedReply>(&reply)) return LiveAnswer::start(std::move(*feed));
+    if (auto* feed = std::get_if<FeedReply>(&reply)) {
+      LiveAnswer answer = LiveAnswer::start(std::move(*feed));
+      log_warnings(request, answer);
+      return answer;
+    }
     auto& generation = std::get<Generation>(reply);
     error_body = generation.error_body;
     apply_qos_headers(request, generation);
@@ -108,9 +118,7 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     }
     LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation),
                                           *request.trace, token_batch);
-    if (!answer.warnings().empty()) {
-      log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
-    }
+    log_warnings(request, answer);
     return answer;
   } catch (const Error& error) {
     return failure_response(error, error_body);

@@ -36,6 +36,13 @@ RequestPriority parse_priority(std::string_view field, std::string_view name) {
   refuse_field(field, fmt::format("{} = '{}' is none", field, name), "use critical, high, normal or low");
 }
 
+void check_qos_headers(const HttpRequest& request) {
+  const std::string_view priority = request.header("x-priority");
+  if (!priority.empty()) parse_priority("x-priority", priority);
+  milliseconds(request, "x-slo-ttft-ms");
+  milliseconds(request, "x-slo-tpot-ms");
+}
+
 void apply_qos_headers(const HttpRequest& request, Generation& generation) {
   const std::string_view priority = request.header("x-priority");
   const std::optional<double> ttft = milliseconds(request, "x-slo-ttft-ms");

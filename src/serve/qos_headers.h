@@ -6,7 +6,8 @@
 
 namespace mlxs {
 
-// Throws kInvalidArgument that names the header.
+// Throw kInvalidArgument that names the header.
+void check_qos_headers(const HttpRequest& request);
 void apply_qos_headers(const HttpRequest& request, Generation& generation);
 
 // "critical", "high", "normal", "low"; kInvalidArgument naming `field` otherwise.

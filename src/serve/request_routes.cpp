@@ -13,7 +13,7 @@ namespace mlxs {
 namespace {
 
 constexpr int kDefaultLimit = 20;
-constexpr int kMaxLimit = 1000;
+constexpr int kMaxLimit = kMostListedRequests;
 
 HttpResponse json_response(const nlohmann::ordered_json& value) {
   return {.body = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};

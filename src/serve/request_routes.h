@@ -3,10 +3,15 @@
 // The log outlives the router.
 #pragma once
 
+#include "serve/fields.h"
 #include "serve/router.h"
 #include "telemetry/request_log.h"
 
 namespace mlxs {
+
+inline constexpr int kMostListedRequests = 1000;
+inline constexpr FieldRule kRequestsQuery[] = {
+    field::integer("limit", 1, kMostListedRequests, "So many at most; 20 unless given")};
 
 void add_request_routes(Router& router, const RequestLog& log);
 

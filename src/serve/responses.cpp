@@ -72,6 +72,7 @@ Generation to_generation(const Engine& engine, const std::shared_ptr<Context>& c
 
   Generation generation;
   generation.stream = request.stream;
+  generation.metadata = request.metadata;
   ResponsesAnswerInfo info{.id = random_id("resp_"),
                            .created_unix_s = unix_seconds(),
                            .model = model.id,

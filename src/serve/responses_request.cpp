@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "serve/json_text.h"
+#include "serve/metadata_field.h"
 #include "serve/openai_request.h"
 #include "serve/structured_fields.h"
 
@@ -14,7 +15,6 @@ namespace {
 
 constexpr double kMaxTokens = 1 << 24;
 constexpr double kMaxTop = 20;
-constexpr std::size_t kMostMetadata = 16, kLongestKey = 64, kLongestValue = 512;
 
 struct Draft {
   std::string_view body;
@@ -110,13 +110,7 @@ void set_reasoning(Draft& draft, const Json& value) {
 }
 
 void set_metadata(Draft& draft, const Json& value) {
-  if (value.size() > kMostMetadata)
-    refuse_field("metadata", fmt::format("metadata has {} members", value.size()), "at most 16 are allowed");
-  for (const auto& [name, member] : value.items()) {
-    const std::string text = as_string("metadata." + name, member);
-    if (name.size() > kLongestKey || text.size() > kLongestValue)
-      refuse_field("metadata", "metadata has a name over 64 or a value over 512 bytes", "shorten it");
-  }
+  draft.request.metadata = read_metadata(value);
   draft.request.echo["metadata"] = ordered(draft, "metadata");
 }
 
@@ -138,82 +132,102 @@ void set_service_tier(Draft& draft, const Json& value) {
   draft.request.echo["service_tier"] = value;
 }
 
+constexpr std::array<std::string_view, 4> kTiers{"auto", "default", "flex", "priority"};
+constexpr std::array<std::string_view, 1> kTruncations{"disabled"};
+
 constexpr Field<Draft> kFields[] = {
-    {{"model", FieldType::kString},
+    {field::text("model", "A loaded model; may be left out while there is one"),
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
-    {{"input", FieldType::kAny},
+    {field::any("input", "A text, or items: messages, calls and their results, thinking",
+                R"({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1,
+                    "items": {"$ref": "#/components/schemas/ResponseInputItem"}}]})")
+         .required(),
      [](Draft& d, const Json&) {
        d.input = true;
        read_responses_input(d.request, ordered(d, "input"));
      }},
-    {{"instructions", FieldType::kString},
+    {field::text("instructions", "A system message of this response alone"),
      [](Draft& d, const Json& v) {
        d.request.instructions = v.get<std::string>();
        d.request.echo["instructions"] = v;
      }},
-    {{"previous_response_id", FieldType::kString},
+    {field::text("previous_response_id", "A stored response to go on from"),
      [](Draft& d, const Json& v) {
        d.request.previous_id = v.get<std::string>();
        d.request.echo["previous_response_id"] = v;
      }},
-    {{"max_output_tokens", FieldType::kInteger, 1, kMaxTokens},
+    {field::integer("max_output_tokens", 1, kMaxTokens, "Tokens of the answer, at most"),
      [](Draft& d, const Json& v) {
        d.request.params.max_tokens = static_cast<int>(as_integer("max_output_tokens", v));
        d.request.echo["max_output_tokens"] = v;
      }},
-    {{"temperature", FieldType::kNumber, 0, 2},
+    {field::number("temperature", 0, 2, "0 is greedy; 1 unless given"),
      [](Draft& d, const Json& v) {
        d.request.params.temperature = v.get<float>();
        d.request.echo["temperature"] = v;
      }},
-    {{"top_p", FieldType::kNumber, 0, 1},
+    {field::number("top_p", 0, 1, "The likeliest tokens that have this probability together"),
      [](Draft& d, const Json& v) {
        d.request.params.top_p = v.get<float>();
        d.request.echo["top_p"] = v;
      }},
-    {{"top_logprobs", FieldType::kInteger, 0, kMaxTop},
+    {field::integer("top_logprobs", 0, kMaxTop, "So many of the likeliest tokens beside each"),
      [](Draft& d, const Json& v) {
        d.top_logprobs = static_cast<int>(as_integer("top_logprobs", v));
        d.request.echo["top_logprobs"] = v;
      }},
-    {{"stream", FieldType::kBoolean}, [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
-    {{"store", FieldType::kBoolean},
+    {field::flag("stream", "Typed events as the answer comes, instead of one document"),
+     [](Draft& d, const Json& v) { d.request.stream = v.get<bool>(); }},
+    {field::flag("store", "Whether it can be read back and gone on from; true unless given"),
      [](Draft& d, const Json& v) {
        d.request.store = v.get<bool>();
        d.request.echo["store"] = v;
      }},
-    {{"tools", FieldType::kArray}, set_tools},
-    {{"tool_choice", FieldType::kAny}, set_tool_choice},
-    {{"parallel_tool_calls", FieldType::kBoolean},
+    {field::list("tools", "Functions that the model may call",
+                 R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/ResponseTool"}})"),
+     set_tools},
+    {field::any("tool_choice", "Whether it must call one",
+                R"({"anyOf": [{"enum": ["auto", "none", "required"]},
+                {"type": "object", "required": ["type", "name"], "properties": {"type": {"const": "function"},
+                 "name": {"type": "string"}}}]})"),
+     set_tool_choice},
+    {field::flag("parallel_tool_calls", "Whether it may call several at once; true unless given"),
      [](Draft& d, const Json& v) {
        d.request.tools.parallel = v.get<bool>();
        d.request.echo["parallel_tool_calls"] = v;
      }},
-    {{"text", FieldType::kObject}, set_text},
-    {{"reasoning", FieldType::kObject}, set_reasoning},
-    {{"metadata", FieldType::kObject}, set_metadata},
-    {{"include", FieldType::kArray}, set_include},
-    {{"service_tier", FieldType::kString}, set_service_tier},
-    {{"user", FieldType::kString},
+    {field::object("text", "What the answer must be",
+                   R"({"properties": {"format": {"$ref": "#/components/schemas/ResponseTextFormat"}}})"),
+     set_text},
+    {field::object(
+         "reasoning", "How much a thinking model thinks first",
+         R"({"properties": {"effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", null]}}})"),
+     set_reasoning},
+    {kMetadataRule, set_metadata},
+    {field::list("include", "What else to return",
+                 R"({"items": {"enum": ["message.output_text.logprobs", "reasoning.encrypted_content"]}})"),
+     set_include},
+    {field::choice("service_tier", kTiers, "The priority: priority is high, flex is low"), set_service_tier},
+    {field::text("user", "A label of the tenant, where nobody is asked for a key"),
      [](Draft& d, const Json& v) {
        d.request.params.user = v.get<std::string>();
        d.request.echo["user"] = v;
      }},
-    {{"truncation", FieldType::kString},
+    {field::choice("truncation", kTruncations, "A prompt is never truncated"), [](Draft&, const Json&) {}},
+    {field::any("background", "Not supported", R"({"anyOf": [{"const": false}]})"),
      [](Draft&, const Json& v) {
-       if (v != "disabled")
-         refuse_field("truncation", "truncation = " + v.dump() + " is not supported",
-                      "use \"disabled\": a prompt is never truncated for you");
-     }},
-    {{"background", FieldType::kBoolean},
-     [](Draft&, const Json& v) {
+       check_value({.name = {}, .type = FieldType::kBoolean}, "background", v);
        if (v.get<bool>()) refuse("background");
      }},
-    {{"conversation", FieldType::kAny}, [](Draft&, const Json&) { refuse("conversation"); }},
-    {{"prompt", FieldType::kAny}, [](Draft&, const Json&) { refuse("prompt"); }},
+    {field::any("conversation", "Not supported", R"({"anyOf": [{"type": "null"}]})"),
+     [](Draft&, const Json&) { refuse("conversation"); }},
+    {field::any("prompt", "Not supported", R"({"anyOf": [{"type": "null"}]})"),
+     [](Draft&, const Json&) { refuse("prompt"); }},
 };
 
 }  // namespace
+
+Json responses_request_schema() { return fields_schema<Draft>(kFields); }
 
 ResponsesRequest parse_responses_request(std::string_view body) {
   Draft draft;

@@ -24,10 +24,12 @@ struct ResponsesRequest {
   bool store = true;
   bool stream = false;
   bool logprobs = false;
+  std::string metadata;              // a JSON object; empty: none
   OrderedJson echo;                  // what the response repeats of the request
   std::vector<std::string> ignored;  // fields that nothing here reads
 };
 
+Json responses_request_schema();
 ResponsesRequest parse_responses_request(std::string_view body);
 
 // "input": a string, or items: messages, calls and their results, thinking. Fills messages and input_items.

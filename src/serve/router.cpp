@@ -43,6 +43,19 @@ Access Router::access_of(const HttpRequest& request) const {
   return route != nullptr ? route->access : Access::kUser;
 }
 
+std::optional<Access> Router::access_of_pattern(std::string_view method, std::string_view pattern) const {
+  for (const Route& route : routes_) {
+    if (route.method == method && route.pattern == pattern) return route.access;
+  }
+  return std::nullopt;
+}
+
+std::vector<std::pair<std::string, std::string>> Router::patterns() const {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const Route& route : routes_) all.emplace_back(route.method, route.pattern);
+  return all;
+}
+
 Reply Router::dispatch(const HttpRequest& request) const {
   if (const Route* route = find(request)) {
     return route->handler(request, *match(route->pattern, request.path));

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "serve/http.h"
@@ -24,6 +26,11 @@ class Router {
 
   // Of the route that dispatch() would take; kUser if there is none: strangers do not learn what there is.
   Access access_of(const HttpRequest& request) const;
+
+  // Of the route that was added so; nullopt: there is none.
+  std::optional<Access> access_of_pattern(std::string_view method, std::string_view pattern) const;
+  // Method and pattern of every route.
+  std::vector<std::pair<std::string, std::string>> patterns() const;
 
   // The handler's reply; 404 and 405 (with Allow) as responses. HEAD goes to GET. Handlers' exceptions pass.
   Reply dispatch(const HttpRequest& request) const;

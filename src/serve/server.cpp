@@ -15,12 +15,16 @@
 #include "base/thread_name.h"
 #include "serve/anthropic.h"
 #include "serve/connection_set.h"
+#include "serve/embeddings.h"
 #include "serve/ollama.h"
 #include "serve/openai.h"
+#include "serve/openapi.h"
 #include "serve/operations.h"
 #include "serve/page.h"
 #include "serve/request_routes.h"
+#include "serve/rerank.h"
 #include "serve/responses.h"
+#include "serve/tokenize_routes.h"
 #include "serve/unix_socket.h"
 #include "serve/websocket.h"
 
@@ -138,6 +142,9 @@ struct Server::Impl {
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
     add_responses_routes(context.router, engine);
+    add_embedding_routes(context.router, engine);
+    add_rerank_routes(context.router, engine);
+    add_tokenize_routes(context.router, engine);
     add_anthropic_routes(context.router, engine);
     add_ollama_routes(context.router, engine);
     add_page_routes(context.router);
@@ -147,6 +154,7 @@ struct Server::Impl {
         {.metrics = [this, engines = std::move(metrics)] { return engines() + own_metrics(); },
          .draining = [this] { return context.draining.load(); }});
     add_websocket_route(context.router);
+    add_openapi_route(context.router, !options.keys.empty());
     for (int i = 0; i < options.io_threads; ++i) io.push_back(std::make_unique<IoThread>());
   }
 

@@ -36,6 +36,7 @@ CostModel h200_cost() {
   cost.token_s = 2 * kParameters / kFlops;
   cost.pair_s = 4 * kLayers * kQueryWidth / kFlops;          // q·k and p·v, a multiply and an add each
   cost.context_s = 2 * 2 * kLayers * kKvWidth / kBytesPerS;  // K and V of 2 bytes
+  cost.page_copy_s = kPageTokens * 2 * 2 * kLayers * kKvWidth / 50e9;  // PCIe 5.0 x16: 64 GB/s by its name
   cost.source = "Llama 3.1 8B in bf16 on an NVIDIA H200: data sheet, 80 % of bandwidth, 50 % of arithmetic";
   return cost;
 }

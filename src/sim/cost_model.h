@@ -23,6 +23,7 @@ struct CostModel {
   double token_s = 1e-4;
   double pair_s = 0;
   double context_s = 0;
+  double page_copy_s = 0;          // beside that: a KV page to the host or back
   std::string source = "made up";  // where the numbers come from
 
   double seconds(const StepShape& shape) const;

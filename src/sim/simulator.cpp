@@ -43,8 +43,14 @@ class Simulation {
       scheduler_.plan(clock_.now(), plan_);
       if (observe) observe(clock_.now(), plan_, scheduler_);
       for (const Refusal& refusal : plan_.refused) end(refusal.request, SimEnd::kRefused);
-      require(!plan_.empty() || scheduler_.idle(), "requests wait and none can run");
-      if (!plan_.empty()) step();
+      copy_pages();
+      if (!plan_.empty()) {
+        step();
+      } else if (plan_.held_until) {
+        hold();
+      } else {
+        require(scheduler_.idle(), "requests wait and none can run");
+      }
     }
     return report();
   }
@@ -99,6 +105,21 @@ class Simulation {
       scheduler_.cancel(id);
       end(id, SimEnd::kCancelled);
     }
+  }
+
+  // Those that wait are held for others to join: until the next arrival, or the window's end.
+  void hold() {
+    TimePoint until = *plan_.held_until;
+    if (const auto next = traffic_.next_arrival()) until = std::min(until, *next);
+    clock_.advance(std::max(until - clock_.now(), Duration(std::chrono::microseconds(1))));
+    metrics_.advance(clock_.now());
+  }
+
+  void copy_pages() {
+    const auto copies = static_cast<double>(plan_.swap_out.size() + plan_.swap_in.size());
+    result_.copy_seconds = copies * setup_.cost.page_copy_s;
+    busy_seconds_ += result_.copy_seconds;
+    clock_.advance(from_seconds(result_.copy_seconds));
   }
 
   void step() {

@@ -36,6 +36,13 @@ struct SimReport {
     const auto kept = clients.submitted - clients.cancelled;
     return kept > 0 ? static_cast<double>(clients.within_slo) / static_cast<double>(kept) : 1;
   }
+  // Of computed tokens. Those of requests that did not finish count as needed.
+  double recomputed_share() const {
+    const double needed = static_cast<double>(scheduler.prompt_tokens - scheduler.cached_prompt_tokens +
+                                              scheduler.generated_tokens);
+    const auto computed = static_cast<double>(computed_tokens);
+    return computed > needed ? (computed - needed) / computed : 0;
+  }
   double hit_rate() const {  // of prompt tokens, those that the prefix cache held
     return scheduler.prompt_tokens > 0 ? static_cast<double>(scheduler.cached_prompt_tokens) /
                                              static_cast<double>(scheduler.prompt_tokens)

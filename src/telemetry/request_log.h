@@ -24,6 +24,7 @@ struct TraceStart {
   std::string method, path, peer;
   std::string tenant;  // whose key; empty: the server asks nobody for one
   std::string model;
+  std::string metadata = {};          // labels that the client gave it, as a JSON object; empty: none
   TimePoint received{};               // first byte
   std::int64_t received_unix_ns = 0;  // the same as wall time
 };

@@ -96,6 +96,7 @@ Json head_json(const RequestReport& report) {
             {"model", report.start.model},
             {"tenant", report.start.tenant.empty() ? Json() : Json(report.start.tenant)},
             {"received_unix_ms", report.start.received_unix_ns / 1'000'000}};
+  if (!report.start.metadata.empty()) head["metadata"] = Json::parse(report.start.metadata);
   if (report.end) head["status"] = report.end->status == 0 ? Json() : Json(report.end->status);
   if (report.end) head["client_gone"] = report.end->client_gone;
   if (report.complete()) head["e2e_seconds"] = report.e2e_seconds();

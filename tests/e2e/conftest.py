@@ -13,6 +13,8 @@ import pytest
 import requests
 from program import BIN, MODEL, ServeProcess
 
+ENCODER = os.environ.get("MLXS_TEST_ENCODER", "")
+
 # The servers are on this machine: no proxy of the environment may come between.
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
@@ -56,6 +58,18 @@ def api(tmp_path_factory):
     if not (BIN and MODEL):
         pytest.skip("MLXS_BIN and MLXS_TEST_MODEL are not set: run through make test")
     process = ServeProcess(MODEL, cache=tmp_path_factory.mktemp("api-cache"))
+    yield Api(process)
+    status = process.process.poll()
+    process.close()
+    assert status is None, f"the server ended by itself with {status}: {process.errors()}"
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A server with the real model and an encoder beside it."""
+    if not (BIN and MODEL and ENCODER):
+        pytest.skip("MLXS_BIN, MLXS_TEST_MODEL and MLXS_TEST_ENCODER are not set: run through make test")
+    process = ServeProcess(MODEL, ENCODER, cache=tmp_path_factory.mktemp("encoder-cache"))
     yield Api(process)
     status = process.process.poll()
     process.close()

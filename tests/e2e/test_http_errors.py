@@ -155,9 +155,9 @@ def test_unknown_routes_and_methods(api):
 
 
 def test_unknown_fields_are_accepted_with_a_warning(api):
-    response = api.post(CHAT, chat_body(api, store=True, metadata={"a": "b"}, temprature=0))
+    response = api.post(CHAT, chat_body(api, store=True, prediction={"a": "b"}, temprature=0))
     assert response.status_code == 200
-    for name in ("store", "metadata", "temprature"):
+    for name in ("store", "prediction", "temprature"):
         assert name in response.headers["x-mlxs-warning"]
     assert "x-mlxs-warning" not in api.post(CHAT, chat_body(api)).headers
     assert "temprature" in api.process.errors()

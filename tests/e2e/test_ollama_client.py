@@ -243,3 +243,13 @@ def test_fields_that_change_nothing_are_named(api):
     warning = api.post("/api/chat", body).headers["x-mlxs-warning"]
     for name in ("num_gpu", "repeat_last_n", "no_such_option", "no_such_field", "num_ctx"):
         assert name in warning
+
+
+def test_a_tools_result_without_a_call_is_read_like_any_other(client, api):
+    answer = client.chat(api.model, [{"role": "tool", "content": "5"}, *FRANCE], options={**GREEDY, "num_predict": 2})
+    assert answer.done
+
+
+def test_headers_are_checked_where_nothing_is_generated(api):
+    response = api.post("/api/chat", {"model": api.model}, headers={"x-priority": "soon"})
+    assert response.status_code == 400 and "x-priority" in response.text

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <numbers>
 #include <vector>
 
+#include "backend/cpu/aligned_buffer.h"
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/attention_plan.h"
 #include "backend/cpu/rope.h"
@@ -24,28 +24,6 @@ template <bool kToWrite>
 void prefetch_floats(const float* at, std::size_t count) {
   for (std::size_t i = 0; i < count; i += 16) __builtin_prefetch(at + i, kToWrite ? 1 : 0, 3);
 }
-
-struct AlignedFree {
-  void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
-};
-
-// Grows, never shrinks; contents are lost on growth.
-class AlignedBuffer {
- public:
-  std::byte* reserve(std::size_t bytes) {
-    if (bytes > size_) {
-      memory_.reset();
-      memory_.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{64})));
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-  std::byte* data() const { return memory_.get(); }
-
- private:
-  std::unique_ptr<std::byte[], AlignedFree> memory_;
-  std::size_t size_ = 0;
-};
 
 // The plan of the running step for one shape; models with local and global layers alternate between two.
 struct PlanEntry {
@@ -124,11 +102,15 @@ class LayerRun {
     const SequenceSpan& sequence = batch_.sequences[static_cast<std::size_t>(task.sequence)];
     append_rows(sequence, task.kv_head, task.row, task.rows);
   }
-  void attend(const AttendTask& task, AlignedBuffer& memory) const;
+  // Task `index` of the plan; a thread goes on with those behind it up to `end`.
+  void attend(std::size_t index, std::size_t end, AlignedBuffer& memory) const;
+  // The first pages that a thread needs which begins with task `index`.
+  void fetch_first(std::size_t index, std::size_t end) const;
 
  private:
   struct Buffers {  // of one task
     float *query, *out, *max, *sum;
+    const std::byte** ahead;
     std::byte* workspace;
   };
 
@@ -153,7 +135,9 @@ class LayerRun {
   void fill_queries(const AttendTask& task, int first_row, float* query) const;
   void finish(int first_row, int kv_head, int rows, const float* out, float* max, float* sum) const;
   void merge_splits(const AttendTask& task, const Merge& merge, int first_row, const Buffers& buffers) const;
-  Buffers carve(AlignedBuffer& memory, int rows) const;
+  Buffers carve(AlignedBuffer& memory, int rows, int pages) const;
+  template <class Visit>
+  void visit_pages(std::size_t task, std::size_t end, int skip, int count, Visit visit) const;
   std::size_t partial_floats() const { return static_cast<std::size_t>(kv_.layout().value_padded) + 2; }
 
   const AttentionKernels& kernels_;
@@ -185,16 +169,48 @@ void LayerRun::append_rows(const SequenceSpan& sequence, int head, int row, int 
                    .sin = angles(rope_.sin, batch_row)});
 }
 
-LayerRun::Buffers LayerRun::carve(AlignedBuffer& memory, int rows) const {
+LayerRun::Buffers LayerRun::carve(AlignedBuffer& memory, int rows, int pages) const {
   const KvLayout& layout = kv_.layout();
   const auto padded = static_cast<std::size_t>((rows + kRowPad - 1) / kRowPad * kRowPad);
   const std::size_t query = padded * static_cast<std::size_t>(layout.key_padded);
   const std::size_t values = padded * static_cast<std::size_t>(layout.value_padded);
   const std::size_t floats =
       query + values + 2 * padded;  // each part a multiple of 64 bytes: padded is one of 32
-  std::byte* base = memory.reserve(floats * sizeof(float) + attend_workspace_bytes(layout, rows));
+  const std::size_t ahead = (static_cast<std::size_t>(pages) + 7) / 8 * 8 * sizeof(std::byte*);
+  std::byte* base = memory.reserve(floats * sizeof(float) + ahead + attend_workspace_bytes(layout, rows));
   auto* at = reinterpret_cast<float*>(base);
-  return {at, at + query, at + query + values, at + query + values + padded, base + floats * sizeof(float)};
+  std::byte* behind = base + floats * sizeof(float);
+  return {at,
+          at + query,
+          at + query + values,
+          at + query + values + padded,
+          reinterpret_cast<const std::byte**>(behind),
+          behind + ahead};
+}
+
+int pages_of(const AttendTask& task) { return (task.end - task.begin + kPageTokens - 1) / kPageTokens; }
+
+// The blocks of pages `skip` … skip + count - 1 of what the tasks [task, end) read one after the other.
+template <class Visit>
+void LayerRun::visit_pages(std::size_t task, std::size_t end, int skip, int count, Visit visit) const {
+  for (; task < end && count > 0; ++task) {
+    const AttendTask& t = plan_.plan.attends[task];
+    const int pages = pages_of(t);
+    if (skip < pages) {
+      const SequenceSpan& sequence = batch_.sequences[static_cast<std::size_t>(t.sequence)];
+      const KvView kv = view(sequence, t.kv_head);
+      const PageId* page = kv.pages + t.begin / kPageTokens + skip;
+      for (int left = std::min(pages - skip, count); left > 0; --left, --count, ++page)
+        visit(kv.base + static_cast<std::size_t>(*page) * kv.page_bytes);
+    }
+    skip = std::max(0, skip - pages);
+  }
+}
+
+void LayerRun::fetch_first(std::size_t index, std::size_t end) const {
+  visit_pages(index, end, 0, kPagesAhead, [&](const std::byte* block) {
+    for (std::size_t at = 0; at < kv_.layout().block_bytes; at += 64) __builtin_prefetch(block + at, 0, 2);
+  });
 }
 
 void LayerRun::fill_queries(const AttendTask& task, int first_row, float* query) const {
@@ -214,11 +230,16 @@ void LayerRun::fill_queries(const AttendTask& task, int first_row, float* query)
   }
 }
 
-void LayerRun::attend(const AttendTask& task, AlignedBuffer& memory) const {
+void LayerRun::attend(std::size_t index, std::size_t end, AlignedBuffer& memory) const {
+  const AttendTask& task = plan_.plan.attends[index];
   const SequenceSpan& sequence = batch_.sequences[static_cast<std::size_t>(task.sequence)];
   if (task.append) append_rows(sequence, task.kv_head, 0, sequence.num_rows);
   const int rows = task.rows * group_;
-  const Buffers buffers = carve(memory, rows);
+  const int pages = pages_of(task);
+  const Buffers buffers = carve(memory, rows, pages);
+  const std::byte** ahead = buffers.ahead;
+  visit_pages(index, end, kPagesAhead, pages, [&](const std::byte* block) { *ahead++ = block; });
+  std::fill(ahead, buffers.ahead + pages, nullptr);
   const int first_row = sequence.first_row + task.row;
   fill_queries(task, first_row, buffers.query);
   kernels_.attend({.kv = view(sequence, task.kv_head),
@@ -228,6 +249,7 @@ void LayerRun::attend(const AttendTask& task, AlignedBuffer& memory) const {
                    .first_token = sequence.start + task.row,
                    .begin = task.begin,
                    .end = task.end,
+                   .ahead = buffers.ahead,
                    .causal = spec_.causal,
                    .window = spec_.window,
                    .tanh_factor = spec_.soft_cap > 0.0f ? spec_.soft_cap * kLog2E : 0.0f,
@@ -239,8 +261,8 @@ void LayerRun::attend(const AttendTask& task, AlignedBuffer& memory) const {
     finish(first_row, task.kv_head, rows, buffers.out, buffers.max, buffers.sum);
     return;
   }
-  const auto index = static_cast<std::size_t>(task.merge);
-  const Merge& merge = plan_.plan.merges[index];
+  const auto merged = static_cast<std::size_t>(task.merge);
+  const Merge& merge = plan_.plan.merges[merged];
   auto* partial = reinterpret_cast<float*>(scratch_.partials.data()) +
                   static_cast<std::size_t>(merge.offset + std::int64_t{task.split} * rows) * partial_floats();
   const auto padded = static_cast<std::size_t>(kv_.layout().value_padded);
@@ -249,8 +271,8 @@ void LayerRun::attend(const AttendTask& task, AlignedBuffer& memory) const {
     partial[1] = buffers.sum[row];
     std::memcpy(partial + 2, buffers.out + static_cast<std::size_t>(row) * padded, padded * sizeof(float));
   }
-  if (plan_.finished[index].fetch_add(1, std::memory_order_acq_rel) + 1 < merge.splits) return;
-  plan_.finished[index].store(0, std::memory_order_relaxed);  // for the next layer
+  if (plan_.finished[merged].fetch_add(1, std::memory_order_acq_rel) + 1 < merge.splits) return;
+  plan_.finished[merged].store(0, std::memory_order_relaxed);  // for the next layer
   merge_splits(task, merge, first_row, buffers);
 }
 
@@ -343,13 +365,16 @@ void attention_on(const AttentionKernels& kernels, ThreadPool& pool, const float
                          for (; begin < end; ++begin)
                            run.append(plan.appends[static_cast<std::size_t>(begin)]);
                        });
-  pool.parallel_shares(static_cast<std::int64_t>(plan.attends.size()), 1,
-                       [&](std::int64_t begin, std::int64_t end, int worker) {
-                         for (; begin < end; ++begin) {
-                           run.attend(plan.attends[static_cast<std::size_t>(begin)],
-                                      impl.workers[static_cast<std::size_t>(worker)]);
-                         }
-                       });
+  const auto tasks = static_cast<std::int64_t>(plan.attends.size());
+  pool.parallel_shares(tasks, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
+    const ThreadPool::Share share = pool.share_of(tasks, 1, begin);
+    if (begin == share.begin)
+      run.fetch_first(static_cast<std::size_t>(begin), static_cast<std::size_t>(share.end));
+    for (; begin < end; ++begin) {
+      run.attend(static_cast<std::size_t>(begin), static_cast<std::size_t>(share.end),
+                 impl.workers[static_cast<std::size_t>(worker)]);
+    }
+  });
 }
 
 void attention(ThreadPool& pool, Isa isa, const float* qkv, float* out, const Batch& batch, CpuKvStore& kv,

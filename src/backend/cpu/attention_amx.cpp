@@ -172,6 +172,7 @@ class TileRun {
       RowTile tile = next(0, first, last);
       if (tile.rows == 0) continue;
       stage_block(args_, first / kPageTokens, (last - first + kPageTokens - 1) / kPageTokens, block_);
+      const bool clean = all_see(first, last) || finite(first, last);
       settle_stores();
       // The next rows' scores are computed before these rows' P·V: AMX works while P drains to the cache.
       score(tile, scores_[0]);
@@ -180,7 +181,11 @@ class TileRun {
         const RowTile following = next(tile.row + kRowsTogether, first, last);
         if (following.rows > 0) score(following, scores_[turn ^ 1]);
         settle_stores();
-        add_values(tile, scores_[turn]);
+        if (clean) {
+          add_values(tile, scores_[turn]);
+        } else {
+          add_seen_values(tile, first + tile.first_group * 32, scores_[turn]);
+        }
         tile = following;
       }
     }
@@ -280,6 +285,39 @@ class TileRun {
     }
     for (int r = 0; r < tile.rows; ++r)
       exponentiate<kVectors>(scores + r * kBlockTokens, max[r], sums + r * 16);
+  }
+
+  // Every row sees every token of the block [first, last).
+  bool all_see(int first, int last) const {
+    const int last_row_token = args_.first_token + (args_.rows - 1) / args_.group;
+    return (!args_.causal || last <= args_.first_token + 1) &&
+           (args_.window == 0 || first > last_row_token - args_.window);
+  }
+  bool finite(int first, int last) const {
+    for (int page = first / kPageTokens; page * kPageTokens < last; ++page) {
+      if (!finite_values(layout_, kv_block(args_.kv, page))) return false;
+    }
+    return true;
+  }
+  // Of blocks with infinities or NaN: each row meets the tokens that it sees only. first: where P begins.
+  void add_seen_values(const RowTile& tile, int first, const float* scores) const {
+    for (int r = 0; r < tile.rows; ++r) {
+      const int token = args_.first_token + (tile.row + r) / args_.group;
+      int low = args_.window > 0 ? token + 1 - args_.window : 0;
+      int high = args_.causal && token + 1 < args_.end ? token + 1 : args_.end;
+      low = low < first ? first : low;
+      high = high < first + tile.groups * 32 ? high : first + tile.groups * 32;
+      const auto* probabilities = reinterpret_cast<const std::uint16_t*>(scores + r * kBlockTokens);
+      float* out = args_.out + (tile.row + r) * layout_.value_padded;
+      for (int t = low; t < high; ++t) {
+        const std::byte* block = kv_block(args_.kv, t / kPageTokens);
+        const int slot = t % kPageTokens;
+        float p = __builtin_bit_cast(float, static_cast<std::uint32_t>(probabilities[t - first]) << 16);
+        if (layout_.int8)
+          p *= reinterpret_cast<const float*>(block + layout_.scale_offset)[kPageTokens + slot];
+        for (int d = 0; d < layout_.value_dim; ++d) out[d] += p * value_of(layout_, block, slot, d);
+      }
+    }
   }
 
   void add_values(const RowTile& tile, const float* scores) const {

@@ -90,6 +90,33 @@ inline std::byte* kv_block(const KvView& kv, int page) {
   return kv.base + static_cast<std::size_t>(kv.pages[page]) * kv.page_bytes;
 }
 
+// Whether a block's V holds numbers only. A token that a row must not see has probability 0, which makes a
+// number of everything else.
+inline bool finite_values(const KvLayout& layout, const std::byte* block) {
+  if (layout.int8) {
+    std::uint32_t scales[kPageTokens], bad = 0;
+    std::memcpy(scales, block + layout.scale_offset + sizeof(scales), sizeof(scales));
+    for (const std::uint32_t bits : scales) bad |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+    return bad == 0;
+  }
+  const auto* values = reinterpret_cast<const std::uint16_t*>(block + layout.value_offset);
+  std::uint32_t bad = 0;
+  for (int i = 0; i < layout.value_padded * kPageTokens; ++i)
+    bad |= (values[i] & 0x7f80u) == 0x7f80u ? 1u : 0u;
+  return bad == 0;
+}
+
+// V of one token in one dim, without its scale.
+inline float value_of(const KvLayout& layout, const std::byte* block, int slot, int dim) {
+  const std::byte* values = block + layout.value_offset;
+  if (layout.int8)
+    return static_cast<float>(
+        static_cast<std::int8_t>(values[(slot / 4 * layout.value_padded + dim) * 4 + slot % 4]));
+  std::uint16_t half;
+  std::memcpy(&half, values + (slot / 2 * layout.value_padded + dim) * 4 + slot % 2 * 2, 2);
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(half) << 16);
+}
+
 void scale_row(const float* __restrict in, float factor, int count, float* __restrict out) {
   each_lane(count, [&](int d) { out[d] = in[d] * factor; });
 }

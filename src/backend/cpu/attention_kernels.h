@@ -13,6 +13,7 @@ namespace mlxs::cpu {
 
 inline constexpr int kBlockPages = 8;                           // KV pages handled between two softmax passes
 inline constexpr int kBlockTokens = kBlockPages * kPageTokens;  // 128
+inline constexpr int kPagesAhead = 8;                           // that are on their way from memory
 inline constexpr int kQueryRows = 128;  // (token, head) rows of one task, at least one token's heads
 inline constexpr int kRowPad = 32;      // row buffers are padded to this (two AMX tiles)
 
@@ -59,6 +60,9 @@ struct AttendArgs {
   int group = 1;
   int first_token = 0;
   int begin = 0, end = 0;  // tokens to attend to; begin is a multiple of kPageTokens
+  // One block a page of [begin, end), to be fetched while that page is worked on; null: nothing. Few rows
+  // wait for memory, many do not and may leave it.
+  const std::byte* const* ahead = nullptr;
   bool causal = true;
   int window = 0;            // > 0: only the last `window` tokens up to the row's own
   float tanh_factor = 0.0f;  // > 0: logits become factor · tanh(q·k)

@@ -40,10 +40,20 @@ struct PageBlock {
   int pages;
 };
 
+inline void fetch(const std::byte* at) { __builtin_prefetch(at, 0, 2); }
+
 // scores[r][16·page + t] = q[r] · k[page][t], for R rows and P pages at once.
 template <class V, class Format, int R, int P>
-inline void score_pages(const std::byte* const* blocks, const std::byte* const* ahead, int key_lanes,
+inline void score_pages(const std::byte* const* blocks, const std::byte* const* ahead, const KvLayout& layout,
                         const float* query, float* scores) {
+  const int key_lanes = layout.key_padded / Format::kUnit;
+  if constexpr (Format::kScaled) {
+    for (int p = 0; p < P; ++p) {
+      if (ahead[p] == nullptr) continue;
+      fetch(ahead[p] + layout.scale_offset);
+      fetch(ahead[p] + layout.scale_offset + 64);
+    }
+  }
   constexpr int kVectors = kPageTokens / V::kLanes;
   typename V::F sums[P][kVectors][R];
   for (int p = 0; p < P; ++p) {
@@ -54,10 +64,7 @@ inline void score_pages(const std::byte* const* blocks, const std::byte* const* 
   for (int lane = 0; lane < key_lanes; ++lane) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      if (ahead[p] != nullptr) {
-        __builtin_prefetch(ahead[p] + lane * 64, 0, 2);
-        __builtin_prefetch(ahead[p] + (key_lanes + lane) * 64, 0, 2);
-      }
+      if (ahead[p] != nullptr) fetch(ahead[p] + lane * 64);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         const typename Format::Cell cell = Format::load(blocks[p] + lane * 64 + v * V::kLanes * 4);
@@ -90,12 +97,15 @@ inline void add_values(const PageBlock& block, const KvLayout& layout, int dim, 
   }
   constexpr int kLanes = kPageTokens / Format::kUnit;
   for (int page = 0; page < block.pages; ++page) {
-    const std::byte* values = block.blocks[page] + layout.value_offset + dim * 4;
+    const std::size_t offset = layout.value_offset + static_cast<std::size_t>(dim) * 4;
+    const std::byte* values = block.blocks[page] + offset;
+    const std::byte* ahead = block.ahead[page] != nullptr ? block.ahead[page] + offset : nullptr;
     for (int lane = 0; lane < kLanes; ++lane) {
 #pragma GCC unroll 4
       for (int d = 0; d < D; ++d) {
-        const typename Format::Cell cell =
-            Format::load(values + (lane * layout.value_padded + d * V::kLanes) * 4);
+        const int at = (lane * layout.value_padded + d * V::kLanes) * 4;
+        if (ahead != nullptr && d * V::kLanes % 16 == 0) fetch(ahead + at);
+        const typename Format::Cell cell = Format::load(values + at);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           sums[r][d] = Format::dot(sums[r][d], cell,
@@ -106,6 +116,18 @@ inline void add_values(const PageBlock& block, const KvLayout& layout, int dim, 
   }
   for (int r = 0; r < R; ++r) {
     for (int d = 0; d < D; ++d) V::store(out + r * layout.value_padded + dim + d * V::kLanes, sums[r][d]);
+  }
+}
+
+// The same for one row over the tokens that it sees, [low, high) of the block, and no others: plain and slow,
+// for blocks that hold infinities or NaN.
+inline void add_seen_values(const PageBlock& block, const KvLayout& layout, int low, int high,
+                            const float* probabilities, float correction, float* out) {
+  for (int d = 0; d < layout.value_dim; ++d) {
+    float sum = out[d] * correction;
+    for (int t = low; t < high; ++t)
+      sum += probabilities[t] * value_of(layout, block.blocks[t / kPageTokens], t % kPageTokens, d);
+    out[d] = sum;
   }
 }
 
@@ -163,33 +185,54 @@ inline float soften(const PageBlock& block, const KvLayout& layout, float tanh_f
 template <class V, class Format, int R>
 void attend_chunk(const AttendArgs& args, const PageBlock& block, int first, int row, float* scores) {
   const KvLayout& layout = *args.kv.layout;
-  const int key_lanes = layout.key_padded / Format::kUnit;
   const float* query = args.query + row * layout.key_padded;
   constexpr int kTogether = R <= V::kPagePairRows ? 2 : 1;
   int page = 0;
   for (; page + kTogether <= block.pages; page += kTogether) {
-    score_pages<V, Format, R, kTogether>(block.blocks + page, block.ahead + page, key_lanes, query,
+    score_pages<V, Format, R, kTogether>(block.blocks + page, block.ahead + page, layout, query,
                                          scores + page * kPageTokens);
   }
   if constexpr (kTogether == 2) {
     if (page < block.pages) {
-      score_pages<V, Format, R, 1>(block.blocks + page, block.ahead + page, key_lanes, query,
+      score_pages<V, Format, R, 1>(block.blocks + page, block.ahead + page, layout, query,
                                    scores + page * kPageTokens);
     }
   }
   float correction[R];
+  int seen[R][2];
+  const int tokens = block.pages * kPageTokens;
+  const int there = args.end - first < tokens ? args.end - first : tokens;  // zeros follow
+  int all_low = 0, all_high = there;                                        // what every row sees
   for (int r = 0; r < R; ++r) {
     const int token = args.first_token + (row + r) / args.group;
     const int end = args.causal && token + 1 < args.end ? token + 1 : args.end;
     int low = (args.window > 0 ? token + 1 - args.window : 0) - first;
     int high = end - first;
-    const int tokens = block.pages * kPageTokens;
     low = low < 0 ? 0 : low > tokens ? tokens : low;
     high = high < low ? low : high > tokens ? tokens : high;
+    seen[r][0] = low;
+    seen[r][1] = high;
+    all_low = all_low > low ? all_low : low;
+    all_high = all_high < high ? all_high : high;
     correction[r] = soften<V, Format>(block, layout, args.tanh_factor, low, high, scores + r * kBlockTokens,
                                       args.max + row + r, args.sum + row + r);
   }
   float* out = args.out + row * layout.value_padded;
+  if (all_low > 0 || all_high < there) {
+    bool finite = true;
+    for (int p = 0; p < block.pages; ++p) {
+      const int last = (p + 1) * kPageTokens < there ? (p + 1) * kPageTokens : there;
+      if (p * kPageTokens < all_low || last > all_high)
+        finite = finite && finite_values(layout, block.blocks[p]);
+    }
+    if (!finite) {
+      for (int r = 0; r < R; ++r) {
+        add_seen_values(block, layout, seen[r][0], seen[r][1], scores + r * kBlockTokens, correction[r],
+                        out + r * layout.value_padded);
+      }
+      return;
+    }
+  }
   constexpr int kMany = R <= 4 ? V::kValueVectors : V::kValueVectors / 2;
   constexpr int kFew = 16 / V::kLanes < kMany ? 16 / V::kLanes : kMany;
   int dim = 0;
@@ -236,9 +279,10 @@ void attend_rows_as(const AttendArgs& args) {
       PageBlock block;
       block.pages = (high + kPageTokens - 1) / kPageTokens - first_page;
       for (int page = 0; page < block.pages; ++page) {
-        const int next = first_page + page + kBlockPages;
         block.blocks[page] = kv_block(args.kv, first_page + page);
-        block.ahead[page] = row == 0 && next * kPageTokens < args.end ? kv_block(args.kv, next) : nullptr;
+        block.ahead[page] = row == 0 && args.ahead != nullptr
+                                ? args.ahead[first_page + page - args.begin / kPageTokens]
+                                : nullptr;
       }
       attend_chunk_of<V, Format, V::kRows>(rows, args, block, first_page * kPageTokens, row, scores);
     }

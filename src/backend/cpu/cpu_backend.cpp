@@ -12,6 +12,7 @@
 #include "backend/cpu/regroup.h"
 #include "backend/limits.h"
 #include "backend/metal_options.h"
+#include "backend/weight_cache.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cpu {
@@ -78,7 +79,23 @@ DeviceInfo CpuBackend::device() const {
 double CpuBackend::read_gb_per_second() { return measure_read_bandwidth(pool_.threads()); }
 
 WeightPtr CpuBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) {
+  if (const auto mapped = cache != nullptr ? cache->mapping() : nullptr) {
+    const auto known = [&](const Moving& moving) { return moving.weights.lock() == mapped; };
+    if (std::ranges::none_of(moving_, known)) moving_.push_back({mapped});
+  }
   return std::make_unique<CpuWeight>(pool_, parts, use, cache);
+}
+
+// The first step of a model is not delayed; the next ones move some of its weights each.
+void CpuBackend::move_weights() {
+  constexpr std::size_t kStepBytes = std::size_t{128} << 20;
+  std::erase_if(moving_, [&](Moving& moving) {
+    const auto weights = moving.weights.lock();
+    if (!weights) return true;
+    if (moving.steps++ == 0) return false;
+    if (moving.steps == 2 && !weights->can_move(memory_info().available)) return true;
+    return !weights->move(pool_, kStepBytes);
+  });
 }
 
 std::size_t CpuBackend::packed_size(const RawWeight& raw, WeightUse use) const {
@@ -101,8 +118,17 @@ Tensor CpuBackend::allocate(std::int32_t rows, std::int64_t columns) {
           static_cast<std::int32_t>(columns)};
 }
 
+// What probably follows `weight`: models multiply the same weights in the same order, step after step.
+const NextWeight& CpuBackend::after(const CpuWeight& weight, bool gated) {
+  if (last_ != nullptr) last_->precede(weight, gated);
+  last_ = &weight;
+  return weight.next();
+}
+
 void CpuBackend::begin_step(const Batch& batch) {
+  if (batch.program == 0 || batch.program != batch_.program) last_ = nullptr;  // its model may be gone
   batch_ = batch;
+  if (!moving_.empty()) move_weights();
   num_sampled_ = 0;
   arena_.reset();
 }
@@ -121,6 +147,20 @@ Tensor CpuBackend::embed(const Weight& table, float scale) {
     }
   });
   return y;
+}
+
+Tensor CpuBackend::add_positions(Tensor x, const Weight& table) {
+  const CpuWeight& weight = cpu_weight(table);
+  auto* rows = static_cast<float*>(x.handle);
+  pool_.parallel_for(x.rows, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    std::vector<float> position(static_cast<std::size_t>(x.columns));
+    for (std::int64_t row = begin; row < end; ++row) {
+      weight.read_row(position_rows_[static_cast<std::size_t>(row)], position.data());
+      float* to = rows + row * x.columns;
+      for (std::int32_t i = 0; i < x.columns; ++i) to[i] += position[static_cast<std::size_t>(i)];
+    }
+  });
+  return x;
 }
 
 Tensor CpuBackend::norm(Tensor x, const NormSpec& spec) {
@@ -146,6 +186,7 @@ Tensor CpuBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
 }
 
 Tensor CpuBackend::moe(Tensor x, const MoeSpec& spec) {
+  last_ = nullptr;  // which expert comes first is not known
   const Tensor y = spec.residual ? spec.residual : allocate(x.rows, x.columns);
   cpu::moe(pool_, path_, arena_, spec, input_of(x, spec.norm), static_cast<float*>(y.handle), routing_);
   return y;
@@ -161,7 +202,8 @@ Tensor CpuBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec
                          .residual_stride = static_cast<std::size_t>(spec.residual.columns),
                          .activation = spec.activation,
                          .gated = spec.gated};
-  cpu::linear(pool_, path_, arena_, cpu_weight(weight), input_of(x, spec.norm), out);
+  const CpuWeight& packed = cpu_weight(weight);
+  cpu::linear(pool_, path_, arena_, packed, input_of(x, spec.norm), out, after(packed, spec.gated));
   return y;
 }
 
@@ -207,10 +249,12 @@ Tensor CpuBackend::logits(Tensor x, const Weight& head, const NormSpec* norm, fl
   // Always the 15-bit dots, never bf16 tiles: rounding the head flips close winners (top-1 agreement with the
   // fp32 oracle 98.6 % with tiles here, 99.1 % without).
   const LinearPath precise{path_.dots, nullptr};
-  cpu::linear(pool_, precise, arena_, cpu_weight(head), input_of(x, norm),
+  const CpuWeight& packed = cpu_weight(head);
+  cpu::linear(pool_, precise, arena_, packed, input_of(x, norm),
               {.y = static_cast<float*>(y.handle),
                .stride = static_cast<std::size_t>(y.columns),
-               .soft_cap = soft_cap});
+               .soft_cap = soft_cap},
+              after(packed, false));
   return y;
 }
 

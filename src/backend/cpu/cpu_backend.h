@@ -10,13 +10,15 @@
 #include "backend/cpu/linear.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/step_arena.h"
+#include "backend/encoder_ops.h"
 #include "backend/moe_routing.h"
 #include "backend/ops.h"
+#include "backend/weight_mapping.h"
 #include "base/thread_pool.h"
 
 namespace mlxs::cpu {
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public Backend, public EncoderOps {
  public:
   // threads ≥ 1. isa: the best to use, at most what detect_isa() allows. Throws kInvalidArgument,
   // kOutOfMemory.
@@ -32,6 +34,8 @@ class CpuBackend final : public Backend {
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
+  void set_position_rows(std::span<const std::int32_t> rows) override { position_rows_ = rows; }
+  Tensor add_positions(Tensor x, const Weight& table) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
@@ -47,6 +51,8 @@ class CpuBackend final : public Backend {
 
  private:
   Tensor allocate(std::int32_t rows, std::int64_t columns);
+  void move_weights();
+  const NextWeight& after(const CpuWeight& weight, bool gated);
 
   Isa isa_;
   LinearPath path_;
@@ -56,7 +62,15 @@ class CpuBackend final : public Backend {
   AttentionScratch attention_scratch_;
   SampleScratch sample_scratch_;
   MoeRouting routing_;
+  struct Moving {
+    std::weak_ptr<WeightMapping> weights;
+    int steps = 0;
+  };
+  std::vector<Moving> moving_;  // mapped weights that are to lie in huge pages
   Batch batch_;
+  std::span<const std::int32_t> position_rows_;
+  const CpuWeight* last_ =
+      nullptr;  // of the products of this step, or of the one before with the same weights
   std::vector<Sampled> sampled_;
   std::size_t num_sampled_ = 0;  // of sampled_, which keeps its buffers from step to step
 };

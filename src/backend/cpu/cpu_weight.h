@@ -24,6 +24,14 @@ struct Segment {
   const std::byte* data = nullptr;
 };
 
+// The packed bytes of the weight that will probably be multiplied next: while one weight's last panels are
+// multiplied, memory already delivers the first ones of this. A hint: the bytes need not exist any more.
+struct NextWeight {
+  const std::byte* data = nullptr;
+  std::size_t bytes = 0;
+  bool gated = false;
+};
+
 class CpuWeight final : public Weight {
  public:
   // Packs `parts`, or takes the packed form from the cache. Throws kModelLoad.
@@ -40,11 +48,18 @@ class CpuWeight final : public Weight {
   PanelView panel(const Segment& segment, std::int64_t panel) const;  // panel: of the whole weight
   void read_row(std::int64_t row, float* out) const;                  // columns() floats
 
+  // What followed this weight the last time; the engine thread's.
+  const NextWeight& next() const { return next_; }
+  void precede(const CpuWeight& other, bool gated) const {
+    next_ = {other.segments_.front().data, other.packed_bytes_, gated};
+  }
+
  private:
   std::span<std::byte> allocate(std::size_t bytes);
 
   std::vector<float> floats_;
   std::vector<Segment> segments_;
+  mutable NextWeight next_;
   std::shared_ptr<const void> storage_;  // of the segments: our own memory, or the cache's mapping
 };
 

@@ -1,8 +1,9 @@
 #include "backend/cpu/linear.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+
+#include "backend/cpu/output_panels.h"
 
 namespace mlxs::cpu {
 namespace {
@@ -19,54 +20,6 @@ void for_rows(ThreadPool& pool, int rows, std::int64_t columns, int grain, Task&
     pool.parallel_shares(rows, grain, task);
   }
 }
-
-// One output panel: 16 columns of y from one panel of the weight, or from a gate panel and an up panel.
-struct OutputPanel {
-  const Segment* segment = nullptr;
-  PanelView view;
-  const Segment* up_segment = nullptr;  // of the second factor if gated, else as segment
-  PanelView up;
-  int column = 0, count = 0;
-};
-
-// The output panels of a weight. Gated: gate panels face up panels, if they line up (paired()).
-class OutputPanels {
- public:
-  OutputPanels(const CpuWeight& weight, bool gated) : weight_(weight), gated_(gated) {
-    panels_ = gated ? weight.panels() / 2 : weight.panels();
-  }
-
-  // Gated weights whose halves begin at a panel need no detour through unfused sums.
-  static bool paired(const CpuWeight& weight) {
-    const std::int64_t half = weight.rows() / 2;
-    if (weight.segments().size() == 1) return half % kLanes == 0;
-    return weight.segments().size() == 2 && weight.segments()[0].rows == half;
-  }
-
-  int size() const { return static_cast<int>(panels_); }
-
-  OutputPanel at(std::int64_t panel) const {
-    OutputPanel result;
-    result.segment = &weight_.segment_of_panel(panel);
-    result.view = weight_.panel(*result.segment, panel);
-    result.up_segment = result.segment;
-    const Segment& s = *result.segment;
-    result.column = static_cast<int>(s.first_row + (panel - s.first_panel) * kLanes);
-    std::int64_t end = s.first_row + s.rows;
-    if (gated_) {
-      end = std::min(end, weight_.rows() / 2);
-      result.up_segment = &weight_.segment_of_panel(panel + panels_);
-      result.up = weight_.panel(*result.up_segment, panel + panels_);
-    }
-    result.count = static_cast<int>(std::min<std::int64_t>(kLanes, end - result.column));
-    return result;
-  }
-
- private:
-  const CpuWeight& weight_;
-  bool gated_;
-  std::int64_t panels_;
-};
 
 // ---------------------------------------------------------------- few rows, or no tiles: dot products
 
@@ -89,7 +42,7 @@ void dot_panel(const LinearKernels& kernels, const Segment& segment, const Panel
 }
 
 void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& arena, const CpuWeight& weight,
-                   const LinearInput& in, const Epilogue& epilogue, bool gated) {
+                   const LinearInput& in, const Epilogue& epilogue, bool gated, const NextWeight& next) {
   const auto padded_columns = static_cast<std::size_t>(blocks_of(weight.columns())) * kBlock;
   const auto rows = static_cast<std::size_t>(in.rows);
   bool want_quantized = false, want_floats = false;
@@ -129,7 +82,7 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
     std::memset(quantized.scales + rows, 0, kPadRows * sizeof(float));
   }
 
-  const OutputPanels panels(weight, gated);
+  const OutputPanels panels(weight, gated, next);
   // Each thread walks its own run of panels, which it prefetches along; small items let the last ones be
   // shared.
   const std::int64_t grain = std::clamp<std::int64_t>(panels.size() / (pool.threads() * 32), 1, 16);
@@ -137,8 +90,9 @@ void multiply_dots(ThreadPool& pool, const LinearKernels& kernels, StepArena& ar
   const int share = (in.rows + calls - 1) / calls;
   pool.parallel_shares(panels.size(), grain, [&](std::int64_t begin, std::int64_t end, int) {
     alignas(64) float sums[kMostDotRows * kLanes], up[kMostDotRows * kLanes];
+    const ThreadPool::Share my_share = pool.share_of(panels.size(), grain, begin);
     for (std::int64_t i = begin; i < end; ++i) {
-      const OutputPanel panel = panels.at(i);
+      const OutputPanel panel = panels.at(i, my_share);
       for (int row = 0; row < in.rows; row += share) {
         const int count = std::min(share, in.rows - row);
         dot_panel(kernels, *panel.segment, panel.view, inputs, row, count, sums);
@@ -172,40 +126,41 @@ struct TileInputs {
 
 // Few row tiles: each pair of panels is unpacked and multiplied in one pass for every two of them.
 void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& weight, const TileInputs& x,
-                  int rows, const Epilogue& epilogue, bool gated) {
+                  int rows, const Epilogue& epilogue, bool gated, const NextWeight& next) {
   const TileKernels& tiles = *path.tiles;
-  const OutputPanels panels(weight, gated);
+  const OutputPanels panels(weight, gated, next);
   const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
   const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 32), 1, 8);
   pool.parallel_shares(pairs, grain, [&](std::int64_t begin, std::int64_t end, int) {
     constexpr int kRows = 2 * kTileRows;
     alignas(64) float sums[kRows * 2 * kLanes];
+    ThreadPool::Share share = pool.share_of(pairs, grain, begin);
+    if (!gated) share.end = std::min<std::int64_t>(2 * share.end, panels.size());
     tiles.begin();
     for (std::int64_t pair = begin; pair < end; ++pair) {
-      const OutputPanel left = panels.at(gated ? pair : 2 * pair);
+      const OutputPanel left = panels.at(gated ? pair : 2 * pair, share);
       const bool two = gated || 2 * pair + 1 < panels.size();
-      const OutputPanel next = !gated && two ? panels.at(2 * pair + 1) : left;
-      const PanelView& right = gated ? left.up : next.view;
+      const OutputPanel second = !gated && two ? panels.at(2 * pair + 1, share) : left;
+      const PanelView& right = gated ? left.up : second.view;
       const Packing packing = left.segment->packing;
-      const Packing right_packing = gated ? left.up_segment->packing : next.segment->packing;
+      const Packing right_packing = gated ? left.up_segment->packing : second.segment->packing;
       const auto stream = tiles.stream[static_cast<std::size_t>(packing)];
       const auto stream_right = tiles.stream[static_cast<std::size_t>(right_packing)];
-      const std::size_t ahead = panel_bytes(packing, weight.columns()) * (gated ? 1 : 2);
       for (int first = 0; first < rows; first += kRows) {
         const int count = std::min(kRows, rows - first);
         const int row_tiles = (count + kTileRows - 1) / kTileRows;
         const std::uint16_t* a = x.a + static_cast<std::size_t>(first / kTileRows) * x.stride;
         if (packing == right_packing) {
-          stream(left.view, two ? &right : nullptr, a, x.stride, row_tiles, ahead, sums);
+          stream(left.view, two ? &right : nullptr, a, x.stride, row_tiles, sums);
         } else {
-          stream(left.view, nullptr, a, x.stride, row_tiles, ahead, sums);
-          stream_right(right, nullptr, a, x.stride, row_tiles, ahead, sums + kLanes);
+          stream(left.view, nullptr, a, x.stride, row_tiles, sums);
+          stream_right(right, nullptr, a, x.stride, row_tiles, sums + kLanes);
         }
         const auto finish = [&](const OutputPanel& panel, const float* of, const float* up) {
           path.dots->finish(epilogue, {of, up, 2 * kLanes, first, count, panel.column, panel.count});
         };
         finish(left, sums, gated ? sums + kLanes : nullptr);
-        if (!gated && two) finish(next, sums + kLanes, nullptr);
+        if (!gated && two) finish(second, sums + kLanes, nullptr);
       }
     }
     tiles.end();
@@ -213,7 +168,7 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
 }
 
 void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
-                    const LinearInput& in, const Epilogue& epilogue, bool gated) {
+                    const LinearInput& in, const Epilogue& epilogue, bool gated, const NextWeight& next) {
   const TileKernels& tiles = *path.tiles;
   const int blocks = blocks_of(weight.columns());
   const int row_tiles = (in.rows + kTileRows - 1) / kTileRows;
@@ -229,7 +184,7 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
              }
            });
   if (row_tiles <= kStreamTiles) {
-    return stream_tiles(pool, path, weight, {a, a_stride}, in.rows, epilogue, gated);
+    return stream_tiles(pool, path, weight, {a, a_stride}, in.rows, epilogue, gated, next);
   }
 
   // A pair is two columns of tiles: two neighbouring panels, or a gate panel and its up panel.
@@ -310,11 +265,11 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
 }
 
 void multiply(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
-              const LinearInput& in, const Epilogue& epilogue, bool gated) {
+              const LinearInput& in, const Epilogue& epilogue, bool gated, const NextWeight& next) {
   if (path.tiles != nullptr && in.rows >= path.tile_rows && has_tiles(*path.tiles, weight)) {
-    multiply_tiles(pool, path, arena, weight, in, epilogue, gated);
+    multiply_tiles(pool, path, arena, weight, in, epilogue, gated, next);
   } else {
-    multiply_dots(pool, *path.dots, arena, weight, in, epilogue, gated);
+    multiply_dots(pool, *path.dots, arena, weight, in, epilogue, gated, next);
   }
 }
 
@@ -339,7 +294,7 @@ LinearPath linear_path(Isa isa) {
 }
 
 void linear(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
-            const LinearInput& in, const LinearOutput& out) {
+            const LinearInput& in, const LinearOutput& out, const NextWeight& next) {
   if (in.rows == 0) return;
   const std::int64_t half = weight.rows() / 2;
   Epilogue epilogue{.y = out.y,
@@ -351,13 +306,13 @@ void linear(ThreadPool& pool, const LinearPath& path, StepArena& arena, const Cp
                     .soft_cap = out.soft_cap};
   if (!out.gated || OutputPanels::paired(weight)) {
     if (out.gated && out.bias != nullptr) epilogue.up_bias = out.bias + half;
-    return multiply(pool, path, arena, weight, in, epilogue, out.gated);
+    return multiply(pool, path, arena, weight, in, epilogue, out.gated, next);
   }
   // Gate and up share a panel: all sums first, then the epilogue over pairs of them.
   const auto all = static_cast<std::size_t>(weight.rows());
   const ScratchBlock scratch(arena, static_cast<std::size_t>(in.rows) * all * sizeof(float));
   auto* sums = static_cast<float*>(scratch.data());
-  multiply(pool, path, arena, weight, in, {.y = sums, .y_stride = all, .bias = out.bias}, false);
+  multiply(pool, path, arena, weight, in, {.y = sums, .y_stride = all, .bias = out.bias}, false, next);
   epilogue.bias = nullptr;
   alignas(64) float gate[kLanes] = {}, up[kLanes] = {};
   for (int row = 0; row < in.rows; ++row) {

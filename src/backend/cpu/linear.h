@@ -42,7 +42,7 @@ struct LinearOutput {
 };
 
 void linear(ThreadPool& pool, const LinearPath& path, StepArena& arena, const CpuWeight& weight,
-            const LinearInput& in, const LinearOutput& out);
+            const LinearInput& in, const LinearOutput& out, const NextWeight& next = {});
 
 // norm() on its own: y [rows, columns], may be x.
 void normalize(ThreadPool& pool, const LinearPath& path, const LinearInput& in, std::int64_t columns,

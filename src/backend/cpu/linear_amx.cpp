@@ -9,7 +9,6 @@ namespace mlxs::cpu {
 namespace {
 
 constexpr int kFewestRows = 7;  // fewer are faster with VNNI (measured)
-constexpr std::size_t kAhead = 4096;
 
 struct alignas(64) TileConfig {
   std::uint8_t palette = 1;
@@ -65,9 +64,7 @@ struct Stages {
 
   [[gnu::always_inline]] void unpack(int b) {
     const std::byte* from = codes(b);
-    for (std::size_t i = 0; i < kFormat.code_bytes(); i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(from + kAhead + i), _MM_HINT_T0);
-    }
+    prefetch_block<P>(panel, b);
     if constexpr (kUnpacks) {
       __m512i w[8];
       load_codes<P>(from, w);

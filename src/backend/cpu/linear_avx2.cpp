@@ -9,12 +9,14 @@ namespace mlxs::cpu {
 namespace {
 
 constexpr int kHalf = 8;  // lanes of a register: a panel is worked on in two halves
-constexpr std::size_t kAhead =
-    2048;  // bytes to prefetch ahead; panels follow each other, so it runs into the next one
 
-inline void prefetch(const std::byte* at, std::size_t bytes) {
-  for (std::size_t i = 0; i < bytes; i += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(at + kAhead + i), _MM_HINT_T0);
+// As in panel512.h.
+template <Packing P>
+inline void prefetch_block(const PanelView& panel, int b) {
+  constexpr std::size_t kBytes = packed_format(P).block_bytes();
+  const std::byte* at = panel.ahead + static_cast<std::size_t>(b) * kBytes;
+  for (std::size_t i = 0; i < kBytes; i += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
 }
 
 inline __m256i load256(const std::byte* at) {
@@ -95,7 +97,7 @@ void dot_half(const PanelView& panel, const QuantizedRows& x, int half, float* s
   const std::byte* codes = panel.codes;
   const std::byte* scales = panel.scales;
   for (int b = 0; b < panel.blocks; ++b, codes += kFormat.code_bytes(), scales += kFormat.scale_bytes()) {
-    if (half == 0) prefetch(codes, kFormat.code_bytes());
+    if (half == 0) prefetch_block<P>(panel, b);
     for (int g = 0; g < kGroups; ++g) {
       __m256i dot[R];
       for (int r = 0; r < R; ++r) {
@@ -183,7 +185,7 @@ void dot_dense(const PanelView& panel, const float* x, std::size_t stride, int h
   for (auto& row : total) row[0] = row[1] = _mm256_setzero_ps();
   const std::byte* at = panel.codes;
   for (int b = 0; b < panel.blocks; ++b) {
-    if (half == 0) prefetch(at, packed_format(P).code_bytes());
+    if (half == 0) prefetch_block<P>(panel, b);
     for (int pair = 0; pair < kBlock / 2; ++pair, at += kPairBytes) {
       __m256 w[2];
       load_pair<P>(at, half, w);

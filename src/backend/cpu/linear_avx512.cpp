@@ -7,15 +7,6 @@
 namespace mlxs::cpu {
 namespace {
 
-// Far enough ahead to hide memory, near enough to stay in L1; panels follow each other, so it runs into the
-// next one.
-constexpr std::size_t kAhead = 2048;
-
-inline void prefetch(const std::byte* at, std::size_t bytes) {
-  for (std::size_t i = 0; i < bytes; i += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(at + kAhead + i), _MM_HINT_T0);
-}
-
 inline __m512i broadcast4(const std::int8_t* at) {
   std::int32_t word;
   std::memcpy(&word, at, 4);
@@ -32,25 +23,35 @@ void dot_rows(const PanelView& panel, const QuantizedRows& x, float* sums) {
   const std::byte* codes = panel.codes;
   const std::byte* scales = panel.scales;
   for (int b = 0; b < panel.blocks; ++b, codes += kFormat.code_bytes(), scales += kFormat.scale_bytes()) {
-    prefetch(codes, kFormat.code_bytes());
+    prefetch_block<P>(panel, b);
     __m512i w[8];
     load_codes<P>(codes, w);
     for (int g = 0; g < kGroups; ++g) {
       const __m512 scale = load_scale<P>(scales, g);
       const __m512 min = load_min<P>(scales, g);
+      // Rows take turns: a sum waits five cycles for itself, and other rows' fill them.
+      __m512i high[R], low[R];
       for (int r = 0; r < R; ++r) {
-        const std::int8_t* q = x.block(r, b);
         const BlockSums& sum = x.sum(r, b);
-        __m512i high = _mm512_setzero_si512(), low = _mm512_setzero_si512();
+        high[r] = low[r] = _mm512_setzero_si512();
         if constexpr (!kFormat.has_min) {
-          low = _mm512_set1_epi32(-kFormat.zero * (kGroups == 1 ? sum.integer_all : sum.integer_halves[g]));
+          low[r] =
+              _mm512_set1_epi32(-kFormat.zero * (kGroups == 1 ? sum.integer_all : sum.integer_halves[g]));
         }
-        for (int i = 0; i < kVectors; ++i) {
-          const int v = g * kVectors + i;
-          high = _mm512_dpbusd_epi32(high, w[v], broadcast4(q + 4 * v));
-          low = _mm512_dpbusd_epi32(low, w[v], broadcast4(q + 32 + 4 * v));
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) {
+        const int v = g * kVectors + i;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const std::int8_t* q = x.block(r, b);
+          high[r] = _mm512_dpbusd_epi32(high[r], w[v], broadcast4(q + 4 * v));
+          low[r] = _mm512_dpbusd_epi32(low[r], w[v], broadcast4(q + 32 + 4 * v));
         }
-        add_product<P>(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low), scale, min, sum, g, total[r]);
+      }
+      for (int r = 0; r < R; ++r) {
+        add_product<P>(_mm512_add_epi32(_mm512_slli_epi32(high[r], 8), low[r]), scale, min, x.sum(r, b), g,
+                       total[r]);
       }
     }
   }
@@ -83,7 +84,7 @@ void dot_dense(const PanelView& panel, const float* x, std::size_t stride, float
   for (auto& row : total) row[0] = row[1] = _mm512_setzero_ps();
   const std::byte* at = panel.codes;
   for (int b = 0; b < panel.blocks; ++b) {
-    prefetch(at, packed_format(P).code_bytes());
+    prefetch_block<P>(panel, b);
     for (int pair = 0; pair < kBlock / 2; ++pair, at += kPairBytes) {
       __m512 w[2];
       load_pair<P>(at, w);

@@ -107,10 +107,9 @@ struct TileKernels {
   void (*multiply)(const std::uint16_t* a, std::size_t a_stride, int row_tiles, int k_tiles,
                    const std::uint16_t* b0, const std::uint16_t* b1, float* c, bool accumulate);
   // Both at once for one or two row tiles: c = A · [left | right] over all of k, each weight unpacked and
-  // used where it is. right: of the same packing, or null. ahead: bytes from a panel to the one
-  // that its side streams next. Null: no tiles (f32).
+  // used where it is. right: of the same packing, or null. Null: no tiles (f32).
   std::array<void (*)(const PanelView& left, const PanelView* right, const std::uint16_t* a,
-                      std::size_t a_stride, int row_tiles, std::size_t ahead, float* c),
+                      std::size_t a_stride, int row_tiles, float* c),
              kPackings>
       stream;
   void (*begin)();

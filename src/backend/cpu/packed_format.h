@@ -78,6 +78,7 @@ struct PackedFormat {
     }
     return 0;
   }
+  constexpr std::size_t block_bytes() const { return code_bytes() + scale_bytes(); }
   constexpr std::size_t scale_bytes() const {
     return dense() ? 0 : static_cast<std::size_t>(kBlock / group * kLanes * 2 * (has_min ? 2 : 1));
   }
@@ -122,14 +123,15 @@ constexpr std::int64_t panels_of(std::int64_t rows) { return (rows + kLanes - 1)
 constexpr std::size_t panel_bytes(Packing packing, std::int64_t columns) {
   const PackedFormat& format = packed_format(packing);
   const auto blocks = static_cast<std::size_t>(blocks_of(columns));
-  return (blocks * (format.code_bytes() + format.scale_bytes()) + 63) / 64 * 64;
+  return (blocks * format.block_bytes() + 63) / 64 * 64;
 }
 
-// One panel as the kernels read it.
+// One panel as the kernels read it. While they do, they fetch as many bytes from `ahead` into the L2 cache.
 struct PanelView {
   const std::byte* codes = nullptr;
   const std::byte* scales = nullptr;
   int blocks = 0;
+  const std::byte* ahead = nullptr;
 };
 
 }  // namespace mlxs::cpu

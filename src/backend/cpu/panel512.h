@@ -19,6 +19,16 @@ namespace {
 
 inline __m512i load512(const std::byte* at) { return _mm512_loadu_si512(at); }
 
+// What lies ahead of block b, into the L2 cache: far enough that memory is busy while this block is
+// multiplied.
+template <Packing P>
+[[gnu::always_inline]] inline void prefetch_block(const PanelView& panel, int b) {
+  constexpr std::size_t kBytes = packed_format(P).block_bytes();
+  const std::byte* at = panel.ahead + static_cast<std::size_t>(b) * kBytes;
+  for (std::size_t i = 0; i < kBytes; i += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
+}
+
 // The block's codes as unsigned bytes: vector v holds k = 4v … 4v+3 of all lanes.
 template <Packing P>
 inline void load_codes(const std::byte* block, __m512i* v) {

@@ -106,19 +106,14 @@ inline void fold_f16(const std::byte* codes, std::uint16_t* tile) {
 }
 
 // The tile of block b: in memory where the weights are bf16 already, else written to `buffer` (64-byte
-// aligned). Prefetches what lies `ahead` bytes behind the block.
+// aligned).
 template <Packing P>
 [[gnu::always_inline]] inline const std::uint16_t* fold_block(const PanelView& panel, int b,
-                                                              std::size_t ahead, std::uint16_t* buffer) {
+                                                              std::uint16_t* buffer) {
   constexpr PackedFormat kFormat = packed_format(P);
   const std::byte* codes = panel.codes + static_cast<std::size_t>(b) * kFormat.code_bytes();
   const std::byte* scales = panel.scales + static_cast<std::size_t>(b) * kFormat.scale_bytes();
-  for (std::size_t i = 0; i < kFormat.code_bytes(); i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(codes + ahead + i), _MM_HINT_T0);
-  }
-  for (std::size_t i = 0; i < kFormat.scale_bytes(); i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(scales + ahead + i), _MM_HINT_T0);
-  }
+  prefetch_block<P>(panel, b);
   if constexpr (P == Packing::kBF16) return reinterpret_cast<const std::uint16_t*>(codes);
   if constexpr (P == Packing::kF16) {
     fold_f16(codes, buffer);

@@ -26,12 +26,10 @@ void input_row(const float* x, std::int64_t columns, const RowNorm& norm, std::u
 
 // ---------------------------------------------------------------- weights
 
-constexpr std::size_t kAhead = 4096;  // panels follow each other
-
 template <Packing P>
 void weight_tiles(const PanelView& panel, int first, int count, std::uint16_t* tiles) {
   for (int b = first; b < first + count; ++b, tiles += kTileElements) {
-    const std::uint16_t* tile = fold_block<P>(panel, b, kAhead, tiles);
+    const std::uint16_t* tile = fold_block<P>(panel, b, tiles);
     if (tile != tiles) std::memcpy(tiles, tile, kTileElements * sizeof(std::uint16_t));
   }
 }
@@ -145,14 +143,14 @@ inline void settle_stores() { __asm__ volatile("" ::: "memory"); }
 // the L1 cache from unpacking to product, which is one block behind.
 template <Packing P, int kRowTiles, int kPanels>
 void stream_panels(const PanelView& left, const PanelView& right, const std::uint16_t* a,
-                   std::size_t a_stride, std::size_t ahead, float* c) {
+                   std::size_t a_stride, float* c) {
   constexpr int kSlots = 4;  // of tiles on their way from the store buffer
   alignas(64) std::uint16_t slots[kSlots][2][kTileElements];
   const std::uint16_t *b0[kSlots] = {}, *b1[kSlots] = {};
   const auto fold = [&](int b) __attribute__((always_inline)) {
     const int slot = b % kSlots;
-    b0[slot] = fold_block<P>(left, b, ahead, slots[slot][0]);
-    if constexpr (kPanels == 2) b1[slot] = fold_block<P>(right, b, ahead, slots[slot][1]);
+    b0[slot] = fold_block<P>(left, b, slots[slot][0]);
+    if constexpr (kPanels == 2) b1[slot] = fold_block<P>(right, b, slots[slot][1]);
   };
   _tile_zero(0);
   _tile_zero(1);
@@ -185,13 +183,13 @@ void stream_panels(const PanelView& left, const PanelView& right, const std::uin
 
 template <Packing P>
 void stream(const PanelView& left, const PanelView* right, const std::uint16_t* a, std::size_t a_stride,
-            int row_tiles, std::size_t ahead, float* c) {
+            int row_tiles, float* c) {
   if (right == nullptr) {
-    if (row_tiles == 2) return stream_panels<P, 2, 1>(left, left, a, a_stride, ahead, c);
-    return stream_panels<P, 1, 1>(left, left, a, a_stride, ahead, c);
+    if (row_tiles == 2) return stream_panels<P, 2, 1>(left, left, a, a_stride, c);
+    return stream_panels<P, 1, 1>(left, left, a, a_stride, c);
   }
-  if (row_tiles == 2) return stream_panels<P, 2, 2>(left, *right, a, a_stride, ahead, c);
-  stream_panels<P, 1, 2>(left, *right, a, a_stride, ahead, c);
+  if (row_tiles == 2) return stream_panels<P, 2, 2>(left, *right, a, a_stride, c);
+  stream_panels<P, 1, 2>(left, *right, a, a_stride, c);
 }
 
 constexpr TileKernels kKernels{

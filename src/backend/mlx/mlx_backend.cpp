@@ -128,6 +128,13 @@ Tensor MlxBackend::embed(const Weight& table, float scale) {
   return keep(std::move(x));
 }
 
+Tensor MlxBackend::add_positions(Tensor x, const Weight& table) {
+  const mx::array ids(position_rows_.begin(), {static_cast<int>(position_rows_.size())}, mx::int32);
+  mx::array y = array_of(x) + mlx_weight(table).rows_at(ids);
+  release(x);
+  return keep(std::move(y));
+}
+
 Tensor MlxBackend::norm(Tensor x, const NormSpec& spec) { return keep(normalized(array_of(x), spec)); }
 
 Tensor MlxBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {

@@ -14,6 +14,7 @@
 #include "backend/copy_queue.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
+#include "backend/encoder_ops.h"
 #include "backend/mlx/mlx_attention.h"
 #include "backend/mlx/mlx_memory.h"
 #include "backend/ops.h"
@@ -21,7 +22,7 @@
 
 namespace mlxs::mlx_backend {
 
-class MlxBackend final : public Backend {
+class MlxBackend final : public Backend, public EncoderOps {
  public:
   // threads: of the sampler.
   explicit MlxBackend(int threads, const MetalOptimizations& optimizations = {});
@@ -35,6 +36,8 @@ class MlxBackend final : public Backend {
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
+  void set_position_rows(std::span<const std::int32_t> rows) override { position_rows_ = rows; }
+  Tensor add_positions(Tensor x, const Weight& table) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
@@ -64,6 +67,7 @@ class MlxBackend final : public Backend {
   cpu::SampleScratch sample_scratch_;
 
   Batch batch_;
+  std::span<const std::int32_t> position_rows_;
   std::optional<StepIndex> index_;
   std::deque<std::optional<mx::array>> tensors_;  // of the step; a deque never moves what handles point to
   std::optional<mx::array> results_;              // the logits, which end_step() evaluates

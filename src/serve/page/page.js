@@ -25,7 +25,8 @@ async function load_models() {
   if (!response.ok) await fail(response);
   const { data } = await response.json();
   const chosen = at('model').value;
-  at('model').replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === chosen)));
+  const chatting = data.filter(({ task }) => task === 'generate');
+  at('model').replaceChildren(...chatting.map(({ id }) => new Option(id, id, false, id === chosen)));
 }
 
 function add_message(kind, content) {

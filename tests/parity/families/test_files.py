@@ -274,11 +274,11 @@ def test_names_missing_and_extra_tensors_and_wrong_shapes(folder, tmp_path):
         return tiny.refusal(folder, tmp_path)
 
     without = {name: value for name, value in tensors.items() if "layers.1.mlp.up_proj" not in name}
-    assert "tensor 'blk.1.ffn_up.weight' is missing" in refusal(without)
+    assert "tensor 'model.layers.1.mlp.up_proj.weight' is missing" in refusal(without)
     extra = {**tensors, "model.layers.0.self_attn.q_proj.bias": np.zeros(128, np.float32)}
-    assert "1 tensor(s) have no place in the architecture 'llama': blk.0.attn_q.bias" in refusal(extra)
+    assert "1 tensor(s) have no place in the architecture 'llama': model.layers.0.self_attn.q_proj.bias" in refusal(extra)
     wrong = {**tensors, "model.norm.weight": np.zeros(64, np.float32)}
-    assert "tensor 'output_norm.weight' has shape [64], the configuration asks for [128]" in refusal(wrong)
+    assert "tensor 'model.norm.weight' has shape [64], the configuration asks for [128]" in refusal(wrong)
 
 
 def test_refuses_an_unknown_architecture(folder, tmp_path):

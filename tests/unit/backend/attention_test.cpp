@@ -391,6 +391,41 @@ TEST_P(AttentionPaths, TheSameRowsGiveTheSameBitsInAnyCompanyOfDecodes) {
   }
 }
 
+TEST_P(AttentionPaths, ManyDecodesGiveTheBitsOfOneAlone) {
+  for (const DType type : {DType::kBF16, DType::kI8}) {
+    for (HeadsCase c :
+         {HeadsCase{.heads = 9, .kv_heads = 3}, HeadsCase{.heads = 8, .kv_heads = 4, .window = 40},
+          HeadsCase{.heads = 12, .kv_heads = 2, .key_dim = 48, .value_dim = 80}}) {
+      c.type = type;
+      Path path = GetParam();
+      if (type == DType::kI8) path.bound = 4e-2;
+      std::mt19937 random(5);
+      const int lengths[] = {1, 15, 16, 17, 63, 65, 128, 129, 140, 200};
+      World together(c, path, 2);
+      std::vector<int> order, prefill, one;
+      for (int i = 0; i < 10; ++i) {
+        order.push_back(together.add(20 + static_cast<std::uint64_t>(i), lengths[i] + 1));
+        prefill.push_back(lengths[i]);
+        one.push_back(1);
+      }
+      together.step(order, prefill);
+      const std::vector<float> out = together.step(order, one);
+      together.compare(order, out, 1, random);
+      if (HasFatalFailure()) return;
+      const auto columns = static_cast<std::size_t>(c.heads * c.value_dim);
+      for (int i = 0; i < 10; ++i) {
+        World alone(c, path, 1);
+        alone.add(20 + static_cast<std::uint64_t>(i), lengths[i] + 1);
+        alone.step({0}, {lengths[i]});
+        const std::vector<float> row = alone.step({0}, {1});
+        EXPECT_TRUE(
+            std::equal(row.begin(), row.end(), out.begin() + static_cast<std::ptrdiff_t>(i * columns)))
+            << "length " << lengths[i];
+      }
+    }
+  }
+}
+
 TEST_P(AttentionPaths, NaNStaysInItsSequence) {
   for (const DType type : {DType::kBF16, DType::kI8}) {
     HeadsCase c{.heads = 6, .kv_heads = 2};
@@ -431,6 +466,41 @@ TEST_P(AttentionPaths, NaNStaysInItsSequence) {
   }
 }
 
+// Within a chunk, too: rows before the bad token, and rows whose window has left it, stay as they are.
+TEST_P(AttentionPaths, OnlyRowsThatSeeABadTokenAreBad) {
+  for (const DType type : {DType::kBF16, DType::kI8}) {
+    for (const int window : {0, 10}) {
+      for (const int group : {1, 3}) {
+        HeadsCase c{.heads = 2 * group, .kv_heads = 2, .window = window};
+        c.type = type;
+        for (const float bad :
+             {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+          constexpr int kBad = 70, kTokens = 170;
+          std::vector<std::vector<float>> rows(
+              kTokens, std::vector<float>(static_cast<std::size_t>(c.columns()), 0.5f));
+          for (float& x : rows[kBad]) x = bad;
+          for (const int chunk : {kTokens, 63, 17, 2}) {
+            World world(c, GetParam(), 2);
+            world.add_with_rows(rows);
+            std::vector<float> out;
+            while (world.left(0) > 0) {
+              const std::vector<float> part = world.step({0}, {std::min(chunk, world.left(0))});
+              out.insert(out.end(), part.begin(), part.end());
+            }
+            const auto columns = static_cast<std::size_t>(c.heads * c.value_dim);
+            for (std::size_t i = 0; i < out.size(); ++i) {
+              const int token = static_cast<int>(i / columns);
+              const bool sees = token >= kBad && (window == 0 || token < kBad + window);
+              ASSERT_EQ(std::isfinite(out[i]), !sees) << "token " << token << ", chunks of " << chunk
+                                                      << ", window " << window << ", group " << group;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(AttentionPaths, AReusedPageLeavesNoTrace) {
   const HeadsCase c{.heads = 6, .kv_heads = 2};
   World world(c, GetParam(), 1, 4);
@@ -453,10 +523,11 @@ TEST(AttentionPlan, EveryRowAndTokenExactlyOnce) {
   std::mt19937 random(9);
   for (int round = 0; round < 200; ++round) {
     std::vector<SequenceSpan> sequences;
-    const int count = 1 + static_cast<int>(random() % 5);
+    const bool decodes = round % 4 == 3;
+    const int count = decodes ? 30 + round % 5 : 1 + static_cast<int>(random() % 5);
     for (int s = 0; s < count; ++s) {
       const unsigned most[] = {1, 40, 600};
-      const int rows = 1 + static_cast<int>(random() % most[random() % 3]);
+      const int rows = 1 + static_cast<int>(random() % (decodes ? 3 : most[random() % 3]));
       sequences.push_back({0, rows, static_cast<int>(random() % 3000), {}});
     }
     const AttentionShape shape{.heads = 12,

@@ -200,7 +200,8 @@ std::unique_ptr<CpuWeight> pack(ThreadPool& pool, const Problem& p) {
   return std::make_unique<CpuWeight>(pool, raw, WeightUse::kMatrix, nullptr);
 }
 
-std::vector<float> multiply(const Problem& p, const LinearPath& path, ThreadPool& pool) {
+std::vector<float> multiply(const Problem& p, const LinearPath& path, ThreadPool& pool,
+                            const NextWeight& next = {}) {
   const std::unique_ptr<CpuWeight> weight = pack(pool, p);
   StepArena arena;
   const auto y_columns = static_cast<std::size_t>(p.y_columns());
@@ -223,7 +224,8 @@ std::vector<float> multiply(const Problem& p, const LinearPath& path, ThreadPool
           .residual_stride = y_columns,
           .activation = p.fusion.activation,
           .gated = p.fusion.gated,
-          .soft_cap = p.fusion.soft_cap});
+          .soft_cap = p.fusion.soft_cap},
+         next);
   return y;
 }
 
@@ -395,6 +397,28 @@ TEST(Linear, Int8TilesAgreeWithVnniToTheBit) {
       EXPECT_EQ(multiply(p, {linear_path(Isa::kAmx).dots, nullptr}, pool),
                 multiply(p, linear_path(Isa::kAvx512), pool))
           << dtype_info(type).name << ", " << rows;
+    }
+  }
+}
+
+// What is fetched ahead is a hint: nothing depends on it, not even that it exists.
+TEST(Linear, TheNextWeightChangesNothing) {
+  std::mt19937 random(17);
+  ThreadPool pool(2);
+  for (const DType type : {DType::kQ4_1, DType::kQ8_0, DType::kBF16, DType::kF32}) {
+    for (const int rows : {1, 4, 17}) {
+      for (const bool gated : {false, true}) {
+        const Problem p =
+            make_problem({random_weight(type, 96, 576, random)}, rows, {.gated = gated}, random);
+        for (const Path& path : paths()) {
+          if (!path.runs) continue;
+          const std::vector<float> expected = multiply(p, path.path, pool);
+          for (const std::size_t bytes : {std::size_t{0}, std::size_t{70}, std::size_t{5} << 40}) {
+            const NextWeight next{reinterpret_cast<const std::byte*>(std::uintptr_t{64}), bytes, rows == 4};
+            EXPECT_EQ(multiply(p, path.path, pool, next), expected) << path.name;
+          }
+        }
+      }
     }
   }
 }

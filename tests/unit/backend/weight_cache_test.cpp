@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "backend/weight_cache_format.h"
+#include "backend/weight_mapping.h"
 #include "mlxs/error.h"
 #include "support/temp_dir.h"
 
@@ -421,6 +422,45 @@ TEST(WeightCache, ADiskThatFillsUpAtCommitCostsOnlyTheCache) {
   EXPECT_TRUE(holds(*cache.find("large"), (1 << 20) - page, 1));
   EXPECT_THAT(log.text(), HasSubstr("cannot be published"));
   EXPECT_TRUE(files_in(dir.path()).empty());
+}
+
+// Addresses and contents stay while the mapped file turns into memory, piece by piece.
+TEST(WeightCache, AFoundFileMovesIntoHugePages) {
+  const TempDir dir;
+  constexpr std::size_t kBytes = (11u << 20) + 333;
+  {
+    WeightCache cache(dir.path(), kModel, kLayout);
+    fill(cache.create("first", kBytes), 1);
+    fill(cache.create("second", 100), 2);
+    EXPECT_EQ(cache.mapping(), nullptr);
+    cache.commit();
+    EXPECT_EQ(cache.mapping(), nullptr) << "what was built lies in many mappings";
+  }
+  std::shared_ptr<WeightMapping> mapping;
+  std::shared_ptr<const void> token;
+  std::span<const std::byte> first, second;
+  {
+    const WeightCache cache(dir.path(), kModel, kLayout);
+    mapping = cache.mapping();
+    token = cache.keep_alive();
+    first = *cache.find("first");
+    second = *cache.find("second");
+  }
+  ASSERT_NE(mapping, nullptr);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(mapping->span().data()) % (2u << 20), 0u);
+  EXPECT_FALSE(mapping->can_move(kBytes)) << "half of the memory at most";
+  ThreadPool pool(2);
+  int pieces = 0;
+  for (bool more = true; more; ++pieces) {
+    ASSERT_LT(pieces, 100);
+    more = mapping->move(pool, 1);
+    EXPECT_TRUE(holds(first, kBytes, 1)) << pieces;
+    EXPECT_TRUE(holds(second, 100, 2)) << pieces;
+  }
+#ifdef __linux__
+  EXPECT_EQ(pieces, 3) << "10 MiB, a huge page for each of two threads at a time; the rest stays";
+#endif
+  EXPECT_FALSE(mapping->move(pool, 1 << 30));
 }
 
 TEST(WeightCacheFormat, ChecksumSeesEveryBit) {

@@ -89,6 +89,25 @@ TEST(ThreadPool, SharesCoverEveryIndexOnceAndBeginWithTheOwn) {
 
 // Writes of one region are visible in the next without further synchronization (run under the thread
 // sanitizer too).
+TEST(ThreadPool, AShareIsWhereAParticipantBegins) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (const std::int64_t count : {1, 7, 60, 97}) {
+      for (const std::int64_t grain : {1, 4, 16}) {
+        std::int64_t covered = 0;
+        for (std::int64_t index = 0; index < count; ++index) {
+          const ThreadPool::Share share = pool.share_of(count, grain, index);
+          EXPECT_LE(share.begin, index);
+          EXPECT_GT(share.end, index);
+          EXPECT_LT(share.owner, share.owners);
+          if (index == share.begin) covered += share.end - share.begin;
+        }
+        EXPECT_EQ(covered, count) << threads << " threads, grain " << grain;
+      }
+    }
+  }
+}
+
 TEST(ThreadPool, RegionsAreOrdered) {
   ThreadPool pool(4);
   std::vector<int> values(1024, 0);

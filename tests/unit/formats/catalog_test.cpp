@@ -102,7 +102,7 @@ TEST_F(CatalogTest, ListsWhatIsInTheCache) {
 }
 
 TEST_F(CatalogTest, ResolvesAliasesPathsAndCachedNames) {
-  EXPECT_THAT(catalog_.aliases(), ElementsAre("smollm2"));
+  EXPECT_THAT(catalog_.aliases(), ElementsAre("smollm2", "minilm"));
   EXPECT_THAT(unknown("smollm2"),
               HasSubstr("model 'smollm2' is not downloaded yet (run `mlx-serving pull smollm2`)"));
   const fs::path cached = add_cached("smollm2"), repo = add_cached("org/repo");

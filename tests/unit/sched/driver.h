@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
@@ -27,6 +28,7 @@ class Driver {
     std::size_t prompt_tokens = 0, wanted = 0;  // wanted: generated tokens until the stop condition
     std::int32_t computed = 0;  // positions that this request's pages hold; 0 after a preemption
     bool decoding = false, paused = false, reset = true;  // reset: admitted (again) by its next span
+    bool was_reset = false;                               // preempted once
     std::uint64_t first_step = 0, first_token_step = 0;
 
     std::size_t generated() const { return tokens.size() - prompt_tokens; }
@@ -43,7 +45,8 @@ class Driver {
         kv_(kv),
         pool_(kv),
         scheduler_(config, pool_),
-        slots_(static_cast<std::size_t>(kv.num_pages) * kPageTokens) {}
+        slots_(static_cast<std::size_t>(kv.num_pages) * kPageTokens),
+        host_(static_cast<std::size_t>(config.swap_pages)) {}
 
   // wanted 0: as many as it may. The id counts from 1.
   std::optional<Refusal> add(std::vector<TokenId> prompt, std::int32_t max_new,
@@ -81,6 +84,11 @@ class Driver {
   bool step() {
     scheduler_.plan(now_, plan_);
     EXPECT_EQ(plan_.preempted.size(), plan_.preempted_for.size());
+    copy_pages();
+    for (const Refusal& refusal : plan_.refused) {
+      EXPECT_EQ(live_.at(refusal.request).first_step, 0u) << refusal.request << " had begun";
+      live_.erase(refusal.request);
+    }
     for (const RequestId id : plan_.preempted_for) EXPECT_TRUE(live_.contains(id));
     for (const RequestId id : plan_.admitted) EXPECT_TRUE(live_.contains(id));
     for (const RequestId id : plan_.preempted) {
@@ -89,7 +97,7 @@ class Driver {
       EXPECT_TRUE(first_time || request.paused || request.generated() > last->second) << id << " thrashes";
       last->second = request.generated();
       request.decoding = false;
-      request.reset = true;
+      request.reset = request.was_reset = true;
       ++preemptions_;
     }
     if (plan_.empty()) {
@@ -97,7 +105,8 @@ class Driver {
       return false;
     }
     check_plan();
-    StepResult result{.step = plan_.step, .spans = {}, .seconds = 0.01};
+    StepResult result{.step = plan_.step, .spans = {}, .seconds = step_seconds()};
+    result.copy_seconds = 1e-4 * static_cast<double>(plan_.swap_out.size() + plan_.swap_in.size());
     for (const PlannedSpan& span : plan_.spans) result.spans.push_back(run(span));
     for (const SpanResult& span : result.spans) {
       if (!span.finished) continue;
@@ -134,9 +143,27 @@ class Driver {
   RequestId last_id() const { return last_id_; }
   std::uint64_t preemptions() const { return preemptions_; }
   std::uint64_t computed_tokens() const { return computed_tokens_; }
+  std::uint64_t copied_pages() const { return copied_pages_; }
   TimePoint& now() { return now_; }
 
  private:
+  // Slots first take all that leaves pages, then give back.
+  void copy_pages() {
+    const auto page_at = [&](PageId page) { return slots_.begin() + page * kPageTokens; };
+    for (const PageCopy& copy : plan_.swap_out) {
+      std::copy_n(page_at(copy.page), kPageTokens, host_.at(static_cast<std::size_t>(copy.slot)).begin());
+    }
+    for (const PageCopy& copy : plan_.swap_in) {
+      std::ranges::copy(host_.at(static_cast<std::size_t>(copy.slot)), page_at(copy.page));
+    }
+    copied_pages_ += plan_.swap_out.size() + plan_.swap_in.size();
+  }
+
+  double step_seconds() const {
+    if (config_.swap_pages == 0) return 0.01;
+    return 0.005 + 0.001 * plan_.total_tokens;  // a token costs so much that copies pay
+  }
+
   void check_plan() {
     EXPECT_EQ(plan_.step, ++steps_);
     const auto prefills = static_cast<std::int32_t>(plan_.spans.size()) - plan_.decode_rows;
@@ -180,7 +207,8 @@ class Driver {
     if (request.reset) request.computed = 0;
     // Skipped positions are prefix hits; without a cache, or while decoding, there is nothing to skip.
     EXPECT_GE(span.start, request.computed);
-    const bool may_skip = kv_.prefix_cache && !request.decoding;
+    const bool swapped = config_.swap_pages > 0 && request.was_reset;
+    const bool may_skip = (kv_.prefix_cache || swapped) && !request.decoding;
     EXPECT_TRUE(may_skip || span.start == request.computed);
     request.reset = false;
     request.computed = end;
@@ -212,12 +240,13 @@ class Driver {
   KvPool pool_;
   Scheduler scheduler_;
   std::vector<std::uint64_t> slots_;  // [num_pages * kPageTokens]: what KV stands there
+  std::vector<std::array<std::uint64_t, kPageTokens>> host_;  // the swap space
   std::map<RequestId, Request> live_, done_;
   std::map<RequestId, std::size_t> generated_at_preemption_;
   StepPlan plan_;
   TimePoint now_{};
   RequestId last_id_ = 0;
-  std::uint64_t steps_ = 0, preemptions_ = 0, computed_tokens_ = 0;
+  std::uint64_t steps_ = 0, preemptions_ = 0, computed_tokens_ = 0, copied_pages_ = 0;
 };
 
 // `count` tokens that no other `key` starts with.

@@ -41,18 +41,24 @@ class Flood {
   void add(const Tenant& tenant) {
     const RequestId id = ++last_;
     owner_[id] = tenant.id;
-    EXPECT_FALSE(scheduler_.add({.id = id,
-                                 .prompt = prompt_of(static_cast<std::size_t>(tenant.prompt)),
-                                 .max_new_tokens = tenant.answer,
-                                 .arrival = now_,
-                                 .tenant = tenant.id,
-                                 .tenant_weight = tenant.weight}));
+    if (scheduler_.add({.id = id,
+                        .prompt = prompt_of(static_cast<std::size_t>(tenant.prompt)),
+                        .max_new_tokens = tenant.answer,
+                        .arrival = now_,
+                        .tenant = tenant.id,
+                        .tenant_weight = tenant.weight})) {
+      ++refused_[tenant.id];
+    }
   }
   // One step; counts the tokens that it computed or sampled for each tenant.
   void step() {
     scheduler_.plan(now_, plan_);
     ASSERT_FALSE(plan_.empty());
     for (const RequestId id : plan_.admitted) --waiting_[owner_.at(id)];
+    for (const Refusal& refusal : plan_.refused) {
+      --waiting_[owner_.at(refusal.request)];
+      ++refused_[owner_.at(refusal.request)];
+    }
     StepResult result{.step = plan_.step, .spans = {}, .seconds = 0.01};
     for (std::size_t i = 0; i < plan_.spans.size(); ++i) {
       const PlannedSpan& span = plan_.spans[i];
@@ -69,6 +75,10 @@ class Flood {
     const auto found = served_.find(tenant);
     return found == served_.end() ? 0 : found->second;
   }
+  int refused(TenantId tenant) const {
+    const auto found = refused_.find(tenant);
+    return found == refused_.end() ? 0 : found->second;
+  }
   void drain() {
     for (; !scheduler_.idle(); ++steps_) step();
   }
@@ -84,6 +94,7 @@ class Flood {
   std::map<TenantId, std::size_t> waiting_;
   std::map<RequestId, TenantId> owner_;
   std::map<TenantId, double> served_;
+  std::map<TenantId, int> refused_;
   StepPlan plan_;
   TimePoint now_{};
   RequestId last_ = 0;
@@ -118,6 +129,82 @@ TEST(Fairness, AFloodDoesNotPushOthersBeyondTheBound) {
   }
   EXPECT_LE(worst, kBound);
   EXPECT_GT(traffic.served(2), 10 * kBound) << "long enough for the bound to mean something";
+}
+
+// Every request of the flood waits until it has aged into the best tier, and others' new ones have not.
+TEST(Fairness, WaitingForLongIsNoClaimAgainstWhoGotLess) {
+  SchedulerConfig ageing = config();
+  ageing.aging_interval = std::chrono::milliseconds(50);
+  const Tenant flood{.id = 1, .prompt = kLongestPrompt, .answer = kLongestAnswer, .backlog = 500};
+  const Tenant small{.id = 2, .prompt = 20, .answer = 10, .backlog = 1};
+  Flood traffic(ageing, {flood, small});
+  double worst = 0;
+  for (int i = 0; i < 20000; ++i) {
+    traffic.refill();
+    traffic.step();
+    worst = std::max(worst, traffic.served(1) - traffic.served(2));
+  }
+  // One request at a time cannot use half of the machine: what it did not ask for is no unfairness.
+  EXPECT_GT(traffic.served(2), 20000 / 15 * 40.0) << "a slot in every 15 steps or fewer: it never waits long";
+  Flood asking(ageing, {flood, {.id = 2, .prompt = 20, .answer = 10, .backlog = 2 * kSlots}});
+  worst = 0;
+  for (int i = 0; i < 20000; ++i) {
+    asking.refill();
+    asking.step();
+    worst = std::max(worst, std::abs(asking.served(1) - asking.served(2)));
+  }
+  EXPECT_LE(worst, kBound);
+}
+
+TEST(Fairness, AFullQueueIsSharedByTenant) {
+  SchedulerConfig small_queue = config();
+  small_queue.max_queue_depth = 100;
+  const Tenant flood{.id = 1, .prompt = kLongestPrompt, .answer = kLongestAnswer};
+  const Tenant polite{.id = 2, .prompt = 20, .answer = 10};
+  Flood traffic(small_queue, {});
+  for (int i = 0; i < 4000; ++i) {
+    traffic.add(flood);
+    traffic.add(flood);
+    if (i % 20 == 0) traffic.add(polite);
+    traffic.step();
+    ASSERT_LE(traffic.scheduler().stats().waiting, 100);
+  }
+  EXPECT_GT(traffic.refused(1), 5000);
+  EXPECT_EQ(traffic.refused(2), 0);
+  EXPECT_GT(traffic.scheduler().stats().displaced, 100u);
+  EXPECT_GE(traffic.served(2), 200 * (20 + 2 * 10) - kBound) << "all that it asked for";
+}
+
+TEST(Fairness, InAFullQueueTheWorstTierMakesPlaceForABetterOne) {
+  SchedulerConfig small_queue = config();
+  small_queue.max_queue_depth = 4;
+  KvPool pool({.num_pages = 64});
+  Scheduler scheduler(small_queue, pool);
+  RequestId last = 0;
+  const auto add = [&](Priority priority, TenantId tenant) {
+    return scheduler.add(
+        {.id = ++last, .prompt = prompt_of(10), .max_new_tokens = 5, .priority = priority, .tenant = tenant});
+  };
+  EXPECT_FALSE(add(Priority::kLow, 1));
+  EXPECT_FALSE(add(Priority::kLow, 1));
+  EXPECT_FALSE(add(Priority::kNormal, 1));
+  EXPECT_FALSE(add(Priority::kNormal, 1));
+  ASSERT_TRUE(add(Priority::kLow, 1));  // 5: as bad as the worst
+  EXPECT_FALSE(add(Priority::kHigh, 1)) << "in place of 2";
+  EXPECT_FALSE(add(Priority::kLow, 2)) << "in place of 1: tenant 1 has all the others";
+  EXPECT_FALSE(add(Priority::kLow, 2)) << "in place of 4";
+  EXPECT_FALSE(add(Priority::kNormal, 3)) << "in place of 3: nobody has none";
+  ASSERT_TRUE(add(Priority::kNormal, 3)) << "two are as many as anybody has";
+  scheduler.cancel(1);  // it has lost its place already: nothing more to say of it
+  StepPlan plan;
+  scheduler.plan({}, plan);
+  std::vector<RequestId> gone;
+  for (const Refusal& refusal : plan.refused) {
+    EXPECT_EQ(refusal.cause, RefusalCause::kQueueFull);
+    EXPECT_GT(refusal.retry_after_s, 0);
+    gone.push_back(refusal.request);
+  }
+  EXPECT_THAT(gone, testing::ElementsAre(2, 4, 3));
 }
 
 TEST(Fairness, InOrderOfArrivalTheSameFloodTakesAlmostEverything) {

@@ -1,6 +1,7 @@
 // A million steps of random lives: arrivals of several tenants, tiers and targets, clients that leave, that
 // stop reading and read again, on a pool that is too small. What must hold, whatever happens: every accepted
-// request ends, a tenant's requests of one tier start in order, no step exceeds the budget, every decode row
+// request ends, a tenant's requests of one tier start in order
+// (who lacks pages may be overtaken for an ageing interval), no step exceeds the budget, every decode row
 // runs in every step, and a request preempted again has gained a token in between. scheduler_random_test.cpp
 // looks at pages and answers, over fewer steps.
 #include <gtest/gtest.h>
@@ -65,9 +66,10 @@ class Life {
     dropped = stats.slo.refused;
     finished = stats.finished;
     steps = stats.steps;
+    displaced = stats.displaced;
   }
 
-  std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0;
+  std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0, displaced = 0, overtakings = 0;
 
  private:
   struct Request {
@@ -75,6 +77,7 @@ class Life {
     std::pair<TenantId, int> line;  // tenant and tier
     bool paused = false, decoding = false, plain = false, started = false;
     bool has_slo = false;
+    TimePoint overtaken_since = TimePoint::max();
   };
 
   std::uint32_t below(std::uint32_t limit) { return static_cast<std::uint32_t>(random_() % limit); }
@@ -151,7 +154,7 @@ class Life {
     scheduler_.plan(now_, plan_);
     for (const Refusal& refusal : plan_.refused) {
       EXPECT_FALSE(live_.at(refusal.request).started) << "work was burnt on " << refusal.request;
-      --slo_ended_;  // counted as refused
+      if (refusal.cause == RefusalCause::kDeadline) --slo_ended_;  // counted as refused
       forget(refusal.request);
     }
     for (const RequestId id : plan_.preempted) {
@@ -163,7 +166,14 @@ class Life {
     for (const RequestId id : plan_.admitted) {
       Request& request = live_.at(id);
       if (std::exchange(request.started, true) || !request.plain) continue;
-      EXPECT_EQ(lines_[request.line].front(), id) << "out of order in its tenant and tier";
+      for (const RequestId before : lines_[request.line]) {
+        if (before == id) break;
+        TimePoint& since = live_.at(before).overtaken_since;
+        since = std::min(since, now_);
+        EXPECT_LT(now_ - since, config_.aging_interval) << before << " is overtaken by " << id;
+        EXPECT_EQ(plan_.blocked, QueueBlock::kPages);
+        ++overtakings;
+      }
       leave_line(id, request);
     }
     if (plan_.empty()) {
@@ -221,7 +231,7 @@ class Life {
 };
 
 TEST(SchedulerProperties, HoldForAMillionRandomSteps) {
-  std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0;
+  std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0, displaced = 0, overtakings = 0;
   for (std::uint32_t seed = 0; seed < kSeeds && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     Life life(seed);
@@ -230,10 +240,14 @@ TEST(SchedulerProperties, HoldForAMillionRandomSteps) {
     dropped += life.dropped;
     finished += life.finished;
     steps += life.steps;
+    displaced += life.displaced;
+    overtakings += life.overtakings;
   }
   EXPECT_GE(steps, 1'000'000u);
   EXPECT_GT(preemptions, 1000u) << "the pools are too large to prove anything";
   EXPECT_GT(dropped, 1000u);
+  EXPECT_GT(displaced, 1000u);
+  EXPECT_GT(overtakings, 500u);
   EXPECT_GT(finished, 50'000u);
 }
 

@@ -63,7 +63,8 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
                                .token_budget = static_cast<std::int32_t>(1 + below(100)),
                                .max_context = 200,
                                .aging_interval = std::chrono::milliseconds(50),
-                               .prefill_order = static_cast<PrefillOrder>(GetParam() % 3)};
+                               .prefill_order = static_cast<PrefillOrder>(GetParam() % 3),
+                               .swap_pages = static_cast<std::int32_t>(GetParam() % 2 * below(30))};
   const KvPoolConfig kv{.num_pages = static_cast<std::int32_t>(4 + below(24)), .prefix_cache = below(4) != 0};
   const auto state = random_;
 
@@ -84,10 +85,11 @@ INSTANTIATE_TEST_SUITE_P(Seeds, RandomTraffic, testing::Range(0u, 60u));
 
 // Everything at once at 100 % KV: many requests that grow far beyond the pool together, pausing at random.
 TEST(FullPool, NeverDeadlocks) {
-  std::uint64_t preemptions = 0;
+  std::uint64_t preemptions = 0, copied = 0;
   for (std::uint32_t seed = 0; seed < 20; ++seed) {
     std::mt19937 random(seed);
-    Driver driver({.max_running = 16, .token_budget = 32}, {.num_pages = 12, .prefix_cache = seed % 2 == 0});
+    Driver driver({.max_running = 16, .token_budget = 32, .swap_pages = seed % 4 < 2 ? 0 : 20},
+                  {.num_pages = 12, .prefix_cache = seed % 2 == 0});
     for (TokenId key = 0; key < 30; ++key) {
       driver.add(prompt_of(1 + random() % 60, key), static_cast<std::int32_t>(60 + random() % 60),
                  static_cast<Priority>(random() % 4));
@@ -101,8 +103,10 @@ TEST(FullPool, NeverDeadlocks) {
     driver.drain();
     ASSERT_EQ(driver.done().size(), 30u);
     preemptions += driver.preemptions();
+    copied += driver.copied_pages();
   }
   EXPECT_GT(preemptions, 100u);
+  EXPECT_GT(copied, 100u) << "of pages to the host and back";
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "sim/generated_traffic.h"
+#include "sim/policies.h"
+#include "sim/scenarios.h"
 
 namespace mlxs {
 namespace {
@@ -76,6 +78,68 @@ TEST(Simulator, OverloadOnASmallPoolWastesLittle) {
   const auto needed =
       report.scheduler.prompt_tokens + report.scheduler.generated_tokens - report.scheduler.finished;
   EXPECT_LT(static_cast<double>(report.computed_tokens), 1.15 * static_cast<double>(needed));
+}
+
+SimReport simulate_scenario(const char* name, const char* policy, ScenarioSize size) {
+  SimSetup setup{.scheduler = {.max_running = 256, .token_budget = 512, .max_context = size.max_context},
+                 .kv = {.num_pages = 50'000},
+                 .cost = h200_cost()};
+  for (const SimPolicy& known : sim_policies()) {
+    if (known.name == policy) setup = with_policy(setup, known);
+  }
+  const auto streams = scenario(name, size);
+  return simulate(setup, *generated_traffic(streams, 1));
+}
+
+// One tenant sends ten times as much as the machine's other two together, for a minute.
+TEST(Simulator, AFloodCostsTheOtherTenantsNothing) {
+  const ScenarioSize size{.requests_per_s = 8, .seconds = 180};
+  const SimReport fcfs = simulate_scenario("flood", "fcfs", size);
+  const SimReport ours = simulate_scenario("flood", "ours", size);
+  ASSERT_EQ(ours.clients.tenants.size(), 3u);
+  for (const TenantReport& tenant : ours.clients.tenants) {
+    if (tenant.name == "flood") {
+      EXPECT_GT(tenant.refused, 1000u) << "no flood";
+      continue;
+    }
+    EXPECT_EQ(tenant.refused, 0u) << tenant.name;
+    EXPECT_GE(static_cast<double>(tenant.within_slo), 0.99 * static_cast<double>(tenant.finished))
+        << tenant.name;
+    EXPECT_LT(tenant.ttft.percentiles().p99, 1.0) << tenant.name;
+  }
+  EXPECT_GT(fcfs.clients.tenants[0].ttft.percentiles().p95, 5.0) << "in order of arrival it costs them a lot";
+  const auto pace = [](const SimReport& r) {
+    return static_cast<double>(r.scheduler.generated_tokens) / r.seconds;
+  };
+  EXPECT_GE(pace(ours), 0.98 * pace(fcfs));
+}
+
+// Four times as much as the machine can do, of four kinds of clients: all that were taken get their answer.
+TEST(Simulator, NobodyStarvesUnderOverload) {
+  const SimReport report = simulate_scenario("mixed", "ours", {.requests_per_s = 30, .seconds = 300});
+  EXPECT_GT(report.clients.refused, 500u) << "no overload";
+  EXPECT_EQ(report.clients.finished + report.clients.cancelled + report.clients.refused,
+            report.clients.submitted);
+  for (const TenantReport& tenant : report.clients.tenants) {
+    EXPECT_GT(tenant.finished, tenant.submitted / 20) << tenant.name;
+    EXPECT_LT(tenant.ttft.percentiles().max, 700) << tenant.name << ": what 1,000 places take";
+  }
+  EXPECT_LT(report.clients.tenants[0].ttft.percentiles().max, 5) << "critical ones do not even wait";
+}
+
+TEST(Simulator, GoodputIsTwiceThatOfWholePromptsInOrderOfArrival) {
+  const ScenarioSize size{.requests_per_s = 12, .seconds = 240};
+  const SimReport whole = simulate_scenario("long", "fcfs-whole", size);
+  const SimReport ours = simulate_scenario("long", "ours", size);
+  EXPECT_GE(ours.goodput(), 2 * whole.goodput());
+  EXPECT_LE(ours.clients.itl.percentiles().p99, 1.5 * SloTargets{}.tpot_s) << "while 32k prompts arrive";
+}
+
+TEST(Simulator, AnAdmissionWindowHoldsAndLosesNobody) {
+  const TrafficStream traffic{.requests_per_s = 20, .requests = 400};
+  const SimReport report = simulate_stream({.window = {.enabled = true, .window_ms = 5}}, 8192, traffic);
+  EXPECT_EQ(report.scheduler.finished, 400u);
+  EXPECT_GT(report.scheduler.window.fast_path + report.scheduler.window.normal, 100u);
 }
 
 TEST(Simulator, RefusedRequestsEndNothingElse) {

@@ -1,0 +1,90 @@
+#include "engine/prompt.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "engine/loaded_model.h"
+
+namespace mlxs {
+
+std::string render(const LoadedModel& model, const ChatPrompt& prompt) {
+  const ChatTemplate* chat_template = model.chat_template();
+  if (chat_template == nullptr) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("model '{}' has no chat template", model.info().id),
+                "send a plain prompt instead (POST /v1/completions, or run --raw)", "messages");
+  }
+  nlohmann::ordered_json context;
+  if (!prompt.messages_json.empty()) {
+    context["messages"] = nlohmann::ordered_json::parse(prompt.messages_json);
+  } else {
+    auto& messages = context["messages"] = nlohmann::ordered_json::array();
+    for (const ChatMessage& message : prompt.messages) {
+      messages.push_back({{"role", message.role}, {"content", message.content}});
+    }
+  }
+  if (!prompt.tools_json.empty()) context["tools"] = nlohmann::ordered_json::parse(prompt.tools_json);
+  if (!prompt.variables_json.empty()) context.update(nlohmann::ordered_json::parse(prompt.variables_json));
+  context["add_generation_prompt"] = prompt.add_generation_prompt;
+  return chat_template->render(context.dump());
+}
+
+std::vector<TokenId> encode(const LoadedModel& model, const Prompt& prompt) {
+  struct Visitor {
+    const LoadedModel& model;
+    std::vector<TokenId> operator()(const std::string& text) const {
+      return model.tokenizer().encode(text, {});
+    }
+    // The template writes the special tokens itself.
+    std::vector<TokenId> operator()(const ChatPrompt& chat) const {
+      return model.tokenizer().encode(render(model, chat), {.add_special = false});
+    }
+    std::vector<TokenId> operator()(const TokenPrompt& given) const {
+      const int vocabulary = model.info().vocabulary;
+      for (const TokenId token : given.tokens) {
+        if (token < 0 || token >= vocabulary) {
+          throw Error(ErrorCode::kInvalidArgument,
+                      fmt::format("token id {} is outside the vocabulary", token),
+                      fmt::format("ids of '{}' are 0 … {}", model.info().id, vocabulary - 1), "prompt");
+        }
+      }
+      return given.tokens;
+    }
+  };
+  std::vector<TokenId> tokens = std::visit(Visitor{model}, prompt);
+  const auto unknown =
+      std::ranges::find_if(tokens, [&](TokenId id) { return id >= model.info().vocabulary; });
+  if (unknown != tokens.end()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the prompt holds '{}' (token {}), which '{}' has no embedding for",
+                            model.tokenizer().token_bytes(*unknown), *unknown, model.info().id),
+                "leave it out: it stands for something else than text", "prompt");
+  }
+  if (tokens.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "the prompt is empty", "send at least one token of text",
+                "prompt");
+  }
+  return tokens;
+}
+
+int answer_limit(const LoadedModel& model, int prompt_tokens, std::optional<int> asked) {
+  const int context = model.context_limit();
+  const int room = context - prompt_tokens;
+  if (room < 1) {
+    throw Error(ErrorCode::kContextOverflow,
+                fmt::format("the prompt has {} tokens, the context of '{}' is {}", prompt_tokens,
+                            model.info().id, context),
+                "shorten the prompt; it is never truncated for you", "prompt");
+  }
+  if (asked.value_or(1) > room) {
+    throw Error(ErrorCode::kContextOverflow,
+                fmt::format("{} prompt tokens + max_tokens {} = {} exceed the context of {} tokens",
+                            prompt_tokens, *asked, prompt_tokens + *asked, context),
+                fmt::format("max_tokens can be at most {} here", room), "max_tokens");
+  }
+  return asked.value_or(room);
+}
+
+}  // namespace mlxs

@@ -1,0 +1,65 @@
+#include "serve/encode_feed.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace mlxs {
+namespace {
+
+class EncodeFeed final : public Feed {
+ public:
+  EncodeFeed(std::unique_ptr<Encoding> encoding, RenderEncoding render)
+      : encoding_(std::move(encoding)), render_(std::move(render)) {}
+
+  bool take(std::string& out) override {
+    const std::optional<EncodeResult> result = encoding_->try_take();
+    if (!result) return false;
+    out += render_(*result);
+    return true;
+  }
+  void notify_when_ready(const std::function<void()>& wake) override { encoding_->notify_when_ready(wake); }
+  void fail(const Error& /*error*/, std::string& /*out*/) override {}  // a document has not begun
+
+ private:
+  std::unique_ptr<Encoding> encoding_;
+  RenderEncoding render_;
+};
+
+}  // namespace
+
+FeedReply encode_reply(Engine& engine, const EncodeParams& params, std::string_view inputs_field,
+                       RenderEncoding render, ErrorBody error_body, std::vector<std::string> ignored) {
+  for (std::string& name : ignored) name += " is not known and was ignored";
+  try {
+    return {.feed = std::make_unique<EncodeFeed>(engine.create_encoding(params), std::move(render)),
+            .stream_type = {},
+            .error_body = error_body,
+            .warnings = std::move(ignored)};
+  } catch (const Error& error) {
+    if (error.field() != "input") throw;
+    Error renamed(error.code(), error.what(), error.hint(), std::string(inputs_field));
+    renamed.set_retry_after_s(error.retry_after_s());
+    throw renamed;
+  }
+}
+
+std::string chosen_encoder(const Engine& engine, const std::string& asked) {
+  if (!asked.empty()) return asked;
+  std::vector<ModelInfo> models = engine.list_models();
+  std::erase_if(models, [](const ModelInfo& model) { return !model.is_encoder; });
+  if (models.size() == 1) return models.front().id;
+  throw Error(ErrorCode::kInvalidArgument, "model is missing",
+              fmt::format("{} encoders are loaded: name one of GET /v1/models", models.size()), "model");
+}
+
+void append_vector(std::string& out, std::span<const float> vector) {
+  out += '[';
+  for (std::size_t i = 0; i < vector.size(); ++i)
+    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", vector[i]);
+  out += ']';
+}
+
+}  // namespace mlxs

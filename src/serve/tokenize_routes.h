@@ -1,0 +1,16 @@
+// POST /tokenize and /detokenize in vLLM's shape, also at /v1/…: what a model makes of a text or a chat, and
+// back. The handlers may run on any thread; engine outlives the router.
+#pragma once
+
+#include "mlxs/engine.h"
+#include "serve/fields.h"
+#include "serve/router.h"
+
+namespace mlxs {
+
+Json tokenize_request_schema();
+Json detokenize_request_schema();
+
+void add_tokenize_routes(Router& router, Engine& engine);
+
+}  // namespace mlxs

@@ -1,0 +1,179 @@
+// What a request is answered does not depend on what else the engine does: the same tokens, whatever is
+// shared, cut into chunks, preempted, swapped out or published late. Compared up to the first near tie, as
+// sums in another order may decide those otherwise.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+#include <vector>
+
+#include "mlxs/engine.h"
+#include "support/tiny_model.h"
+
+namespace mlxs {
+namespace {
+
+constexpr int kRequests = 16;
+constexpr float kNoise = 2e-2f;  // of a logit: bf16 KV, sums in other orders
+
+struct Step {
+  std::int32_t token;
+  float margin;  // to the second best
+};
+
+class InvarianceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / ("mlxs-invariance-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+    path_ = test::TinyModel{}.write(folder_).string();
+    const auto engine = start({.prefix_cache = false});
+    for (int i = 0; i < kRequests; ++i) alone_.push_back(collect(*engine->create_generator(request(i))));
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::unique_ptr<Engine> start(EngineOptions options) const {
+    options.cache_dir = (folder_ / "cache").string();
+    options.threads = 2;
+    auto engine = Engine::create(options);
+    engine->load_model({.model = path_});
+    return engine;
+  }
+  // Groups of four share most of their prompt.
+  static GenerateParams request(int i) {
+    const std::string text =
+        "of group " + std::to_string(i / 4) + ", which is shared: " +
+        std::string(static_cast<std::size_t>(40 + 10 * (i / 4)), static_cast<char>('a' + i / 4)) +
+        " and not: " + std::to_string(i);
+    return {.model = "tiny",
+            .prompt = text,
+            .max_tokens = 90 + 5 * (i % 7),
+            .temperature = 0,
+            .top_logprobs = 2,
+            .ignore_eos = true,
+            .priority = static_cast<RequestPriority>(i % 4),
+            .user = i % 3 == 0 ? "alice" : "bob"};
+  }
+  static std::vector<Step> collect(Generator& generator) {
+    std::vector<Step> steps;
+    while (const auto chunk = generator.next()) {
+      if (chunk->token_id < 0) continue;
+      steps.push_back(
+          {chunk->token_id, chunk->top_logprobs.at(0).logprob - chunk->top_logprobs.at(1).logprob});
+    }
+    return steps;
+  }
+
+  // All at once; returns what the scheduler did meanwhile.
+  EngineSchedulerStats run(const EngineOptions& options) const {
+    const auto engine = start(options);
+    std::vector<std::vector<Step>> together(kRequests);
+    {
+      std::vector<std::jthread> clients;
+      for (int i = 0; i < kRequests; ++i) {
+        clients.emplace_back([&, i] {
+          together[static_cast<std::size_t>(i)] = collect(*engine->create_generator(request(i)));
+        });
+      }
+    }
+    int compared = 0;
+    for (std::size_t i = 0; i < together.size(); ++i) {
+      EXPECT_EQ(together[i].size(), alone_[i].size()) << "request " << i;
+      for (std::size_t t = 0; t < std::min(alone_[i].size(), together[i].size()); ++t) {
+        if (alone_[i][t].margin < kNoise) break;
+        EXPECT_EQ(together[i][t].token, alone_[i][t].token) << "request " << i << ", token " << t;
+        if (together[i][t].token != alone_[i][t].token) break;
+        ++compared;
+      }
+    }
+    EXPECT_GT(compared, 100) << "too few positions had a margin: the test proves nothing";
+    return engine->scheduler_stats().at(0);
+  }
+
+  static constexpr std::uint64_t kPageBytes = 2 * 2 * 16 * (16 + 16) * 2;  // layers, heads, tokens, K+V, bf16
+
+  std::filesystem::path folder_;
+  std::string path_;
+  std::vector<std::vector<Step>> alone_;
+};
+
+TEST_F(InvarianceTest, Batching) { EXPECT_EQ(run({.prefix_cache = false}).preemptions, 0u); }
+
+TEST_F(InvarianceTest, PrefixHits) { EXPECT_GT(run({}).cached_prompt_tokens, 16u * 16u); }
+
+TEST_F(InvarianceTest, SmallChunks) { EXPECT_GT(run({.token_budget = 24}).steps, 100u); }
+
+TEST_F(InvarianceTest, Preemption) {
+  for (const bool prefix_cache : {false, true}) {
+    EXPECT_GT(run({.kv_cache_bytes = 40 * kPageBytes, .prefix_cache = prefix_cache}).preemptions, 0u);
+  }
+}
+
+TEST_F(InvarianceTest, Swapping) {
+  const EngineSchedulerStats stats = run({.kv_cache_bytes = 40 * kPageBytes,
+                                          .kv_swap_bytes = 200 * kPageBytes,
+                                          .token_budget = 48,
+                                          .prefix_cache = false});
+  EXPECT_GT(stats.preemptions, 0u);
+  EXPECT_EQ(stats.swap_slots, 200);
+  EXPECT_EQ(stats.swap_slots_used, 0);
+}
+
+TEST_F(InvarianceTest, PublishingLate) {
+  for (const int depth : {1, 2, 3}) EXPECT_EQ(run({.ring_depth = depth}).ring_depth, depth);
+}
+
+// Text, finish and count are those of a serial engine, though the engine hears of the stop a step or two
+// late.
+TEST_F(InvarianceTest, NothingIsShownBehindAStopString) {
+  const auto serial = start({.ring_depth = 1});
+  for (const int depth : {2, 3}) {
+    const auto engine = start({.ring_depth = depth});
+    int stopped = 0;
+    for (int i = 0; i < kRequests; ++i) {
+      GenerateParams params = request(i);
+      const std::string whole = serial->generate(params).text;
+      const auto printable = [](char c) { return c > 32 && c < 127; };
+      std::size_t at = 4;
+      while (at + 2 < whole.size() && !(printable(whole[at]) && printable(whole[at + 1]))) ++at;
+      if (at + 2 >= whole.size()) continue;
+      params.stop = {whole.substr(at, 2)};
+      const GenerateResult expected = serial->generate(params), late = engine->generate(params);
+      EXPECT_EQ(late.text, expected.text);
+      EXPECT_EQ(late.tokens, expected.tokens);
+      EXPECT_EQ(late.finish, expected.finish);
+      EXPECT_EQ(late.stats.generated_tokens, expected.stats.generated_tokens);
+      ++stopped;
+    }
+    EXPECT_GT(stopped, 5);
+    const EngineSchedulerStats stats = engine->scheduler_stats().at(0);
+    EXPECT_EQ(stats.finished, static_cast<std::uint64_t>(stopped));
+    EXPECT_EQ(stats.running + stats.waiting + stats.paused, 0);
+  }
+}
+
+TEST_F(InvarianceTest, StructuredAnswersObeyAtEveryDepth) {
+  for (const int depth : {1, 2, 3}) {
+    const auto engine = start({.ring_depth = depth});
+    std::vector<std::unique_ptr<Generator>> generators;
+    for (int i = 0; i < kRequests; ++i) {
+      GenerateParams params = request(i);
+      params.temperature = 1.5f;
+      params.seed = static_cast<std::uint64_t>(i);
+      params.ignore_eos = false;
+      params.max_tokens = 60;
+      params.structured = {StructuredOutput::Kind::kRegex, "[a-f]{3}-[0-9]{1,4};"};
+      generators.push_back(engine->create_generator(params));
+    }
+    for (const auto& generator : generators) {
+      std::string text;
+      while (const auto chunk = generator->next()) text += chunk->text;
+      EXPECT_EQ(text.back(), ';') << text;
+      EXPECT_EQ(text[3], '-') << text;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mlxs
