@@ -36,9 +36,9 @@ Sampled MockRunner::next_token(Request& request) {
   const std::int32_t done = request.generated();
   Sampled sampled{.token = done < spec_.tokens ? kMockFirstWord + done % kMockWords : kMockEnd};
   if (request.grammar) {  // the word if it may stand here, else the end, else whatever may
-    const SampleRow row = request.sample_row(clock_);
-    if (!allowed(row.allowed, sampled.token)) sampled.token = kMockEnd;
-    for (std::int32_t id = 0; !allowed(row.allowed, sampled.token); ++id) {
+    request.compute_mask(clock_);
+    if (!allowed(request.allowed, sampled.token)) sampled.token = kMockEnd;
+    for (std::int32_t id = 0; !allowed(request.allowed, sampled.token); ++id) {
       if (id == vocabulary_) return {.invalid = true};
       sampled.token = id;
     }
