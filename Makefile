@@ -66,7 +66,7 @@ fuzz: ## every parser of untrusted bytes under libFuzzer, FUZZ_SECONDS each
 	@scripts/build.sh fuzz
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
-bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'); results in bench/results
+bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'), and the server alone (BENCH_ARGS=transport); results in bench/results
 	@scripts/bootstrap.sh build bench
 	@scripts/build.sh release mlx-serving
 	@scripts/bench.sh $(BENCH_ARGS)

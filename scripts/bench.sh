@@ -2,8 +2,15 @@
 # Our Release build beside llama.cpp on this machine: bench/compare.py, with the peer built here by clang with all that this
 # processor has (gcc 12 builds of it die with an illegal instruction where AMX exists). usage: scripts/bench.sh [arguments of compare.py]
 # BENCH_ISA=avx512 or avx2: both sides without what is above that instruction set.
+# Then, unless --only asks for a case of compare.py, the server without a model: bench/transport.py (which needs no peer);
+# `scripts/bench.sh transport [arguments]` runs that alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+if [ "${1:-}" = transport ]; then
+  shift
+  exec python3 bench/transport.py build/mlx-serving "$@"
+fi
 
 isa=${BENCH_ISA:-native}
 case $isa in
@@ -40,4 +47,5 @@ if [ $isa != native ]; then
   export MLXS_CPU_ISA=$isa
   set -- --out bench/results/$isa "$@"
 fi
-exec $venv/bin/python bench/compare.py build/mlx-serving "$model" "$@"
+$venv/bin/python bench/compare.py build/mlx-serving "$model" "$@"
+case " $* " in *" --only"*) ;; *) if [ $isa = native ] && [ -d /proc/self ]; then python3 bench/transport.py build/mlx-serving; fi ;; esac

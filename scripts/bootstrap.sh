@@ -30,7 +30,7 @@ apt_packages() {
       ;;
     lint) echo "clang-16 clang-format-16 clang-tidy-16 git" ;;
     fuzz) echo "clang-16 libclang-rt-16-dev" ;;
-    bench) echo "clang-16 git" ;;
+    bench) echo "clang-16 git nghttp2-client" ;;
     arm) echo "g++-aarch64-linux-gnu qemu-user googletest" ;;
     *) die "unknown step '$1'" "one of: build test protocol lint fuzz bench arm" ;;
   esac
@@ -46,7 +46,7 @@ brew_packages() {
     test) echo "googletest redis prometheus node" ;;
     protocol) command -v go >/dev/null || echo "go" ;;
     lint | fuzz) echo "llvm" ;;
-    bench) echo "" ;;
+    bench) echo "nghttp2" ;;
     *) die "unknown step '$1'" "one of: build test protocol lint fuzz bench" ;;
   esac
 }

@@ -13,7 +13,7 @@ using Level = Finding::Level;
 constexpr std::uint64_t kGB = 1'000'000'000;
 constexpr std::uint64_t kLittleMemory = 1 * kGB;  // a small model and its KV cache
 constexpr std::uint64_t kLittleDisk = 5 * kGB;    // one 8B model in 4 bits
-constexpr std::uint64_t kFewFiles = 1024;         // connections and model files together
+constexpr std::uint64_t kFewFiles = 16384 + 64;   // as many as connections by default, and model files
 constexpr std::uint64_t kNoticeableSwap = 256'000'000;
 
 class Findings {
@@ -115,8 +115,10 @@ void judge_surroundings(const MachineFacts& f, Findings& out) {
   out.good("models", fmt::format("{} in the caches", f.models));
 
   const std::string files = fmt::format("{} (at most {})", f.open_files_soft, f.open_files_hard);
-  if (f.open_files_soft < kFewFiles) {
-    out.add(Level::kWarning, "open files", files, "each connection needs one: ulimit -n 65536");
+  if (f.open_files_hard < kFewFiles) {
+    out.add(Level::kWarning, "open files", files,
+            "each connection needs one, and serve takes what it may have: raise the hard limit "
+            "(/etc/security/limits.conf, LimitNOFILE of a service) to 65536");
   } else {
     out.good("open files", files);
   }

@@ -1,5 +1,4 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +18,7 @@
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/scheduler_flags.h"
+#include "cli/server_flags.h"
 #include "cli/signals.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
@@ -29,55 +30,38 @@ namespace {
 
 struct ServeFlags {
   std::vector<std::string> models;
-  std::string host = "127.0.0.1";
-  int port = 8000;
+  ServerFlags server;
   int max_running = EngineOptions{}.max_running;
   double drain_timeout_s = 30;
-  bool insecure = false;
-  std::string api_keys;
-  std::string tls_cert, tls_key;
-  std::vector<std::string> cors_origins;
-  bool share_prefix_cache = false;
   std::string prefix_cache_dir;
   std::uint64_t prefix_cache_bytes = EngineOptions{}.prefix_cache_disk_bytes;
   std::string registry;
-  int keep_requests = ServerOptions{}.keep_requests;
   EngineFlags engine;
   SchedulerFlags scheduler;
 };
 
-bool is_loopback(const std::string& host) {
-  in6_addr v6{};
-  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6) != 0;
-  in_addr v4{};
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  return host == "localhost";
-}
-
-std::string base_url(const ServeFlags& flags, int port) {
-  const bool v6 = flags.host.find(':') != std::string::npos;
-  return fmt::format("{}://{}{}{}:{}", flags.tls_cert.empty() ? "http" : "https", v6 ? "[" : "", flags.host,
-                     v6 ? "]" : "", port);
-}
-
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
+  constexpr std::string_view kUnix = "unix:";
+  const std::string target = url.starts_with(kUnix)
+                                 ? fmt::format("--unix-socket {} http://localhost", url.substr(kUnix.size()))
+                                 : url;
   const auto found = std::ranges::find(models, false, &ModelInfo::is_encoder);
   if (found == models.end()) {
     fmt::print(
-        "ready: {0} on {1}  try: curl {1}/v1/{2} -H 'Content-Type: application/json' -d "
+        "ready: {0} on {1}  try: curl {4}/v1/{2} -H 'Content-Type: application/json' -d "
         "'{{\"model\":\"{0}\",{3}}}'\n",
         models.front().id, url, models.front().scores ? "score" : "embeddings",
-        models.front().scores ? R"("text_1":"Hello!","text_2":"Hi!")" : R"("input":"Hello!")");
+        models.front().scores ? R"("text_1":"Hello!","text_2":"Hi!")" : R"("input":"Hello!")", target);
     std::fflush(stdout);
     return;
   }
   const std::string& model = found->id;
   fmt::print(
-      "ready: {0} on {1}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
+      "ready: {0} on {2}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
       "-d "
       "'{{\"model\":\"{0}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}],\"max_tokens\":64}}'"
       "\n",
-      model, url);
+      model, target, url);
   std::fflush(stdout);
 }
 
@@ -94,36 +78,35 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
   return instance;
 }
 
-// From the file and the environment. Throws if others could reach a server that asks nobody for a key.
-ApiKeys read_api_keys(const ServeFlags& flags) {
-  ApiKeys keys;
-  if (!flags.api_keys.empty()) keys.add_file(flags.api_keys);
-  const char* key = std::getenv("MLXS_API_KEY");
-  if (key != nullptr && *key != '\0') keys.add(key, {.tenant = "default", .role = Role::kAdmin});
-  if (keys.empty() && !flags.insecure && !is_loopback(flags.host)) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("--host {} can be reached from other machines, and there is no API key", flags.host),
-        "give --api-keys or MLXS_API_KEY; --insecure serves everybody all the same");
-  }
-  return keys;
-}
-
-void reload_tls(Server& server) {
+void reload(Server& server, const ServerFlags& flags) {
   try {
     server.reload_tls();
-    log::info("the TLS certificate was read again");
+    if (!flags.options.tls_certificate_file.empty()) log::info("the TLS certificate was read again");
   } catch (const Error& error) {
     log::error("the TLS certificate stays as it was: {}", error.full());
+  }
+  if (flags.api_keys.empty()) return;
+  try {
+    server.replace_keys(read_api_keys(flags));
+    log::info("the API keys were read again");
+  } catch (const Error& error) {
+    log::error("the API keys stay as they were: {}", error.full());
   }
 }
 
 int serve(const ServeFlags& flags) {
-  ApiKeys keys = read_api_keys(flags);
+  const ServerOptions server_options = cli::server_options(flags.server);
   std::optional<RedisUrl> registry;
   if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
+  if (registry && !server_options.listen_tcp) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "other machines cannot reach a Unix socket, so it is not registered",
+                "give --host or --port as well", "registry");
+  }
+  raise_open_files();
 
-  TerminationSignals signals(!flags.tls_cert.empty());  // before the first thread
+  const bool reloads = !server_options.tls_certificate_file.empty() || !flags.server.api_keys.empty();
+  TerminationSignals signals(reloads);  // before the first thread
   const auto metrics = std::make_shared<MetricsObserver>();
   EngineOptions options = engine_options(flags.engine);
   options.max_running = flags.max_running;
@@ -136,15 +119,6 @@ int serve(const ServeFlags& flags) {
 
   // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
   // nothing.
-  ServerOptions server_options;
-  server_options.host = flags.host;
-  server_options.port = static_cast<std::uint16_t>(flags.port);
-  server_options.tls_certificate_file = flags.tls_cert;
-  server_options.tls_key_file = flags.tls_key;
-  server_options.cors_origins = flags.cors_origins;
-  server_options.keys = std::move(keys);
-  server_options.share_prefix_cache = flags.share_prefix_cache;
-  server_options.keep_requests = flags.keep_requests;
   Server server(server_options, *engine, [&] {
     std::string page = metrics->render(engine->scheduler_stats());
     if (options.metal_optimizations.expose_metrics)
@@ -152,7 +126,7 @@ int serve(const ServeFlags& flags) {
     return page;
   });
   server.start();
-  const std::string url = base_url(flags, server.port());
+  const std::string url = server_url(server_options, server.port());
 
   for (const std::string& model : flags.models) {
     fetch_if_absent(model);
@@ -168,7 +142,7 @@ int serve(const ServeFlags& flags) {
   std::optional<Heartbeat> heartbeat;
   if (registry) heartbeat.emplace(*registry, describe_instance(url, models));
 
-  signals.on_hangup([&server] { reload_tls(server); });
+  signals.on_hangup([&server, &flags] { reload(server, flags.server); });
   signals.start_draining_on_signal();
   print_ready(url, models);
   signals.wait();
@@ -187,11 +161,12 @@ int serve(const ServeFlags& flags) {
 void add_serve(CLI::App& app, Action& action) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
-  command->add_option("MODEL", flags->models, std::string(kModelHelp) + "; one or more")->required();
-  command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", flags->port, "Port; 0 takes a free one")
-      ->check(CLI::Range(0, 65535, "0..65535"))
-      ->capture_default_str();
+  command
+      ->add_option(
+          "MODEL,--model", flags->models,
+          std::string(kModelHelp) + "; mock:tokens=512,delay=0 streams words without a model; one or more")
+      ->required();
+  add_server_flags(*command, flags->server);
   command->add_option("--max-running", flags->max_running, "Requests that run at once, per model")
       ->check(CLI::Range(1, 4096, "1..4096"))
       ->capture_default_str();
@@ -202,28 +177,6 @@ void add_serve(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--registry", flags->registry,
                       "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
-  command->add_flag("--insecure", flags->insecure,
-                    "Allow a host that other machines can reach, without an API key");
-  command->add_option("--tls-cert", flags->tls_cert,
-                      "Serve over TLS: the PEM file of the certificate and its chain; SIGHUP reads it again");
-  command->add_option("--tls-key", flags->tls_key, "The PEM file of the certificate's key");
-  command->add_option("--api-keys", flags->api_keys,
-                      "File of API keys, a line each: SHA256-HEX TENANT [user|admin]; "
-                      "MLXS_API_KEY adds one admin");
-  command
-      ->add_option("--cors-origin", flags->cors_origins,
-                   "Let pages of this origin (https://host[:port]) use the server; may be repeated; "
-                   "* lets every page")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_flag(
-      "--share-prefix-cache", flags->share_prefix_cache,
-      "Let tenants reuse each other's computed prompts; each can then find out what others sent");
-  command
-      ->add_option("--keep-requests", flags->keep_requests,
-                   "Requests whose record GET /v1/requests/{id} and `why` still know; 0: none")
-      ->check(CLI::Range(0, 1'000'000, "0..1000000"))
-      ->capture_default_str();
   command->add_option("--prefix-cache-dir", flags->prefix_cache_dir,
                       "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
   add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,

@@ -15,7 +15,7 @@ void LoadedModel::make_disk_tier(const EngineOptions& engine, const Backend& bac
       fmt::format("kv 1, {}, {} {}, {} layers of {} heads, {} + {} {}, context {}", file_->fingerprint(),
                   backend.device().name, backend.device().packed_layout, config.layers, config.kv_heads,
                   config.key_dim, config.value_dim, dtype_info(kv_type(engine)).name, info_.context_length);
-  tier_ = std::make_unique<DiskTier>(store_, *pool_, runner_->kv(), kind);
+  tier_ = std::make_unique<DiskTier>(store_, *pool_, *runner_->kv(), kind);
 }
 
 bool LoadedModel::restore_first(SchedRequest& entry) {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "engine/load_plan.h"
 #include "engine/loaded_model.h"
+#include "engine/runner.h"
 
 namespace mlxs {
 

@@ -10,9 +10,11 @@
 #include "backend/weight_cache.h"
 #include "base/log.h"
 #include "engine/load_plan.h"
+#include "engine/mock_runner.h"
 #include "engine/model_text.h"
 #include "engine/params.h"
 #include "engine/refusal.h"
+#include "engine/runner.h"
 #include "engine/stats.h"
 #include "formats/catalog.h"
 
@@ -66,7 +68,12 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   if (!options.force) require_fit(plan_load(*file_, backend, engine, options.context_length), info_.id);
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
+  const bool mock = file_->format() == kMockFormat;
   const auto load_weights = [&] {
+    if (mock) {
+      model_ = make_mock_model(*file_);
+      return true;
+    }
     WeightCache cache(cache_dir / "packed", file_->fingerprint(), backend.device().packed_layout);
     const bool found = cache.complete();
     model_ = load_model(*file_, backend, &cache);
@@ -78,7 +85,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
     model_.reset();
     load_weights();
   }
-  file_->drop_pages();
+  if (!mock) file_->drop_pages();
 
   const ModelConfig& config = model_->config();
   check_vocabulary(*file_, tokenizer_->vocabulary_size(), config.vocabulary);
@@ -103,7 +110,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   info_.quantization = main_type(*file_);
   info_.parameter_count = count_parameters(*file_);
   info_.weight_bytes = model_->weight_bytes();
-  info_.kv_bytes = encoder_ ? encoder_->kv_bytes() : runner_->kv_bytes();
+  info_.kv_bytes = encoder_ ? encoder_->kv_bytes() : runner_->kv() != nullptr ? runner_->kv()->bytes() : 0;
   info_.vocabulary = config.vocabulary;
   info_.has_chat_template = template_ != nullptr;
   const std::string_view chat_template = file_->get_string("tokenizer.chat_template", "");
@@ -116,8 +123,13 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
                                      Backend& backend) {
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
   make_publisher(engine, backend);
-  runner_ =
-      std::make_unique<Runner>(backend, *model_, num_pages, swap_slots(engine), kv_type(engine), clock_);
+  const bool mock = file_->format() == kMockFormat;
+  if (mock) {
+    runner_ = std::make_unique<MockRunner>(parse_mock(info_.path), model_->config().vocabulary, clock_);
+  } else {
+    runner_ =
+        std::make_unique<Runner>(backend, *model_, num_pages, swap_slots(engine), kv_type(engine), clock_);
+  }
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
@@ -130,7 +142,7 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
   SchedulerConfig scheduling = scheduler_config(engine, context_limit_);
   scheduling.swap_pages = swap_slots(engine);
   scheduler_ = std::make_unique<Scheduler>(scheduling, *pool_);
-  if (store_) make_disk_tier(engine, backend);
+  if (store_ && !mock) make_disk_tier(engine, backend);
 }
 
 RequestSeen LoadedModel::seen(RequestId id) const {

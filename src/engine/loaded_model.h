@@ -15,7 +15,7 @@
 #include "engine/inbox.h"
 #include "engine/publisher.h"
 #include "engine/request.h"
-#include "engine/runner.h"
+#include "engine/step_runner.h"
 #include "engine/step_tail.h"
 #include "formats/model_file.h"
 #include "mlxs/engine.h"
@@ -105,7 +105,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   mutable std::unique_ptr<GrammarEngine> grammars_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<EncoderRunner> encoder_;  // of an encoder, which has nothing of what follows
-  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
   std::shared_ptr<PageStore> store_;

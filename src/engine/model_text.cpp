@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/mock_model.h"
 #include "mlxs/error.h"
 
 namespace mlxs {
@@ -48,7 +49,8 @@ TokenizerSpec tokenizer_spec(const ModelFile& file) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_tokenizer(const ModelFile& file) {
-  if (file.format() == "gguf") return std::make_unique<Tokenizer>(tokenizer_spec(file));
+  if (file.format() == "gguf" || file.format() == kMockFormat)
+    return std::make_unique<Tokenizer>(tokenizer_spec(file));
   const std::string_view json = file.get_string("tokenizer.huggingface.json", "");
   if (json.empty()) {
     throw Error(ErrorCode::kModelLoad, fmt::format("{}: tokenizer.json is missing", file.path().string()),

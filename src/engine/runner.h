@@ -10,34 +10,27 @@
 #include "backend/ops.h"
 #include "base/clock.h"
 #include "engine/mask_pool.h"
+#include "engine/step_runner.h"
 #include "models/model.h"
 #include "sched/step_plan.h"
 
 namespace mlxs {
 
-struct Request;
-
-class Runner {
+class Runner final : public StepRunner {
  public:
   // backend, model and clock outlive the runner.
   // swap_slots: pages that the host can keep; throws kInvalidArgument if the backend does not give pages out.
   Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
          const Clock& clock);
 
-  // One entry a planned span: what it sampled, or nullptr if it does not sample. Valid until the next call.
-  // request_of answers every request id of the plan.
   std::span<const Sampled* const> run(const StepPlan& plan,
-                                      const std::function<Request&(RequestId)>& request_of);
+                                      const std::function<Request&(RequestId)>& request_of) override;
+  std::vector<float> evaluate(std::span<const TokenId> tokens,
+                              std::int32_t chunk) override;  // uses KV tensors of its own
 
-  // The page copies of a plan, before its step; pages to the host's slots first.
-  void copy_pages(const StepPlan& plan);
+  void copy_pages(const StepPlan& plan) override;
 
-  // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows. Uses KV
-  // tensors of its own.
-  std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk = 256);
-
-  std::size_t kv_bytes() const { return kv_->bytes(); }
-  KvStore& kv() { return *kv_; }
+  KvStore* kv() override { return kv_.get(); }
   // Bytes of one page over all layers, for sizing the pool before there is one.
   static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/thread_name.h"
+
 namespace mlxs {
 namespace {
 
@@ -21,6 +23,7 @@ MetalOptimizationsStats StepLoop::optimization_stats() const {
 }
 
 void StepLoop::run() {
+  name_this_thread("mlxs-engine");
   while (!stopping_) {
     const bool received = inbox_->drain();
     bool worked = false;

@@ -1,8 +1,20 @@
 #include "engine/token_channel.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace mlxs {
+
+void TokenChannel::append(Chunk&& chunk) {
+  if (size_ == ring_.size()) {
+    constexpr std::size_t kLeast = 4;
+    std::vector<Chunk> larger(std::max(kLeast, ring_.size() + ring_.size() / 2));
+    for (std::size_t i = 0; i < size_; ++i) larger[i] = std::move(ring_[(begin_ + i) % ring_.size()]);
+    ring_ = std::move(larger);
+    begin_ = 0;
+  }
+  ring_[(begin_ + size_++) % ring_.size()] = std::move(chunk);
+}
 
 bool TokenChannel::push(Chunk chunk) {
   std::function<void()> waiter;
@@ -11,8 +23,8 @@ bool TokenChannel::push(Chunk chunk) {
     const std::lock_guard lock(mutex_);
     if (ended_) return false;
     ended_ = chunk.type != Chunk::Type::kToken;
-    chunks_.push_back(std::move(chunk));
-    if (!full_ && !ended_ && chunks_.size() >= kHighWater) full_ = pause = true;
+    append(std::move(chunk));
+    if (!full_ && !ended_ && size_ >= kHighWater) full_ = pause = true;
     waiter.swap(waiter_);
   }
   ready_.notify_one();
@@ -21,9 +33,10 @@ bool TokenChannel::push(Chunk chunk) {
 }
 
 bool TokenChannel::take(Chunk& out) {
-  out = std::move(chunks_.front());
-  chunks_.pop_front();
-  if (!full_ || chunks_.size() > kHighWater / 2) return false;
+  out = std::move(ring_[begin_]);
+  if (++begin_ == ring_.size()) begin_ = 0;
+  --size_;
+  if (!full_ || size_ > kHighWater / 2) return false;
   full_ = false;
   return true;
 }
@@ -33,8 +46,8 @@ std::optional<Chunk> TokenChannel::pop_blocking() {
   bool drained = false;
   {
     std::unique_lock lock(mutex_);
-    ready_.wait(lock, [&] { return !chunks_.empty() || ended_; });
-    if (chunks_.empty()) return std::nullopt;
+    ready_.wait(lock, [&] { return size_ > 0 || ended_; });
+    if (size_ == 0) return std::nullopt;
     drained = take(chunk);
   }
   if (drained) on_drained_();
@@ -45,7 +58,7 @@ Generator::Poll TokenChannel::try_pop(Chunk& out) {
   bool drained = false;
   {
     const std::lock_guard lock(mutex_);
-    if (chunks_.empty()) return ended_ ? Generator::Poll::kEnd : Generator::Poll::kPending;
+    if (size_ == 0) return ended_ ? Generator::Poll::kEnd : Generator::Poll::kPending;
     drained = take(out);
   }
   if (drained) on_drained_();
@@ -55,7 +68,7 @@ Generator::Poll TokenChannel::try_pop(Chunk& out) {
 void TokenChannel::notify_when_ready(std::function<void()> callback) {
   {
     const std::lock_guard lock(mutex_);
-    if (chunks_.empty() && !ended_) {
+    if (size_ == 0 && !ended_) {
       waiter_ = std::move(callback);
       return;
     }

@@ -1,15 +1,16 @@
 // The stream of one request from the engine thread to its consumer: bounded, so that a slow reader slows only
 // itself. Producer: the engine thread; consumer: one thread at a time. Shared by both; closed by the last
 // (done or error) chunk. Crossing the high-water mark tells the producer to pause the request; draining to
-// half tells it to resume.
+// half tells it to resume. A ring that grows to what its reader leaves in it: no allocation in the steady
+// state.
 #pragma once
 
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "mlxs/engine.h"
 
@@ -34,12 +35,14 @@ class TokenChannel {
   bool full() const;   // and has not emptied to half since
 
  private:
-  // Takes the front; returns whether on_drained_ is due. Lock held.
+  // Takes the front; returns whether on_drained_ is due. Lock held, as for the next.
   bool take(Chunk& out);
+  void append(Chunk&& chunk);
 
   mutable std::mutex mutex_;
   std::condition_variable ready_;
-  std::deque<Chunk> chunks_;
+  std::vector<Chunk> ring_;
+  std::size_t begin_ = 0, size_ = 0;
   std::function<void()> waiter_;
   std::function<void()> on_drained_;
   bool full_ = false;

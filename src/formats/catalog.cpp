@@ -15,6 +15,7 @@
 #include "formats/file_lock.h"
 #include "formats/hub_pull.h"
 #include "formats/mapped_file.h"
+#include "formats/mock_model.h"
 #include "formats/model_folder.h"
 #include "formats/near_names.h"
 #include "formats/pull.h"
@@ -170,6 +171,7 @@ std::optional<CatalogEntry> Catalog::find_cached(std::string_view name) const {
 }
 
 fs::path Catalog::resolve(std::string_view name) const {
+  if (names_mock(name)) return fs::path(name);
   // A bare alias is the alias even where a folder has its name: "./smollm2" is the folder.
   if (const PackagedModel* model = find_packaged(name)) {
     if (const auto entry = find_cached(name)) return entry->path;
@@ -222,6 +224,7 @@ void Catalog::throw_unknown(std::string_view name) const {
 }
 
 std::string Catalog::display_name(std::string_view name) const {
+  if (names_mock(name)) return std::string(name.substr(0, name.find(':')));
   if (can_pull(name) || find_cached(name)) return std::string(name);
   fs::path path(name);
   if (!path.has_filename()) path = path.parent_path();  // "folder/"

@@ -10,6 +10,7 @@
 #include "formats/gguf_parser.h"
 #include "formats/hf_folder.h"
 #include "formats/mapped_file.h"
+#include "formats/mock_model.h"
 #include "formats/model_content.h"
 #include "formats/model_folder.h"
 #include "formats/quote.h"
@@ -133,6 +134,12 @@ ModelFile::~ModelFile() = default;
 std::unique_ptr<ModelFile> ModelFile::open(const std::filesystem::path& path) {
   std::error_code ignored;
   auto impl = std::make_unique<Impl>();
+  if (names_mock(path.native())) {
+    impl->path = path;
+    impl->format = kMockFormat;
+    describe_mock(parse_mock(path.native()), impl->content);
+    return std::unique_ptr<ModelFile>(new ModelFile(std::move(impl)));
+  }
   impl->path = std::filesystem::is_directory(path, ignored) ? single_model_in(path) : path;
   if (std::filesystem::is_directory(impl->path, ignored)) {
     impl->format = "safetensors";

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <fstream>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <utility>
 
@@ -34,9 +35,27 @@ std::optional<std::array<unsigned char, 32>> parse_hash(std::string_view hex) {
   return hash;
 }
 
+constexpr const char* kLineHelp = "a line is SHA256-HEX TENANT [user|admin] [rpm=N] [tpm=N]";
+
 [[noreturn]] void refuse_line(const std::string& path, int number, const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}, line {}: {}", path, number, what),
-              "a line is SHA256-HEX TENANT [user|admin]", "api-keys");
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}, line {}: {}", path, number, what), kLineHelp,
+              "api-keys");
+}
+
+// What stands behind the tenant: a role, limits. False: the word is none of these.
+bool read_word(std::string_view word, Caller& caller) {
+  if (word == "user" || word == "admin") {
+    caller.role = word == "admin" ? Role::kAdmin : Role::kUser;
+    return true;
+  }
+  const bool requests = word.starts_with("rpm="), tokens = word.starts_with("tpm=");
+  if (!requests && !tokens) return false;
+  constexpr std::int64_t kMost = 1'000'000'000'000;
+  std::int64_t limit = 0;
+  const auto [end, error] = std::from_chars(word.data() + 4, word.data() + word.size(), limit);
+  if (error != std::errc() || end != word.data() + word.size() || limit < 0 || limit > kMost) return false;
+  (requests ? caller.requests_per_minute : caller.tokens_per_minute) = limit;
+  return true;
 }
 
 }  // namespace
@@ -55,6 +74,7 @@ void ApiKeys::insert(const Hash& hash, Caller caller) {
         fmt::format("tenants '{}' and '{}' have the same API key", entry.caller.tenant, caller.tenant),
         "give each its own");
   }
+  for (const unsigned char byte : std::span(hash).first<8>()) caller.key_id += fmt::format("{:02x}", byte);
   entries_.push_back({hash, std::move(caller)});
 }
 
@@ -75,7 +95,7 @@ void ApiKeys::add_file(const std::string& path) {
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     std::istringstream words(line.substr(0, line.find('#')));
-    std::string hex, tenant, role, more;
+    std::string hex, tenant;
     if (!(words >> hex)) continue;
     const std::optional<Hash> hash = parse_hash(hex);
     if (!hash) refuse_line(path, number, "the hash is not 64 hexadecimal digits");
@@ -84,19 +104,17 @@ void ApiKeys::add_file(const std::string& path) {
       refuse_line(path, number, fmt::format("the tenant is longer than {} bytes", kLongestTenant));
     }
     Caller caller{.tenant = tenant};
-    if (words >> role) {
-      if (role != "user" && role != "admin") {
-        refuse_line(path, number, fmt::format("'{}' is not a role", role));
+    for (std::string word; words >> word;) {
+      if (!read_word(word, caller)) {
+        refuse_line(path, number, fmt::format("'{}' is neither a role nor a limit", word));
       }
-      if (role == "admin") caller.role = Role::kAdmin;
     }
-    if (words >> more) refuse_line(path, number, fmt::format("'{}' is too much", more));
     insert(*hash, std::move(caller));
   }
   if (file.bad()) throw Error(ErrorCode::kIo, fmt::format("reading '{}' failed", path), {}, "api-keys");
   if (entries_.empty()) {  // a server that was told to ask for keys must not end up open
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("the key file '{}' has no key", path),
-                "a line is SHA256-HEX TENANT [user|admin]", "api-keys");
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("the key file '{}' has no key", path), kLineHelp,
+                "api-keys");
   }
 }
 
@@ -107,6 +125,21 @@ const Caller* ApiKeys::find(std::string_view key) const {
     if (CRYPTO_memcmp(hash.data(), entry.hash.data(), hash.size()) == 0) found = &entry.caller;
   }
   return found;
+}
+
+const ApiKeys& CurrentKeys::get() const {
+  const std::lock_guard lock(mutex_);
+  return *all_.back();
+}
+
+void CurrentKeys::replace(ApiKeys keys) {
+  auto fresh = std::make_unique<const ApiKeys>(std::move(keys));
+  const std::lock_guard lock(mutex_);
+  if (fresh->empty() && !all_.empty() && !all_.back()->empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "there would be no API key any more",
+                "a server that asks for keys goes on to do so until it ends", "api-keys");
+  }
+  all_.push_back(std::move(fresh));
 }
 
 std::string_view presented_key(const HttpRequest& request) {

@@ -31,8 +31,9 @@ bool begins_http2(const boost::beast::flat_buffer& bytes) {
 
 }  // namespace
 
-Connection::Connection(tcp::socket socket, ServerContext& context)
-    : transport_(std::make_shared<Transport>(std::move(socket), context.options.send_buffer_bytes)),
+Connection::Connection(StreamSocket socket, std::string peer, ServerContext& context)
+    : transport_(
+          std::make_shared<Transport>(std::move(socket), std::move(peer), context.options.send_buffer_bytes)),
       context_(context),
       deadline_(*transport_) {}
 

@@ -5,6 +5,7 @@
 
 #include <boost/beast/core/flat_buffer.hpp>
 #include <memory>
+#include <string>
 
 #include "serve/asio.h"
 #include "serve/deadline.h"
@@ -16,7 +17,7 @@ namespace mlxs {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(tcp::socket socket, ServerContext& context);
+  Connection(StreamSocket socket, std::string peer, ServerContext& context);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 

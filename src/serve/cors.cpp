@@ -12,7 +12,10 @@ namespace mlxs {
 namespace {
 
 constexpr const char* kMethods = "GET, HEAD, POST, PUT, PATCH, DELETE";
-constexpr const char* kReadable = "x-request-id, x-mlxs-warning, retry-after";
+constexpr const char* kReadable =
+    "x-request-id, x-mlxs-warning, retry-after, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
+    "x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
+    "x-ratelimit-reset-tokens";
 constexpr const char* kPreflightSeconds = "600";
 constexpr int kNoContent = 204;
 

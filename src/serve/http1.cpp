@@ -110,9 +110,9 @@ net::awaitable<bool> Http1Session::serve_request() {
   const bool quick = exchange.request.method != "POST";
   Prepared prepared;
   if (quick) {
-    prepared = prepare_reply(context_, exchange.request);
+    prepared = prepare_reply(context_, exchange.request, exchange.headers);
   } else {
-    auto work = [this, &exchange] { return prepare_reply(context_, exchange.request); };
+    auto work = [this, &exchange] { return prepare_reply(context_, exchange.request, exchange.headers); };
     prepared = co_await offload(context_.workers, std::move(work));
   }
   if (auto* response = std::get_if<HttpResponse>(&prepared)) {
@@ -153,13 +153,13 @@ net::awaitable<bool> Http1Session::read_request(Exchange& exchange) {
   exchange.request.method = std::string(message.method_string());
   const auto given_id = message["x-request-id"];
   exchange.request.id = usable_request_id({given_id.data(), given_id.size()}).value_or(random_id("req-"));
-  exchange.request.peer = transport_->peer();
   for (const auto& field : message) {
     const auto name = field.name_string(), value = field.value();
     exchange.request.headers.emplace_back(lower_case({name.data(), name.size()}),
                                           std::string(value.data(), value.size()));
   }
   exchange.headers = context_.cors.headers(exchange.request);
+  exchange.request.peer = context_.proxies.client_of(transport_->peer(), exchange.request);
   if (!error && !parser.is_done()) {
     if (boost::beast::iequals(message[http::field::expect], "100-continue")) {
       co_await write_text("HTTP/1.1 100 Continue\r\n\r\n");
@@ -230,7 +230,8 @@ net::awaitable<void> Http1Session::send_response(Exchange& exchange, const HttpR
                                         .headers = std::move(headers)});
   const std::string_view body = exchange.request.method == "HEAD" ? std::string_view() : response.body;
   exchange.status = response.status;
-  co_await write(std::array{net::buffer(head), net::buffer(body)});
+  const Pieces pieces{net::buffer(head), net::buffer(body)};
+  co_await write(pieces, context_.options.write_timeout_ms);
 }
 
 void Http1Session::end(const Exchange& exchange) {
@@ -247,11 +248,11 @@ void Http1Session::end(const Exchange& exchange) {
 // ---------------------------------------------------------------- the socket
 
 net::awaitable<void> Http1Session::write_text(std::string text) {
-  co_await write(std::array{net::buffer(text)});
+  const Pieces pieces{net::buffer(text)};
+  co_await write(pieces, context_.options.write_timeout_ms);
 }
 
-template <class Buffers>
-net::awaitable<void> Http1Session::write(Buffers buffers) {
+net::awaitable<void> Http1Session::write(Pieces buffers, int patience_ms) {
   if (gone_) co_return;
   // Nearly always the kernel takes it all at once; only a slow reader costs a timer and a wait.
   error_code error;
@@ -269,11 +270,12 @@ net::awaitable<void> Http1Session::write(Buffers buffers) {
     stalled_ = true;
     const auto started = std::chrono::steady_clock::now();
     for (std::string_view left = rest; !left.empty() && !error;) {
-      deadline_.arm(context_.options.write_timeout_ms);  // anew whenever the reader takes something
+      deadline_.arm(patience_ms);  // anew whenever the reader takes something
       const auto [failed, size] = co_await transport_->async_write_some(net::buffer(left), kAsTuple);
       left.remove_prefix(size);
       error = failed;
     }
+    if (deadline_.expired()) context_.note_slow_reader(transport_->peer(), patience_ms);
     deadline_.disarm();
     stalled_ = false;
     socket_wait_ += std::chrono::steady_clock::now() - started;

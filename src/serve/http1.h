@@ -2,6 +2,8 @@
 // client goes. Runs as a coroutine on the connection's thread, which alone touches its state.
 #pragma once
 
+#include <array>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <chrono>
@@ -48,8 +50,8 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
     HttpRequest request;
     int version = 11;
     bool keep_alive = false;
-    std::vector<std::pair<std::string, std::string>> headers;  // of whatever response it gets
-    int status = 0;                                            // sent; 0: nothing yet
+    HeaderList headers;  // of whatever response it gets
+    int status = 0;      // sent; 0: nothing yet
   };
 
   class Reply;
@@ -63,8 +65,8 @@ class Http1Session final : public Session, public std::enable_shared_from_this<H
   net::awaitable<void> send_response(Exchange& exchange, const HttpResponse& response);
   net::awaitable<void> send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer);
 
-  template <class Buffers>
-  net::awaitable<void> write(Buffers buffers);  // sets gone_ if it fails
+  using Pieces = std::array<net::const_buffer, 3>;             // of one gathered write; may be empty
+  net::awaitable<void> write(Pieces pieces, int patience_ms);  // sets gone_ if it fails
   net::awaitable<void> write_text(std::string text);
   void end(const Exchange& exchange);
 

@@ -1,6 +1,8 @@
 // How an answer of the engine's is written in HTTP/1.1: a document with its length, or a stream in chunks.
 #include <fmt/format.h>
 
+#include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "serve/http1.h"
@@ -10,13 +12,12 @@
 namespace mlxs {
 namespace {
 
-// A chunk of a chunked body.
-std::string as_http_chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
-
-// The end of a chunked body, with what could not stand in the head.
-std::string last_http_chunk(const HttpRequest& request) {
-  return wants_timing(request) ? fmt::format("0\r\nx-mlxs-timing: {}\r\n\r\n", timing_now(request))
-                               : "0\r\n\r\n";
+// What ends a chunk of a chunked body, and behind the last one the body, with what could not stand in the
+// head.
+std::string end_of_chunk(const HttpRequest& request, bool last) {
+  if (!last) return "\r\n";
+  return wants_timing(request) ? fmt::format("\r\n0\r\nx-mlxs-timing: {}\r\n\r\n", timing_now(request))
+                               : "\r\n0\r\n\r\n";
 }
 
 }  // namespace
@@ -33,16 +34,23 @@ class Http1Session::Reply final : public ReplySink {
 
   net::awaitable<void> send_piece(const HttpResponse* head, const std::string& piece, bool last) override {
     const bool chunked = exchange_.version >= 11;
-    std::string text;
-    if (head != nullptr) text = begin(*head, chunked);
-    text += chunked ? as_http_chunk(piece) : piece;
-    if (chunked && last) text += last_http_chunk(exchange_.request);
-    return session_.write_text(std::move(text));
+    front_.clear();
+    back_.clear();
+    if (head != nullptr) front_ = begin(*head, chunked);
+    if (chunked) {
+      fmt::format_to(std::back_inserter(front_), "{:x}\r\n", piece.size());
+      back_ = end_of_chunk(exchange_.request, last);
+    }
+    return session_.write({net::buffer(front_), net::buffer(piece), net::buffer(back_)},
+                          session_.context_.options.stream_patience_ms());
   }
 
   const HttpRequest& request() const override { return exchange_.request; }
   bool gone() const override { return session_.gone_; }
   bool cancelled() const override { return session_.cancelled_; }
+  Duration keep_alive() const override {
+    return std::chrono::milliseconds(session_.context_.options.keep_alive_ms);
+  }
 
  private:
   std::string begin(const HttpResponse& head, bool chunked) {
@@ -60,6 +68,7 @@ class Http1Session::Reply final : public ReplySink {
 
   Http1Session& session_;
   Exchange& exchange_;
+  std::string front_, back_;  // of a piece, while it is written
 };
 
 net::awaitable<void> Http1Session::send_answer(Exchange& exchange, std::optional<LiveAnswer>& answer) {

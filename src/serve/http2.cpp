@@ -236,10 +236,13 @@ net::awaitable<bool> Http2Session::write_all(std::string_view bytes) {
   if (bytes.empty() || error) co_return !error;
   stalled_ = true;
   while (!bytes.empty() && !error) {
-    write_deadline_.arm(context_.options.write_timeout_ms);  // anew whenever the reader takes something
+    write_deadline_.arm(context_.options.stream_patience_ms());  // anew whenever the reader takes something
     const auto [failed, size] = co_await transport_->async_write_some(net::buffer(bytes), kAsTuple);
     bytes.remove_prefix(size);
     error = failed;
+  }
+  if (write_deadline_.expired()) {
+    context_.note_slow_reader(transport_->peer(), context_.options.stream_patience_ms());
   }
   write_deadline_.disarm();
   stalled_ = false;
@@ -249,7 +252,7 @@ net::awaitable<bool> Http2Session::write_all(std::string_view bytes) {
 net::awaitable<void> Http2Session::watch() {
   const ServerOptions& options = context_.options;
   const int shortest =
-      std::min({options.idle_timeout_ms, options.request_timeout_ms, options.write_timeout_ms});
+      std::min({options.idle_timeout_ms, options.request_timeout_ms, options.stream_patience_ms()});
   const auto tick = std::chrono::milliseconds(std::clamp(shortest / 4, 1, kTickMs));
   while (!ended_ && !gone_) {
     tick_.expires_after(tick);

@@ -17,9 +17,8 @@
 namespace mlxs {
 namespace {
 
-constexpr std::size_t kBuffered = 64 << 10;  // bytes that wait for the client before the stream pauses
-constexpr std::size_t kFieldCost = 32;       // what RFC 9113 adds to each field's size
-constexpr int kFarTooMany = 4;               // times the limit: not even read on
+constexpr std::size_t kFieldCost = 32;  // what RFC 9113 adds to each field's size
+constexpr int kFarTooMany = 4;          // times the limit: not even read on
 constexpr int kRequestTimeout = 408;
 constexpr int kRequestHeaderFieldsTooLarge = 431;
 
@@ -73,6 +72,7 @@ void Http2Stream::end_headers() {
   const ServerOptions& options = session_.context().options;
   request_.id = usable_request_id(request_.header("x-request-id")).value_or(random_id("req-"));
   headers_ = session_.context().cors.headers(request_);
+  request_.peer = session_.context().proxies.client_of(session_.peer(), request_);
   if (header_bytes_ > options.max_header_bytes) {
     refuse(Error(ErrorCode::kTooLarge,
                  fmt::format("the header is larger than {} bytes", options.max_header_bytes)),
@@ -128,9 +128,9 @@ net::awaitable<void> Http2Stream::serve() {
   request_.query = query_of(target_);
   Prepared prepared;
   if (request_.method != "POST") {
-    prepared = prepare_reply(session_.context(), request_);
+    prepared = prepare_reply(session_.context(), request_, headers_);
   } else {
-    auto work = [this] { return prepare_reply(session_.context(), request_); };
+    auto work = [this] { return prepare_reply(session_.context(), request_, headers_); };
     prepared = co_await offload(session_.context().workers, std::move(work));
     request_.body = {};
   }
@@ -178,7 +178,7 @@ void Http2Stream::respond(const HttpResponse& response) {
 
 void Http2Stream::append(std::string_view bytes) {
   if (unsent() == 0) last_taken_ = std::chrono::steady_clock::now();  // it has only begun to wait
-  if (out_taken_ == out_.size() || out_taken_ > kBuffered) {
+  if (out_taken_ == out_.size() || out_taken_ > session_.context().options.stream_buffer_bytes) {
     out_.erase(0, out_taken_);
     out_taken_ = 0;
   }
@@ -197,18 +197,24 @@ net::awaitable<void> Http2Stream::send_piece(const HttpResponse* head, const std
   out_last_ = last;
   if (head == nullptr) nghttp2_session_resume_data(session_.frames(), id_);  // no error if it is not deferred
   session_.flush();
-  while (unsent() > kBuffered && !gone_ && !cancelled_) co_await wakeup_->wait();
+  while (full() && !gone_ && !cancelled_) co_await wakeup_->wait();
+}
+
+bool Http2Stream::full() const { return unsent() > session_.context().options.stream_buffer_bytes; }
+
+Duration Http2Stream::keep_alive() const {
+  return std::chrono::milliseconds(session_.context().options.keep_alive_ms);
 }
 
 std::size_t Http2Stream::take(unsigned char* into, std::size_t size) {
   size = std::min(size, unsent());
   if (size == 0) return 0;
   std::memcpy(into, out_.data() + out_taken_, size);
-  const bool was_full = unsent() > kBuffered;
+  const bool was_full = full();
   out_taken_ += size;
   bytes_taken_ += size;
   last_taken_ = std::chrono::steady_clock::now();
-  if (taken() || (was_full && unsent() <= kBuffered)) wakeup_->set();
+  if (taken() || (was_full && !full())) wakeup_->set();
   return size;
 }
 
@@ -234,6 +240,7 @@ void Http2Stream::refuse(const Error& error, int status) {
 void Http2Stream::time_out() {
   const int limit = session_.context().options.request_timeout_ms;
   if (responded_) {
+    session_.context().note_slow_reader(request_.peer, session_.context().options.stream_patience_ms());
     session_.reset(id_, NGHTTP2_CANCEL);
   } else {
     refuse(Error(ErrorCode::kTimeout, fmt::format("the request was not complete within {} ms", limit)),
@@ -244,7 +251,7 @@ void Http2Stream::time_out() {
 bool Http2Stream::lags(TimePoint now) const {
   const ServerOptions& options = session_.context().options;
   if (!complete_ && !responded_) return now - opened_ > std::chrono::milliseconds(options.request_timeout_ms);
-  return unsent() > 0 && now - last_taken_ > std::chrono::milliseconds(options.write_timeout_ms);
+  return unsent() > 0 && now - last_taken_ > std::chrono::milliseconds(options.stream_patience_ms());
 }
 
 }  // namespace mlxs

@@ -56,6 +56,7 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   const HttpRequest& request() const override { return request_; }
   bool gone() const override { return gone_; }
   bool cancelled() const override { return cancelled_; }
+  Duration keep_alive() const override;
 
  private:
   net::awaitable<void> run(std::shared_ptr<Http2Stream> self);
@@ -63,6 +64,7 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   void submit(const HttpResponse& head, std::optional<std::size_t> length);
   void respond(const HttpResponse& response);
   std::size_t unsent() const { return out_.size() - out_taken_; }
+  bool full() const;  // more waits for the client than it should: the stream pauses
   void append(std::string_view bytes);
 
   Http2Session& session_;
@@ -71,8 +73,8 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   HttpRequest request_;
   std::string target_;
   std::size_t header_bytes_ = 0;
-  std::vector<std::pair<std::string, std::string>> headers_;  // of whatever response it gets
-  std::string out_;                                           // the response's body, as far as it is known
+  HeaderList headers_;  // of whatever response it gets
+  std::string out_;     // the response's body, as far as it is known
   std::size_t out_taken_ = 0;
   std::uint64_t bytes_taken_ = 0;
   int status_ = 0;  // sent; 0: nothing yet

@@ -19,8 +19,8 @@ Error with_field_name(const Error& error, const Generation& generation) {
 
 }  // namespace
 
-LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation generation,
-                             RequestTrace& trace) {
+LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation generation, RequestTrace& trace,
+                             int token_batch) {
   const int prompts = static_cast<int>(generation.prompts.size());
   admission.check({.prompts = prompts,
                    .choices_per_prompt = generation.n,
@@ -39,7 +39,11 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
   LiveAnswer answer;
   answer.ticket_ = std::move(*ticket);
   answer.lease_ = std::move(generation.lease);
-  if (generation.stream) answer.stream_type_ = generation.format->stream_type();
+  if (generation.stream) {
+    answer.stream_type_ = generation.format->stream_type();
+    answer.token_batch_ = token_batch;
+    if (token_batch > 1) answer.held_.resize(static_cast<std::size_t>(places));
+  }
   try {
     std::vector<GenerateParams> choices;
     choices.reserve(static_cast<std::size_t>(places));
@@ -106,6 +110,11 @@ LiveAnswer::State LiveAnswer::take(std::size_t choice, std::string& out) {
   const std::size_t enough = out.size() + kOneWrite;  // each choice gets its share of a write
   while (out.size() < enough) {
     if (choices_[choice]->try_next(chunk) != Generator::Poll::kChunk) return State::kPending;
+    if (token_batch_ > 1 && chunk.type == Chunk::Type::kToken && !chunk.logprob) {
+      hold(choice, std::move(chunk), out);
+      continue;
+    }
+    add_held(choice, out);
     if (chunk.type == Chunk::Type::kError) {
       error_.emplace(chunk.error_code, chunk.error_message);
       error_->set_retry_after_s(chunk.retry_after_s);
@@ -126,7 +135,21 @@ LiveAnswer::State LiveAnswer::take(std::size_t choice, std::string& out) {
   return State::kMore;
 }
 
+void LiveAnswer::hold(std::size_t choice, Chunk chunk, std::string& out) {
+  Held& held = held_[choice];
+  if (held.tokens++ > 0) chunk.text.insert(0, held.chunk.text);
+  held.chunk = std::move(chunk);
+  if (held.tokens >= token_batch_ || !std::exchange(held.begun, true)) add_held(choice, out);
+}
+
+void LiveAnswer::add_held(std::size_t choice, std::string& out) {
+  if (token_batch_ > 1 && std::exchange(held_[choice].tokens, 0) > 0) {
+    format_->add(choice, held_[choice].chunk, out);
+  }
+}
+
 void LiveAnswer::fail(const Error& error, std::string& out) {
+  for (std::size_t i = 0; i < held_.size(); ++i) add_held(i, out);
   feed_ ? feed_->fail(error, out) : format_->fail(error, out);
 }
 

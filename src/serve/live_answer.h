@@ -20,8 +20,10 @@ namespace mlxs {
 class LiveAnswer {
  public:
   // Checks limits, takes places, tokenizes and queues every choice: all of them or none. May take long (a
-  // long prompt). Throws mlxs::Error; kOverloaded if there is no place.
-  static LiveAnswer start(Engine& engine, Admission& admission, Generation generation, RequestTrace& trace);
+  // long prompt). token_batch: tokens of a stream that go out as one. Throws mlxs::Error; kOverloaded if
+  // there is no place.
+  static LiveAnswer start(Engine& engine, Admission& admission, Generation generation, RequestTrace& trace,
+                          int token_batch = 1);
   static LiveAnswer start(FeedReply reply);
 
   LiveAnswer(LiveAnswer&&) = default;
@@ -50,6 +52,8 @@ class LiveAnswer {
   LiveAnswer() = default;
   State pump_feed(std::string& out);
   State take(std::size_t choice, std::string& out);
+  void hold(std::size_t choice, Chunk chunk, std::string& out);
+  void add_held(std::size_t choice, std::string& out);
 
   Admission::Ticket ticket_;
   std::shared_ptr<void> lease_;
@@ -59,6 +63,13 @@ class LiveAnswer {
   std::vector<std::unique_ptr<Generator>> choices_;  // null: done
   std::size_t open_ = 0;                             // choices that are not done
   std::string_view stream_type_;                     // empty: one document
+  struct Held {                                      // tokens of a choice that will go out as one
+    Chunk chunk;
+    int tokens = 0;
+    bool begun = false;  // the first token did not wait
+  };
+  int token_batch_ = 1;
+  std::vector<Held> held_;  // of each choice, where there is a batch
   std::vector<std::string> warnings_;
   std::optional<Error> error_;
 };

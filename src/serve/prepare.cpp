@@ -10,6 +10,7 @@
 #include "serve/gate.h"
 #include "serve/http_text.h"
 #include "serve/qos_headers.h"
+#include "serve/rate_account.h"
 #include "telemetry/request_report.h"
 
 namespace mlxs {
@@ -72,18 +73,23 @@ std::string timing_now(const HttpRequest& request) {
 }
 
 std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& request) {
-  if (auto answer = context.cors.answer(request, !context.options.keys.empty())) return answer;
-  auto admitted = admit_caller(context.options.keys, context.router.access_of(request), request);
+  const ApiKeys& keys = context.keys.get();
+  if (auto answer = context.cors.answer(request, !keys.empty())) return answer;
+  auto admitted = admit_caller(keys, context.router.access_of(request), request);
   if (auto* refusal = std::get_if<HttpResponse>(&admitted)) return std::move(*refusal);
   request.caller = std::get<const Caller*>(admitted);
   if (request.caller != nullptr) request.tenant = request.caller->tenant;
   return std::nullopt;
 }
 
-Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
+Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList& headers) {
   ErrorBody error_body = error_body_of(request.path);
   try {
     if (auto refusal = admit(context, request)) return std::move(*refusal);
+    std::optional<RateAccount> account = RateAccount::of(context, request);
+    if (account) {
+      if (auto refusal = account->admit(request, headers)) return std::move(*refusal);
+    }
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
     if (auto* feed = std::get_if<FeedReply>(&reply)) {
@@ -98,16 +104,20 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request) {
     if (context.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
+    // Who counts what a model thinks needs its tokens one by one.
+    const bool thinks = !context.engine.model_info(generation.prompts.front().model).reasoning.empty();
+    const int token_batch = thinks ? 1 : context.options.token_batch;
     for (GenerateParams& params : generation.prompts) {
       params.cache_salt = cache_scope(request.caller, context.options.share_prefix_cache, params.cache_salt);
       if (request.caller != nullptr) params.user = request.caller->tenant;  // whatever the body says
       params.received = request.received;
-      params.on_ended = [trace = request.trace](RequestTimeline timeline) {
+      params.on_ended = [trace = request.trace, account](RequestTimeline timeline) {
+        if (account) account->charge(timeline.prompt_tokens + timeline.generated_tokens);
         trace->add(std::move(timeline));
       };
     }
-    LiveAnswer answer =
-        LiveAnswer::start(context.engine, context.admission, std::move(generation), *request.trace);
+    LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation),
+                                          *request.trace, token_batch);
     log_warnings(request, answer);
     return answer;
   } catch (const Error& error) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -14,13 +15,15 @@
 
 namespace mlxs {
 
+using HeaderList = std::vector<std::pair<std::string, std::string>>;
 using Prepared = std::variant<HttpResponse, LiveAnswer>;
 
 // What keeps the caller from this route: its origin, its key. Sets the request's caller and tenant.
 std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& request);
 
-// admit(), then the route. Sets the request's trace, too. Never throws: a failure is a response.
-Prepared prepare_reply(ServerContext& context, HttpRequest& request);
+// admit(), the caller's rate limits, then the route. Sets the request's trace, too. headers: of whatever
+// response it gets; some may come to those that are there. Never throws: a failure is a response.
+Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList& headers);
 
 // The answer was sent, or the client is gone: closes the request's record.
 void end_exchange(const HttpRequest& request, const TraceEnd& end);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "base/clock.h"
 #include "serve/asio.h"
 #include "serve/live_answer.h"
 #include "serve/prepare.h"
@@ -20,11 +21,13 @@ class ReplySink {
   virtual ~ReplySink() = default;
   virtual net::awaitable<void> send(const HttpResponse& response) = 0;  // all of the reply
   // A piece of a stream. head: with the first piece, what the stream begins with (its body is empty); else
-  // null. last: no other follows.
+  // null. last: no other follows. The piece may be used again when this is over.
   virtual net::awaitable<void> send_piece(const HttpResponse* head, const std::string& piece, bool last) = 0;
   virtual const HttpRequest& request() const = 0;
   virtual bool gone() const = 0;       // nobody reads this any more
   virtual bool cancelled() const = 0;  // the server ends it
+  // After how long without a word a stream of events says that it is still there; zero: never.
+  virtual Duration keep_alive() const = 0;
 };
 
 // Until the answer is over or nobody reads it. wakeup: woken by the engine and by whoever changes what gone()

@@ -6,11 +6,13 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <iterator>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "serve/anthropic.h"
 #include "serve/connection_set.h"
 #include "serve/embeddings.h"
@@ -23,6 +25,7 @@
 #include "serve/rerank.h"
 #include "serve/responses.h"
 #include "serve/tokenize_routes.h"
+#include "serve/unix_socket.h"
 #include "serve/websocket.h"
 
 namespace mlxs {
@@ -30,6 +33,7 @@ namespace {
 
 using boost::system::error_code;
 
+constexpr int kMostBatched = 10;
 constexpr double kCancelSeconds = 5;  // for cancelled requests to tell their clients
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 constexpr int kTurnedAwayAtOnce = 64;  // connections over the limit that still get an answer
@@ -64,7 +68,47 @@ void check(const ServerOptions& options) {
                 "0 keeps none", "keep_requests");
   }
   positive("send_buffer_bytes", options.send_buffer_bytes);
+  positive("stream_buffer_bytes", options.stream_buffer_bytes);
+  positive("slow_reader_timeout_ms", options.slow_reader_timeout_ms);
+  if (options.token_batch < 1 || options.token_batch > kMostBatched) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("token_batch = {}", options.token_batch),
+                fmt::format("1 to {} tokens can be sent together", kMostBatched), "token_batch");
+  }
+  if (options.keep_alive_ms < 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("keep_alive_ms = {}", options.keep_alive_ms),
+                "0 sends none", "keep_alive_ms");
+  }
+  if (!options.listen_tcp && options.unix_socket.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "the server would listen nowhere",
+                "give a port or the path of a Unix socket", "unix_socket");
+  }
+  if (options.unix_socket_mode < 0 || options.unix_socket_mode > 0777) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("unix_socket_mode = {:o}", options.unix_socket_mode),
+                "give permission bits, 0 to 777", "unix_socket_mode");
+  }
 }
+
+// With a clock of its own: it may outlive the server.
+std::shared_ptr<RateLimiter> make_rate_limiter() {
+  struct WithClock {
+    SteadyClock clock;
+    RateLimiter limiter{clock};
+  };
+  const auto whole = std::make_shared<WithClock>();
+  return {whole, &whole->limiter};
+}
+
+ServerOptions without_keys(ServerOptions options) {
+  options.keys = {};
+  return options;
+}
+
+std::string peer_of(const tcp::socket& socket) {
+  error_code ignored;
+  const tcp::endpoint peer = socket.remote_endpoint(ignored);
+  return ignored ? std::string() : peer.address().to_string();
+}
+std::string peer_of(const net::local::stream_protocol::socket&) { return "unix"; }
 
 std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
   if (options.tls_certificate_file.empty() && options.tls_key_file.empty()) return nullptr;
@@ -78,9 +122,17 @@ std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
 
 }  // namespace
 
+void ServerContext::note_slow_reader(std::string_view peer, int patience_ms) {
+  ++slow_readers;
+  log::warn("the client {} took nothing of its stream for {} ms and is given up", peer, patience_ms);
+}
+
 struct Server::Impl {
   Impl(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics)
-      : context{.options = options,
+      : context{.options = without_keys(options),
+                .keys = CurrentKeys(options.keys),
+                .proxies = TrustedProxies(options.trusted_proxies),
+                .rates = make_rate_limiter(),
                 .engine = engine,
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
@@ -97,18 +149,21 @@ struct Server::Impl {
     add_ollama_routes(context.router, engine);
     add_page_routes(context.router);
     add_request_routes(context.router, context.requests);
-    add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
-                                                     return context.draining.load();
-                                                   }});
+    add_operations_routes(
+        context.router, engine,
+        {.metrics = [this, engines = std::move(metrics)] { return engines() + own_metrics(); },
+         .draining = [this] { return context.draining.load(); }});
     add_websocket_route(context.router);
     add_openapi_route(context.router, !options.keys.empty());
     for (int i = 0; i < options.io_threads; ++i) io.push_back(std::make_unique<IoThread>());
   }
 
+  std::string own_metrics() const;
   tcp::endpoint resolve();
   void listen();
-  net::awaitable<void> accept();
-  void serve(tcp::socket socket);
+  template <class Acceptor>
+  net::awaitable<void> accept(Acceptor& listener);
+  void serve(StreamSocket socket, std::string peer);
   void stop_accepting();
 
   SteadyClock clock;
@@ -116,11 +171,28 @@ struct Server::Impl {
   ConnectionSet connections;
   std::atomic<int> turned_away{0};
   std::vector<std::unique_ptr<IoThread>> io;
-  std::optional<tcp::acceptor> acceptor;  // runs on the first I/O thread
+  // Both run on the first I/O thread.
+  std::optional<tcp::acceptor> acceptor;
+  std::optional<UnixListener> unix_listener;
   std::uint16_t port = 0;
   std::size_t next_io = 0;
   bool started = false;
 };
+
+// In Prometheus' text.
+std::string Server::Impl::own_metrics() const {
+  std::string text;
+  const auto add = [&text](const char* name, const char* type, const char* help, std::uint64_t value) {
+    fmt::format_to(std::back_inserter(text), "# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type, help,
+                   value);
+  };
+  add("mlxs_http_connections", "gauge", "Connections that are open.", connections.size());
+  add("mlxs_http_rate_limited_total", "counter", "Requests beyond the rate of their key or address.",
+      context.rate_limited);
+  add("mlxs_http_slow_readers_total", "counter", "Streams given up because their clients took nothing.",
+      context.slow_readers);
+  return text;
+}
 
 tcp::endpoint Server::Impl::resolve() {
   const ServerOptions& options = context.options;
@@ -159,19 +231,21 @@ void Server::Impl::listen() {
   port = acceptor->local_endpoint().port();
 }
 
-net::awaitable<void> Server::Impl::accept() {
+template <class Acceptor>
+net::awaitable<void> Server::Impl::accept(Acceptor& listener) {
   net::steady_timer pause(io.front()->context);
   bool complained = false;
-  while (acceptor->is_open()) {
+  while (listener.is_open()) {
     IoThread& home = *io[next_io++ % io.size()];
     auto [error, socket] =
-        co_await acceptor->async_accept(net::any_io_executor(home.context.get_executor()), kAsTuple);
+        co_await listener.async_accept(net::any_io_executor(home.context.get_executor()), kAsTuple);
     if (!error) {
       complained = false;
-      serve(std::move(socket));
+      std::string peer = peer_of(socket);
+      serve(std::move(socket), std::move(peer));
       continue;
     }
-    if (!acceptor->is_open()) break;
+    if (!listener.is_open()) break;
     // Usually out of file descriptors: connections that end give some back.
     if (!std::exchange(complained, true))
       log::error("connections cannot be accepted for now: {}", error.message());
@@ -180,9 +254,9 @@ net::awaitable<void> Server::Impl::accept() {
   }
 }
 
-void Server::Impl::serve(tcp::socket socket) {
+void Server::Impl::serve(StreamSocket socket, std::string peer) {
   const net::any_io_executor executor = socket.get_executor();
-  auto connection = std::make_shared<Connection>(std::move(socket), context);
+  auto connection = std::make_shared<Connection>(std::move(socket), std::move(peer), context);
   if (connections.size() >= static_cast<std::size_t>(context.options.max_connections)) {
     if (turned_away.fetch_add(1) >= kTurnedAwayAtOnce) {
       turned_away.fetch_sub(1);
@@ -206,7 +280,8 @@ void Server::Impl::serve(tcp::socket socket) {
 void Server::Impl::stop_accepting() {
   net::post(io.front()->context, [this] {
     error_code ignored;
-    acceptor->close(ignored);
+    if (acceptor) acceptor->close(ignored);
+    if (unix_listener) unix_listener->acceptor().close(ignored);
   });
 }
 
@@ -218,12 +293,26 @@ Server::Server(const ServerOptions& options, Engine& engine, std::function<std::
 Server::~Server() { stop(); }
 
 void Server::start() {
-  impl_->listen();
+  const ServerOptions& options = impl_->context.options;
+  if (options.listen_tcp) impl_->listen();
+  net::io_context& first = impl_->io.front()->context;
+  if (!options.unix_socket.empty()) {
+    impl_->unix_listener.emplace(first, options.unix_socket, static_cast<mode_t>(options.unix_socket_mode));
+  }
   impl_->started = true;
-  net::co_spawn(impl_->io.front()->context, impl_->accept(), [](const std::exception_ptr& failure) {
-    if (failure) std::rethrow_exception(failure);  // a bug: end loudly
-  });
-  for (const auto& io : impl_->io) io->thread = std::thread([&context = io->context] { context.run(); });
+  const auto end_loudly = [](const std::exception_ptr& failure) {
+    if (failure) std::rethrow_exception(failure);  // a bug
+  };
+  if (impl_->acceptor) net::co_spawn(first, impl_->accept(*impl_->acceptor), end_loudly);
+  if (impl_->unix_listener) {
+    net::co_spawn(first, impl_->accept(impl_->unix_listener->acceptor()), end_loudly);
+  }
+  for (const auto& io : impl_->io) {
+    io->thread = std::thread([&context = io->context] {
+      name_this_thread("mlxs-io");
+      context.run();
+    });
+  }
 }
 
 std::uint16_t Server::port() const { return impl_->port; }
@@ -231,6 +320,8 @@ std::uint16_t Server::port() const { return impl_->port; }
 void Server::reload_tls() {
   if (impl_->context.tls) impl_->context.tls->reload();
 }
+
+void Server::replace_keys(ApiKeys keys) { impl_->context.keys.replace(std::move(keys)); }
 
 void Server::drain(double timeout_s) {
   if (!impl_->started) return;
@@ -256,6 +347,7 @@ void Server::stop() {
     io->context.stop();
     io->thread.join();
   }
+  impl_->unix_listener.reset();
 }
 
 }  // namespace mlxs

@@ -4,6 +4,7 @@
 // controlling thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,18 +13,24 @@
 #include <vector>
 
 #include "admit/admission.h"
+#include "admit/rate_limiter.h"
 #include "mlxs/engine.h"
 #include "serve/api_keys.h"
 
 namespace mlxs {
 
+enum class SlowReader : std::uint8_t { kPause, kCancel };
+
 struct ServerOptions {
   std::string host = "127.0.0.1";  // name or address, IPv4 or IPv6
   std::uint16_t port = 8000;       // 0: a free one
-  int io_threads = 1;              // each runs its share of the connections
-  int worker_threads = 2;          // parse bodies and tokenize prompts
-  int max_connections = 4096;      // one more is answered 503
-  int max_streams = 100;           // requests at once on one HTTP/2 connection
+  bool listen_tcp = true;
+  std::string unix_socket;      // path; listens there as well; empty: does not
+  int unix_socket_mode = 0600;  // who may connect, as chmod has it
+  int io_threads = 1;           // each runs its share of the connections
+  int worker_threads = 2;       // parse bodies and tokenize prompts
+  int max_connections = 16384;  // one more is answered 503
+  int max_streams = 100;        // requests at once on one HTTP/2 connection
   std::size_t max_header_bytes = 64 << 10;
   std::size_t max_body_bytes = 10 << 20;
   int max_websockets = 200;  // one more is closed with code 1008
@@ -33,12 +40,29 @@ struct ServerOptions {
   int request_timeout_ms = 30'000;          // first byte → last byte of a request: 408
   int write_timeout_ms = 120'000;           // a reader that takes nothing for so long is given up
   int send_buffer_bytes = 128 << 10;  // what the kernel holds for a slow reader before its stream pauses
+  std::size_t stream_buffer_bytes = 64 << 10;  // and what this program holds, of each stream
+  // A stream whose reader takes nothing pauses; with kCancel it ends after slow_reader_timeout_ms already.
+  SlowReader slow_reader = SlowReader::kPause;
+  int slow_reader_timeout_ms = 5000;
+  int token_batch = 1;         // 1 … 10: tokens of a stream that are sent together; the first never waits
+  int keep_alive_ms = 15'000;  // a silent stream of events says so often that it is there; 0: never
   AdmissionLimits admission;
   int keep_requests = 1000;                        // whose record GET /v1/requests/{id} still knows; 0: none
   std::vector<std::string> cors_origins;           // of web pages that may use the server; "*": every page
   std::string tls_certificate_file, tls_key_file;  // PEM; both or none: cleartext
   ApiKeys keys;                                    // none: nobody is asked for one
+  // Of each key, but for admins' and those that have their own; of each address, where nobody is asked for
+  // one.
+  RateLimits rate_limits;
+  std::vector<std::string>
+      trusted_proxies;              // whose headers say where a request comes from (client_address.h)
   bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed
+
+  // How long a stream's reader may take nothing.
+  int stream_patience_ms() const {
+    return slow_reader == SlowReader::kCancel ? std::min(slow_reader_timeout_ms, write_timeout_ms)
+                                              : write_timeout_ms;
+  }
 };
 
 class Server {
@@ -53,6 +77,8 @@ class Server {
   std::uint16_t port() const;
   // Reads certificate and key again, for connections to come. Throws kInvalidArgument and keeps the old ones.
   void reload_tls();
+  // For requests to come. Throws kInvalidArgument if there were keys and there would be none.
+  void replace_keys(ApiKeys keys);
 
   // Refuses new work, closes idle connections, waits for running requests; cancels those that need longer
   // than timeout_s.

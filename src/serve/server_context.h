@@ -3,11 +3,16 @@
 
 #include <atomic>
 #include <boost/asio/thread_pool.hpp>
+#include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "admit/admission.h"
+#include "admit/rate_limiter.h"
 #include "mlxs/engine.h"
+#include "serve/api_keys.h"
 #include "serve/asio.h"
+#include "serve/client_address.h"
 #include "serve/cors.h"
 #include "serve/router.h"
 #include "serve/server.h"
@@ -17,7 +22,10 @@
 namespace mlxs {
 
 struct ServerContext {
-  ServerOptions options;
+  ServerOptions options;  // without the keys
+  CurrentKeys keys;
+  TrustedProxies proxies;
+  std::shared_ptr<RateLimiter> rates;  // requests charge it when they end, which may be later than the server
   Engine& engine;
   Router router;
   CorsPolicy cors;
@@ -26,7 +34,11 @@ struct ServerContext {
   RequestLog requests;
   net::thread_pool workers;
   std::atomic<bool> draining{false};
-  std::atomic<int> websockets{0};  // open
+  std::atomic<int> websockets{0};              // open
+  std::atomic<std::uint64_t> rate_limited{0};  // requests
+  std::atomic<std::uint64_t> slow_readers{0};  // given up, because they took nothing for so long
+
+  void note_slow_reader(std::string_view peer, int patience_ms);
 };
 
 }  // namespace mlxs

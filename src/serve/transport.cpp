@@ -11,11 +11,10 @@ constexpr std::size_t kDiscard = 16 << 10;
 
 }  // namespace
 
-Transport::Transport(tcp::socket socket, int send_buffer_bytes) : socket_(std::move(socket)) {
+Transport::Transport(StreamSocket socket, std::string peer, int send_buffer_bytes)
+    : socket_(std::move(socket)), peer_(std::move(peer)) {
   error_code ignored;
-  const tcp::endpoint peer = socket_.remote_endpoint(ignored);
-  if (!ignored) peer_ = peer.address().to_string();
-  socket_.set_option(tcp::no_delay(true), ignored);
+  socket_.set_option(tcp::no_delay(true), ignored);  // a Unix socket has no such thing
   socket_.set_option(net::socket_base::send_buffer_size(send_buffer_bytes), ignored);
   socket_.non_blocking(true, ignored);  // write_now() tries, and does not wait
 }
@@ -31,12 +30,12 @@ std::string_view Transport::application_protocol() const {
   if (!tls_) return {};
   const unsigned char* name = nullptr;
   unsigned length = 0;
-  SSL_get0_alpn_selected(const_cast<net::ssl::stream<tcp::socket&>&>(*tls_).native_handle(), &name, &length);
+  SSL_get0_alpn_selected(const_cast<net::ssl::stream<StreamSocket&>&>(*tls_).native_handle(), &name, &length);
   return {reinterpret_cast<const char*>(name), length};
 }
 
 net::awaitable<std::optional<unsigned char>> Transport::peek() {
-  const auto [failed] = co_await socket_.async_wait(tcp::socket::wait_read, kAsTuple);
+  const auto [failed] = co_await socket_.async_wait(net::socket_base::wait_read, kAsTuple);
   if (failed) co_return std::nullopt;
   unsigned char first = 0;
   error_code error;
@@ -64,7 +63,7 @@ net::awaitable<void> Transport::finish(bool linger) {
     deadline.disarm();
   }
   error_code ignored;
-  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+  socket_.shutdown(net::socket_base::shutdown_send, ignored);
   if (linger) {
     std::string discarded(kDiscard, '\0');
     deadline.arm(kLingerMs);

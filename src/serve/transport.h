@@ -1,5 +1,6 @@
-// The bytes of one connection: TCP, or TLS over it, behind what Asio and Beast call an AsyncStream. Used on
-// its executor's thread only; at most one read and one write at a time. Closing it ends both with an error.
+// The bytes of one connection: TCP or a Unix socket, or TLS over it, behind what Asio and Beast call an
+// AsyncStream. Used on its executor's thread only; at most one read and one write at a time. Closing it ends
+// both with an error.
 #pragma once
 
 #include <boost/asio/async_result.hpp>
@@ -18,15 +19,15 @@ namespace mlxs {
 
 class Transport {
  public:
-  using executor_type = tcp::socket::executor_type;
+  using executor_type = StreamSocket::executor_type;
   using error_code = boost::system::error_code;
 
-  Transport(tcp::socket socket, int send_buffer_bytes);
+  Transport(StreamSocket socket, std::string peer, int send_buffer_bytes);
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
   executor_type get_executor() { return socket_.get_executor(); }
-  const std::string& peer() const { return peer_; }  // the client's address, without its port
+  const std::string& peer() const { return peer_; }  // the client's address, without its port; "unix"
   bool secure() const { return tls_.has_value(); }
 
   // The server's side of the handshake; what it takes from `context` is this connection's own.
@@ -78,9 +79,9 @@ class Transport {
   net::awaitable<void> finish(bool linger);
 
  private:
-  tcp::socket socket_;
+  StreamSocket socket_;
   std::shared_ptr<net::ssl::context> context_;
-  std::optional<net::ssl::stream<tcp::socket&>> tls_;
+  std::optional<net::ssl::stream<StreamSocket&>> tls_;
   std::string peer_;
 };
 

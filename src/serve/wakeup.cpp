@@ -1,23 +1,25 @@
 #include "serve/wakeup.h"
 
-#include <boost/asio/post.hpp>
+#include "serve/wake_queue.h"
 
 namespace mlxs {
 
 Wakeup::Wakeup(const net::any_io_executor& executor)
-    : timer_(std::in_place, executor, net::steady_timer::time_point::max()) {}
+    : queue_(WakeQueue::of(executor)), timer_(std::in_place, executor) {}
 
 void Wakeup::notify() {
   const std::lock_guard lock(mutex_);
   if (!timer_ || posted_) return;
   posted_ = true;
-  net::post(timer_->get_executor(), [self = shared_from_this()] {
-    {
-      const std::lock_guard relock(self->mutex_);
-      self->posted_ = false;
-    }
-    self->set();
-  });
+  queue_.push(shared_from_this(), timer_->get_executor());
+}
+
+void Wakeup::wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    posted_ = false;
+  }
+  set();
 }
 
 void Wakeup::set() {
@@ -31,8 +33,15 @@ void Wakeup::close() {
 }
 
 net::awaitable<void> Wakeup::wait() {
+  timer_->expires_at(net::steady_timer::time_point::max());
   if (!set_) co_await timer_->async_wait(kAsTuple);
   set_ = false;
+}
+
+net::awaitable<bool> Wakeup::wait_for(Duration patience) {
+  timer_->expires_after(patience);
+  if (!set_) co_await timer_->async_wait(kAsTuple);
+  co_return std::exchange(set_, false);
 }
 
 }  // namespace mlxs

@@ -9,9 +9,12 @@
 #include <mutex>
 #include <optional>
 
+#include "base/clock.h"
 #include "serve/asio.h"
 
 namespace mlxs {
+
+class WakeQueue;
 
 class Wakeup : public std::enable_shared_from_this<Wakeup> {
  public:
@@ -21,12 +24,18 @@ class Wakeup : public std::enable_shared_from_this<Wakeup> {
   void set();     // the executor's thread
   void close();   // the executor's thread, or after it
   net::awaitable<void> wait();
+  // False: nothing came for so long.
+  net::awaitable<bool> wait_for(Duration patience);
 
  private:
+  friend class WakeQueue;
+  void wake();  // of notify(), on the executor's thread
+
+  WakeQueue& queue_;
   std::mutex mutex_;  // guards posted_, and timer_ against close()
   bool posted_ = false;
   bool set_ = false;                        // executor's thread
-  std::optional<net::steady_timer> timer_;  // never expires: cancelling it is the wake; closed: none
+  std::optional<net::steady_timer> timer_;  // cancelling it is the wake; closed: none
 };
 
 }  // namespace mlxs

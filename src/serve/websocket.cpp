@@ -19,8 +19,8 @@
 
 namespace mlxs {
 
-// How Beast ends what lies under a WebSocket. Lingering: a client whose message is too long is still sending it
-// when the close frame with the reason leaves; a reset would overtake that.
+// How Beast ends what lies under a WebSocket. Lingering: a client whose message is too long is still sending
+// it when the close frame with the reason leaves; a reset would overtake that.
 inline void beast_close_socket(Transport& transport) { transport.close(); }
 
 template <class Handler>
@@ -193,8 +193,11 @@ net::awaitable<void> WebSocketSession::write() {
       co_await writable_->wait();
       continue;
     }
-    write_deadline_.arm(context_.options.write_timeout_ms);
+    write_deadline_.arm(context_.options.stream_patience_ms());
     const auto [error, size] = co_await stream_.async_write(net::buffer(outbox_.front()), kAsTuple);
+    if (write_deadline_.expired()) {
+      context_.note_slow_reader(transport_->peer(), context_.options.stream_patience_ms());
+    }
     write_deadline_.disarm();
     if (error) {
       close_ = websocket::close_code::abnormal;

@@ -30,7 +30,7 @@ net::awaitable<void> WebSocketRequest::run(std::shared_ptr<WebSocketRequest> sel
 
 net::awaitable<void> WebSocketRequest::answer(std::shared_ptr<WebSocketRequest> self) {
   ServerContext& context = session_.context();
-  auto work = [&context, self] { return prepare_reply(context, self->request_); };
+  auto work = [&context, self] { return prepare_reply(context, self->request_, self->headers_); };
   Prepared prepared = co_await offload(context.workers, std::move(work));
   request_.body = {};
   if (gone_) co_return;
@@ -59,7 +59,9 @@ void WebSocketRequest::send_message(std::string message) {
 
 net::awaitable<void> WebSocketRequest::send(const HttpResponse& response) {
   status_ = response.status;
-  send_message(ws::response(id_, response));
+  HttpResponse whole = response;
+  whole.headers.insert(whole.headers.end(), headers_.begin(), headers_.end());
+  send_message(ws::response(id_, whole));
   co_return;
 }
 

@@ -32,6 +32,7 @@ class WebSocketRequest final : public ReplySink, public std::enable_shared_from_
   const HttpRequest& request() const override { return request_; }
   bool gone() const override { return gone_; }
   bool cancelled() const override { return cancelled_; }
+  Duration keep_alive() const override { return Duration::zero(); }  // the connection has pings
 
  private:
   net::awaitable<void> answer(std::shared_ptr<WebSocketRequest> self);
@@ -40,6 +41,7 @@ class WebSocketRequest final : public ReplySink, public std::enable_shared_from_
   WebSocketSession& session_;
   std::string id_;  // the client's
   HttpRequest request_;
+  HeaderList headers_;  // of its response
   std::shared_ptr<Wakeup> wakeup_;
   std::optional<ws::ChunkCutter> cutter_;
   std::uint64_t bytes_ = 0;

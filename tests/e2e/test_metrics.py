@@ -28,6 +28,9 @@ EXPECTED = {
     "mlxs_step_seconds": "counter",
     "mlxs_steps": "counter",
     "mlxs_slo_missed": "counter",
+    "mlxs_http_connections": "gauge",
+    "mlxs_http_rate_limited": "counter",
+    "mlxs_http_slow_readers": "counter",
 }
 
 

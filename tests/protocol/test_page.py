@@ -1,5 +1,6 @@
 """The built-in page in a headless Chromium: chat, stop, settings, markdown, the live view, keyboard, narrow screens."""
 
+import json
 import os
 import re
 import shutil
@@ -129,6 +130,30 @@ def test_the_live_view_follows_the_server(page):
     expect(page.locator("#ttft")).to_contain_text("ms")
     expect(page.locator("#pages")).to_have_attribute("aria-label", re.compile(r"KV pages: \d+ in use"))
     page.keyboard.press("Escape")
+
+
+def test_running_requests_come_first_and_say_for_how_long(page):
+    settings(page, Temperature="1")
+    ask(page, "Write a very long story about a mountain. Never stop.")
+    row = page.locator("#requests tr.running").first
+    expect(row).to_contain_text("running", timeout=30_000)
+    expect(row).to_contain_text(re.compile(r"\d\.\d s"))
+    page.keyboard.press("Escape")
+    expect(page.locator("#requests tr.running")).to_have_count(0, timeout=30_000)
+    expect(page.locator("#requests tr").first).to_have_attribute("title", re.compile("POST /v1/chat/completions"))
+
+
+def test_thoughts_are_shown_apart_from_the_answer(page):
+    events = [{"reasoning_content": "First *this*."}, {"content": "Then that."}]
+    body = "".join(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in events) + ": keep-alive\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    ask(page, "Hello")
+    expect(answers(page).first.locator(":scope > p")).to_have_text("Then that.")
+    thoughts = answers(page).first.locator("details.thinking")
+    expect(thoughts).to_contain_text("First this.")
+    assert not thoughts.evaluate("box => box.open")
+    thoughts.locator("summary").click()
+    assert thoughts.evaluate("box => box.open")
 
 
 MARKDOWN = """# Title

@@ -46,13 +46,18 @@ function draw_pages(node, { total, held, cached }) {
   node.setAttribute('aria-label', `KV pages: ${held} in use, ${cached} cached, ${total - held - cached} free`);
 }
 
+// Those that run first, then the last ones; what took the time stands in the row's title.
 function draw_requests(body, list) {
-  body.replaceChildren(...list.slice(0, 8).map((request) => {
+  const running = (request) => request.e2e_seconds === undefined;
+  const sorted = [...list.filter(running), ...list.filter((request) => !running(request))];
+  body.replaceChildren(...sorted.slice(0, 8).map((request) => {
     const row = document.createElement('tr');
-    const tokens = `${request.prompt_tokens ?? 0} → ${request.generated_tokens ?? request.completion_tokens ?? 0}`;
-    for (const text of [request.id ?? '', request.state ?? request.finish_reason ?? '', tokens]) {
+    row.className = running(request) ? 'running' : '';
+    const seconds = request.e2e_seconds ?? Math.max(0, Date.now() - request.received_unix_ms) / 1000;
+    for (const text of [request.id, request.state, `${seconds.toFixed(1)} s`]) {
       row.insertCell().textContent = text.length > 18 ? text.slice(0, 17) + '…' : text;
     }
+    row.title = [`${request.method} ${request.path}`, request.model, request.why].filter(Boolean).join('\n');
     return row;
   }));
 }

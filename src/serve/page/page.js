@@ -70,15 +70,29 @@ function busy(yes) {
   at('stop').hidden = !yes;
 }
 
+// What the model thought before it answered.
+function thinking(text, open) {
+  const box = document.createElement('details');
+  box.className = 'thinking';
+  box.open = open;
+  const summary = document.createElement('summary');
+  summary.textContent = 'Thinking';
+  summary.addEventListener('click', () => { box.parentElement.dataset.opened = box.open ? 'no' : 'yes'; });
+  box.append(summary, markdown(text));
+  return box;
+}
+
 async function answer() {
   const item = add_message('assistant', '');
   const began = performance.now();
-  let text = '', first = 0, usage = null, shown = 0;
+  let text = '', thoughts = '', first = 0, usage = null, shown = 0;
   const show = () => {
     shown = 0;
     const list = at('messages');
     const follow = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+    const open = item.dataset.opened ? item.dataset.opened === 'yes' : !text;  // closes when the answer begins
     item.replaceChildren(markdown(text));
+    if (thoughts) item.prepend(thinking(thoughts, open));
     if (follow) list.scrollTop = list.scrollHeight;
   };
   running = new AbortController();
@@ -94,10 +108,11 @@ async function answer() {
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
       if (event.usage) usage = event.usage;
-      const piece = event.choices?.[0]?.delta?.content;
-      if (!piece) continue;
+      const delta = event.choices?.[0]?.delta;
+      if (!delta?.content && !delta?.reasoning_content) continue;
       first ||= performance.now();
-      text += piece;
+      text += delta.content ?? '';
+      thoughts += delta.reasoning_content ?? '';
       shown ||= requestAnimationFrame(show);
     }
   } catch (error) {

@@ -47,6 +47,20 @@ TEST(TokenChannel, NotifiesOncePerRequest) {
   EXPECT_EQ(calls, 2);
 }
 
+TEST(TokenChannel, KeepsTheOrderWhileItsRingGrows) {
+  TokenChannel channel([] {});
+  Chunk chunk;
+  int pushed = 0, popped = 0;
+  for (int round = 0; round < 200; ++round) {
+    for (int i = 0; i < round % 37; ++i) channel.push(token(pushed++));
+    for (int i = 0; i < round % 31 && channel.try_pop(chunk) == Generator::Poll::kChunk; ++i) {
+      ASSERT_EQ(chunk.token_id, popped++);
+    }
+  }
+  while (channel.try_pop(chunk) == Generator::Poll::kChunk) ASSERT_EQ(chunk.token_id, popped++);
+  EXPECT_EQ(popped, pushed);
+}
+
 TEST(TokenChannel, ABlockedConsumerIsWokenByTheEnd) {
   TokenChannel channel([] {});
   std::thread consumer([&] {

@@ -54,10 +54,29 @@ TEST(ApiKeys, AFileNamesTenantsAndRoles) {
   for (const char* wrong : {"", "ab", "abcd", "ABC", kAbc}) EXPECT_EQ(keys.find(wrong), nullptr) << wrong;
 }
 
+TEST(ApiKeys, AKeyMayHaveLimitsOfItsOwn) {
+  const ApiKeys keys = from_text(std::string(kAbc) + " alice rpm=60 tpm=0\n" + kLong + " bob\n");
+  EXPECT_EQ(keys.find("abc")->requests_per_minute, 60);
+  EXPECT_EQ(keys.find("abc")->tokens_per_minute, 0);
+  EXPECT_EQ(keys.find(kLongKey)->requests_per_minute, std::nullopt);
+  EXPECT_EQ(keys.find("abc")->key_id, std::string(kAbc).substr(0, 16));
+}
+
+TEST(ApiKeys, ARunningServersKeysAreExchangedButNeverTakenAway) {
+  CurrentKeys keys(from_text(std::string(kAbc) + " alice\n"));
+  const Caller* alice = keys.get().find("abc");
+  keys.replace(from_text(std::string(kLong) + " ops admin\n"));
+  EXPECT_EQ(alice->tenant, "alice") << "a running request's caller stays";
+  EXPECT_EQ(keys.get().find("abc"), nullptr);
+  EXPECT_THROW(keys.replace(ApiKeys()), Error);
+  EXPECT_NE(keys.get().find(kLongKey), nullptr);
+}
+
 TEST(ApiKeys, WrongLinesAreNamed) {
   const std::string hash = kAbc;
-  for (const std::string& wrong : {hash.substr(1) + " a", "-" + hash.substr(1) + " a", hash, hash + " a root",
-                                   hash + " a user more", hash + " " + std::string(129, 't')}) {
+  for (const std::string& wrong :
+       {hash.substr(1) + " a", "-" + hash.substr(1) + " a", hash, hash + " a root", hash + " a rpm=-1",
+        hash + " a tpm=1x", hash + " a user more", hash + " " + std::string(129, 't')}) {
     try {
       from_text("# one\n" + wrong + "\n");
       ADD_FAILURE() << wrong;
