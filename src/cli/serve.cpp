@@ -1,13 +1,12 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,8 +15,8 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/config_flags.h"
 #include "cli/engine_flags.h"
-#include "cli/scheduler_flags.h"
 #include "cli/signals.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
@@ -27,23 +26,11 @@
 namespace mlxs::cli {
 namespace {
 
+using config::Settings;
+
 struct ServeFlags {
   std::vector<std::string> models;
-  std::string host = "127.0.0.1";
-  int port = 8000;
-  int max_running = EngineOptions{}.max_running;
-  double drain_timeout_s = 30;
-  bool insecure = false;
-  std::string api_keys;
-  std::string tls_cert, tls_key;
-  std::vector<std::string> cors_origins;
-  bool share_prefix_cache = false;
-  std::string prefix_cache_dir;
-  std::uint64_t prefix_cache_bytes = EngineOptions{}.prefix_cache_disk_bytes;
-  std::string registry;
-  int keep_requests = ServerOptions{}.keep_requests;
-  EngineFlags engine;
-  SchedulerFlags scheduler;
+  ConfigFlags config;
 };
 
 bool is_loopback(const std::string& host) {
@@ -54,10 +41,10 @@ bool is_loopback(const std::string& host) {
   return host == "localhost";
 }
 
-std::string base_url(const ServeFlags& flags, int port) {
-  const bool v6 = flags.host.find(':') != std::string::npos;
-  return fmt::format("{}://{}{}{}:{}", flags.tls_cert.empty() ? "http" : "https", v6 ? "[" : "", flags.host,
-                     v6 ? "]" : "", port);
+std::string base_url(const ServerOptions& server, int port) {
+  const bool v6 = server.host.find(':') != std::string::npos;
+  return fmt::format("{}://{}{}{}:{}", server.tls_certificate_file.empty() ? "http" : "https", v6 ? "[" : "",
+                     server.host, v6 ? "]" : "", port);
 }
 
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -94,19 +81,34 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
   return instance;
 }
 
-// From the file and the environment. Throws if others could reach a server that asks nobody for a key.
-ApiKeys read_api_keys(const ServeFlags& flags) {
+// Throws if others could reach a server that asks nobody for a key.
+ApiKeys read_api_keys(const Settings& settings) {
   ApiKeys keys;
-  if (!flags.api_keys.empty()) keys.add_file(flags.api_keys);
-  const char* key = std::getenv("MLXS_API_KEY");
-  if (key != nullptr && *key != '\0') keys.add(key, {.tenant = "default", .role = Role::kAdmin});
-  if (keys.empty() && !flags.insecure && !is_loopback(flags.host)) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("--host {} can be reached from other machines, and there is no API key", flags.host),
-        "give --api-keys or MLXS_API_KEY; --insecure serves everybody all the same");
+  if (!settings.api_keys_file.empty()) keys.add_file(settings.api_keys_file);
+  if (!settings.api_key.empty()) keys.add(settings.api_key, {.tenant = "default", .role = Role::kAdmin});
+  if (keys.empty() && !settings.insecure && !is_loopback(settings.server.host)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--host {} can be reached from other machines, and there is no API key",
+                            settings.server.host),
+                "give --api-keys or MLXS_API_KEY; --insecure serves everybody all the same");
   }
   return keys;
+}
+
+// What it says is logged; its level and folder hold for the whole process, so before the first thread.
+Settings read_settings(const ServeFlags& flags) {
+  const config::Config read = load_config(flags.config);
+  if (read.of("log.level").from != config::Effective::From::kDefault) init_logging(read.settings.log_level);
+  if (!read.file.empty()) {
+    log::info("configuration: {}{}", read.file,
+              read.environment.empty() ? "" : ", with environments." + read.environment);
+  }
+  for (const std::string& warning : read.warnings) log::warn("{}", warning);
+  Settings settings = read.settings;
+  if (!settings.engine.cache_dir.empty()) setenv("MLXS_CACHE_DIR", settings.engine.cache_dir.c_str(), 1);
+  if (!flags.models.empty()) settings.models = flags.models;
+  if (settings.models.empty()) throw CLI::RequiredError("MODEL");
+  return settings;
 }
 
 void reload_tls(Server& server) {
@@ -119,32 +121,21 @@ void reload_tls(Server& server) {
 }
 
 int serve(const ServeFlags& flags) {
-  ApiKeys keys = read_api_keys(flags);
+  const Settings settings = read_settings(flags);
+  ServerOptions server_options = settings.server;
+  server_options.keys = read_api_keys(settings);
   std::optional<RedisUrl> registry;
-  if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
+  if (!settings.registry.empty()) registry = RedisUrl::parse(settings.registry);
 
-  TerminationSignals signals(!flags.tls_cert.empty());  // before the first thread
+  TerminationSignals signals(!server_options.tls_certificate_file.empty());  // before the first thread
   const auto metrics = std::make_shared<MetricsObserver>();
-  EngineOptions options = engine_options(flags.engine);
-  options.max_running = flags.max_running;
-  options.prefix_cache_dir = flags.prefix_cache_dir;
-  options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
-  apply(flags.scheduler, options);
-  options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
+  EngineOptions options = settings.engine;
+  options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(settings.models.size()));
   options.observer = metrics;
   const auto engine = Engine::create(options);
 
   // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
   // nothing.
-  ServerOptions server_options;
-  server_options.host = flags.host;
-  server_options.port = static_cast<std::uint16_t>(flags.port);
-  server_options.tls_certificate_file = flags.tls_cert;
-  server_options.tls_key_file = flags.tls_key;
-  server_options.cors_origins = flags.cors_origins;
-  server_options.keys = std::move(keys);
-  server_options.share_prefix_cache = flags.share_prefix_cache;
-  server_options.keep_requests = flags.keep_requests;
   Server server(server_options, *engine, [&] {
     std::string page = metrics->render(engine->scheduler_stats());
     if (options.metal_optimizations.expose_metrics)
@@ -152,14 +143,14 @@ int serve(const ServeFlags& flags) {
     return page;
   });
   server.start();
-  const std::string url = base_url(flags, server.port());
+  const std::string url = base_url(server_options, server.port());
 
-  for (const std::string& model : flags.models) {
+  for (const std::string& model : settings.models) {
     fetch_if_absent(model);
     const ModelInfo info = engine->load_model({.model = model,
                                                .served_name = {},
-                                               .context_length = flags.engine.context,
-                                               .force = flags.engine.force});
+                                               .context_length = settings.context_length,
+                                               .force = settings.force_load});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
               info.context_length, info.load_seconds);
@@ -173,11 +164,12 @@ int serve(const ServeFlags& flags) {
   print_ready(url, models);
   signals.wait();
 
+  const double drain_timeout_s = settings.drain_timeout_ms / 1e3;
   log::info("draining: running requests may take {:g} s more; a second signal ends them at once",
-            flags.drain_timeout_s);
+            drain_timeout_s);
   if (heartbeat) heartbeat->stop();
   signals.on_hangup(nullptr);  // the server goes before the signals do
-  server.drain(flags.drain_timeout_s);
+  server.drain(drain_timeout_s);
   server.stop();
   return 0;
 }
@@ -187,53 +179,15 @@ int serve(const ServeFlags& flags) {
 void add_serve(CLI::App& app, Action& action) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
-  command->add_option("MODEL", flags->models, std::string(kModelHelp) + "; one or more")->required();
-  command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", flags->port, "Port; 0 takes a free one")
-      ->check(CLI::Range(0, 65535, "0..65535"))
-      ->capture_default_str();
-  command->add_option("--max-running", flags->max_running, "Requests that run at once, per model")
-      ->check(CLI::Range(1, 4096, "1..4096"))
-      ->capture_default_str();
-  command
-      ->add_option("--drain-timeout", flags->drain_timeout_s,
-                   "Seconds that running requests get after SIGTERM or Ctrl-C")
-      ->check(CLI::Range(0.0, 86400.0, "0..86400"))
-      ->capture_default_str();
-  command->add_option("--registry", flags->registry,
-                      "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
-  command->add_flag("--insecure", flags->insecure,
-                    "Allow a host that other machines can reach, without an API key");
-  command->add_option("--tls-cert", flags->tls_cert,
-                      "Serve over TLS: the PEM file of the certificate and its chain; SIGHUP reads it again");
-  command->add_option("--tls-key", flags->tls_key, "The PEM file of the certificate's key");
-  command->add_option("--api-keys", flags->api_keys,
-                      "File of API keys, a line each: SHA256-HEX TENANT [user|admin]; "
-                      "MLXS_API_KEY adds one admin");
-  command
-      ->add_option("--cors-origin", flags->cors_origins,
-                   "Let pages of this origin (https://host[:port]) use the server; may be repeated; "
-                   "* lets every page")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_flag(
-      "--share-prefix-cache", flags->share_prefix_cache,
-      "Let tenants reuse each other's computed prompts; each can then find out what others sent");
-  command
-      ->add_option("--keep-requests", flags->keep_requests,
-                   "Requests whose record GET /v1/requests/{id} and `why` still know; 0: none")
-      ->check(CLI::Range(0, 1'000'000, "0..1000000"))
-      ->capture_default_str();
-  command->add_option("--prefix-cache-dir", flags->prefix_cache_dir,
-                      "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
-  add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
-                   "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
-  add_scheduler_flags(*command, flags->scheduler);
-  add_engine_flags(*command, flags->engine);
+  command->add_option("MODEL", flags->models,
+                      std::string(kModelHelp) + "; one or more (default: those of the configuration)");
+  add_config_flags(*command, flags->config);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
-      "(status 1).\n\n"
+      "(status 1).\n"
+      "Every flag is a key of the configuration file too, and of the environment: mlx-serving config "
+      "--explain.\n\n"
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"

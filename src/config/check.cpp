@@ -1,0 +1,99 @@
+#include "config/check.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "formats/catalog.h"
+#include "mlxs/error.h"
+
+namespace mlxs::config {
+namespace {
+
+void change(Config& config, std::string_view path, Value value, const std::string& why) {
+  for (Effective& effective : config.effective) {
+    if (effective.key->path != path) continue;
+    effective.key->set(config.settings, value);
+    effective.value = std::move(value);
+    if (effective.where.empty()) effective.where = why;
+  }
+}
+
+bool given(const Config& config, std::string_view path) {
+  return config.of(path).from != Effective::From::kDefault;
+}
+
+void check_auto_tune(Config& config) {
+  const auto& tuning = config.settings.engine.admission_window.auto_tune;
+  if (tuning.min_batch <= tuning.max_batch) return;
+  config.warnings.push_back(
+      fmt::format("gpu_scheduler.auto_tune.min_batch = {} exceeds max_batch = {}: both are {}",
+                  tuning.min_batch, tuning.max_batch, tuning.max_batch));
+  change(config, "gpu_scheduler.auto_tune.min_batch", std::int64_t{tuning.max_batch}, "max_batch");
+}
+
+void check_window(Config& config) {
+  const auto& window = config.settings.engine.admission_window;
+  const auto& adaptive = window.adaptive;
+  if (adaptive.low_threshold > adaptive.medium_threshold) {
+    config.warnings.push_back(
+        fmt::format("gpu_scheduler.adaptive_window.low_load_threshold = {:g} exceeds medium_load_threshold = "
+                    "{:g}: both are {:g}",
+                    adaptive.low_threshold, adaptive.medium_threshold, adaptive.medium_threshold));
+    change(config, "gpu_scheduler.adaptive_window.low_load_threshold", adaptive.medium_threshold,
+           "medium_load_threshold");
+  }
+  if (!window.enabled && !config.settings.preset.empty()) {
+    config.warnings.push_back(
+        fmt::format("gpu_scheduler.preset is {}, but {} turns the window off: nothing is held back",
+                    config.settings.preset, config.of("gpu_scheduler.enabled").where));
+  }
+}
+
+// A folder turns the disk tier on unless `enabled` says no; `enabled` alone has a folder of its own.
+void check_persistence(Config& config) {
+  Settings& settings = config.settings;
+  std::string& folder = settings.engine.prefix_cache_dir;
+  const bool said = given(config, "prompt_cache.persistence.enabled");
+  if (!said && !folder.empty()) {
+    change(config, "prompt_cache.persistence.enabled", true, "prompt_cache.persistence.path is given");
+  } else if (settings.persistence && folder.empty()) {
+    const std::filesystem::path cache = settings.engine.cache_dir.empty()
+                                            ? cache_directory()
+                                            : std::filesystem::path(settings.engine.cache_dir);
+    change(config, "prompt_cache.persistence.path", (cache / "prompts").string(), "in the cache");
+  }
+  if (settings.persistence && !settings.engine.prefix_cache) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "prompt_cache.persistence is on ({}), but prompt_cache.enabled is off ({})",
+            config.of(said ? "prompt_cache.persistence.enabled" : "prompt_cache.persistence.path").where,
+            config.of("prompt_cache.enabled").where),
+        "turn one of them", "prompt_cache.persistence.enabled");
+  }
+  if (!settings.persistence) folder.clear();
+}
+
+void check_tls(const Config& config) {
+  const ServerOptions& server = config.settings.server;
+  if (server.tls_certificate_file.empty() == server.tls_key_file.empty()) return;
+  const bool certificate = !server.tls_certificate_file.empty();
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("server.tls.{} is given ({}), but server.tls.{} is not",
+                          certificate ? "cert_file" : "key_file",
+                          config.of(certificate ? "server.tls.cert_file" : "server.tls.key_file").where,
+                          certificate ? "key_file" : "cert_file"),
+              certificate ? "give --tls-key too" : "give --tls-cert too");
+}
+
+}  // namespace
+
+void check_together(Config& config) {
+  check_auto_tune(config);
+  check_window(config);
+  check_persistence(config);
+  check_tls(config);
+}
+
+}  // namespace mlxs::config
