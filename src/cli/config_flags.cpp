@@ -17,7 +17,11 @@ using config::Raw;
 using config::Type;
 
 std::string label(const Key& key) {
-  if (!key.choices.empty()) return fmt::format("TEXT:{{{}}}", fmt::join(key.choices, ","));
+  if (!key.choices.empty()) {
+    std::vector<std::string> named = key.choices;
+    std::erase(named, "");  // which means none
+    return fmt::format("TEXT:{{{}}}", fmt::join(named, ","));
+  }
   std::string range;
   if (key.has_range() && key.zero.empty()) {
     range = fmt::format(":{}..{}", key.low / key.flag_factor, key.high / key.flag_factor);
@@ -63,7 +67,7 @@ void add_flag(CLI::App& command, ConfigFlags& flags, const Key& key, const std::
   Raw& given = flags.given[key.path];
   if (key.type == Type::kBool) {
     const std::string means = key.flag_means ? "on" : "off";
-    const std::string text = key.flag_means ? key.meaning : "Not: " + key.meaning;
+    const std::string text = key.flag_means ? key.meaning : "Turns this off: " + key.meaning;
     command
         .add_flag_callback(
             key.flag_name, [&given, means] { given = Raw::of(means); }, text)

@@ -75,6 +75,33 @@ void check_persistence(Config& config) {
   if (!settings.persistence) folder.clear();
 }
 
+// A flag asks for the thing itself, so for the master switch too, unless that is said elsewhere.
+void check_metal(Config& config) {
+  const bool flag = config.of("metal_optimizations.memory_pool.enabled").from == Effective::From::kFlag ||
+                    config.of("metal_optimizations.blit_queue.enabled").from == Effective::From::kFlag;
+  if (flag && !given(config, "metal_optimizations.enabled")) {
+    change(config, "metal_optimizations.enabled", true, "by --memory-pool or --blit-queue");
+  }
+  const auto& metal = config.settings.engine.metal_optimizations;
+  if (!metal.enabled &&
+      (metal.memory_pool.enabled || metal.blit_queue.enabled || metal.command_buffer_ring.enabled)) {
+    config.warnings.push_back(
+        "metal_optimizations.enabled is off, so its memory_pool, blit_queue and command_buffer_ring are too");
+  }
+  if (metal.memory_pool.heap_size_mb > metal.memory_pool.max_heap_size_mb) {
+    const int most = metal.memory_pool.max_heap_size_mb;
+    config.warnings.push_back(fmt::format(
+        "metal_optimizations.memory_pool.heap_size_mb exceeds max_heap_size_mb: both are {}", most));
+    change(config, "metal_optimizations.memory_pool.heap_size_mb", std::int64_t{most}, "max_heap_size_mb");
+  }
+  if (metal.memory_pool.num_heaps < metal.memory_pool.min_heaps) {
+    const int least = metal.memory_pool.min_heaps;
+    config.warnings.push_back(
+        fmt::format("metal_optimizations.memory_pool.num_heaps is below min_heaps: both are {}", least));
+    change(config, "metal_optimizations.memory_pool.num_heaps", std::int64_t{least}, "min_heaps");
+  }
+}
+
 void check_tls(const Config& config) {
   const ServerOptions& server = config.settings.server;
   if (server.tls_certificate_file.empty() == server.tls_key_file.empty()) return;
@@ -93,6 +120,7 @@ void check_together(Config& config) {
   check_auto_tune(config);
   check_window(config);
   check_persistence(config);
+  check_metal(config);
   check_tls(config);
 }
 

@@ -26,7 +26,7 @@ std::string Key::values() const {
     std::string text;
     for (std::size_t i = 0; i < choices.size(); ++i) {
       if (i > 0) text += i + 1 < choices.size() ? ", " : " or ";
-      text += choices[i];
+      text += choices[i].empty() ? "none" : choices[i];
     }
     return text;
   }
@@ -49,7 +49,7 @@ std::string Key::values() const {
 std::span<const Key> keys() {
   static const std::vector<Key> all = [] {
     std::vector<Key> rows;
-    for (std::vector<Key> part : {server_keys(), engine_keys(), scheduler_keys()}) {
+    for (std::vector<Key> part : {server_keys(), engine_keys(), metal_keys(), scheduler_keys()}) {
       std::ranges::move(part, std::back_inserter(rows));
     }
     return rows;

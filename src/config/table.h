@@ -29,6 +29,7 @@ const Absent* find_absent(std::string_view path);
 
 // The parts of the table; each file is one.
 std::vector<Key> engine_keys();
+std::vector<Key> metal_keys();
 std::vector<Key> scheduler_keys();
 std::vector<Key> server_keys();
 

@@ -73,17 +73,18 @@ std::vector<Key> engine_keys() {
           .flag("--prefix-cache-ttl", 1000)
           .also("kv_cache_pool.ttl_seconds", 1000)
           .also("cpu_optimizations.kv_cache_pool.ttl_seconds", 1000)
-          .says("After which an unused prompt is forgotten"),
+          .says("Time after which an unused prompt is forgotten"),
       MLXS_KEY("prompt_cache.persistence.enabled", persistence)
           .says("Keep computed prompts on disk, so that they outlive the server (cpu backend)"),
       MLXS_KEY("prompt_cache.persistence.path", engine.prefix_cache_dir)
           .flag("--prefix-cache-dir")
-          .says("The folder for that; naming one turns it on (cpu backend)"),
+          .says("Keep computed prompts in this folder, so that they outlive the server (cpu backend); turns "
+                "persistence on"),
       MLXS_KEY("prompt_cache.persistence.max_bytes", engine.prefix_cache_disk_bytes)
           .bytes()
           .range(1 << 20, 0x1p50)
           .flag("--prefix-cache-bytes")
-          .says("What that folder may hold, such as 10GiB; the least recently used goes"),
+          .says("What that folder of computed prompts may hold, such as 10GiB; the least recently used goes"),
   };
 }
 

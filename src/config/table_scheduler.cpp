@@ -38,8 +38,7 @@ std::vector<Key> window_keys() {
       MLXS_KEY("gpu_scheduler.preset", preset)
           .one_of({"", "latency_sensitive", "balanced", "throughput_optimized"})
           .flag("--scheduler-preset")
-          .says("Turns it on with the values of presets.NAME; keys and variables that name one value win "
-                "over it"),
+          .says("Hold requests back for others to join, with the values of gpu_scheduler.presets.NAME"),
       MLXS_KEY("gpu_scheduler.batch_window_ms", engine.admission_window.window_ms)
           .range(0.75, 5)
           .in("ms")
