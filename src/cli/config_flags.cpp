@@ -19,7 +19,7 @@ using config::Type;
 std::string label(const Key& key) {
   if (!key.choices.empty()) {
     std::vector<std::string> named = key.choices;
-    std::erase(named, "");  // which means none
+    std::erase_if(named, [](const std::string& choice) { return choice.empty(); });
     return fmt::format("TEXT:{{{}}}", fmt::join(named, ","));
   }
   std::string range;

@@ -6,7 +6,7 @@ namespace mlxs::config {
 std::vector<Key> metal_keys() {
   return {
       MLXS_KEY("metal_optimizations.enabled", engine.metal_optimizations.enabled)
-          .says("Off: none of the following, whatever it says"),
+          .says("The master switch: while it is off, none of the following acts"),
       MLXS_KEY("metal_optimizations.graceful_fallback", engine.metal_optimizations.graceful_fallback)
           .says("What a backend cannot have is logged and left out; off: the server does not start"),
       MLXS_KEY("metal_optimizations.fallback_log_level", engine.metal_optimizations.fallback_log_level)
@@ -59,7 +59,7 @@ std::vector<Key> metal_keys() {
           .says("0 low, 1 normal, 2 high"),
       MLXS_KEY("metal_optimizations.blit_queue.use_shared_events",
                engine.metal_optimizations.blit_queue.use_shared_events)
-          .says("Off: a copy is waited for at once"),
+          .says("Copies signal when they are done; without, each is waited for at once"),
       MLXS_KEY("metal_optimizations.blit_queue.track_metrics",
                engine.metal_optimizations.blit_queue.track_metrics)
           .says("Measure the copies"),
