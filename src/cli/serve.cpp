@@ -98,6 +98,7 @@ ApiKeys read_api_keys(const Settings& settings) {
 // What it says is logged; its level and folder hold for the whole process, so before the first thread.
 Settings read_settings(const ServeFlags& flags) {
   const config::Config read = load_config(flags.config);
+  if (flags.models.empty() && read.settings.models.empty()) throw CLI::RequiredError("MODEL");
   if (read.of("log.level").from != config::Effective::From::kDefault) init_logging(read.settings.log_level);
   if (!read.file.empty()) {
     log::info("configuration: {}{}", read.file,
@@ -107,7 +108,6 @@ Settings read_settings(const ServeFlags& flags) {
   Settings settings = read.settings;
   if (!settings.engine.cache_dir.empty()) setenv("MLXS_CACHE_DIR", settings.engine.cache_dir.c_str(), 1);
   if (!flags.models.empty()) settings.models = flags.models;
-  if (settings.models.empty()) throw CLI::RequiredError("MODEL");
   return settings;
 }
 
