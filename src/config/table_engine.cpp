@@ -28,6 +28,18 @@ std::vector<Key> engine_keys() {
           .one_of({"auto", "bf16", "int8"})
           .flag("--kv-cache-dtype")
           .says("Type of keys and values: auto (bf16), bf16, int8 (half the memory)"),
+      MLXS_KEY("engine.kv_swap_bytes", engine.kv_swap_bytes)
+          .bytes()
+          .range(0, 0x1p50)
+          .flag("--kv-swap-bytes")
+          .says(
+              "Memory of the host where preempted requests may keep their KV, such as 4GiB; 0: they compute "
+              "it again"),
+      MLXS_KEY("engine.ring_depth", engine.ring_depth)
+          .range(1, 3)
+          .or_zero("2 where the host has a core that the steps leave free, else 1")
+          .flag("--ring-depth")
+          .says("Steps whose results may be in work at once"),
       MLXS_KEY("engine.token_budget", engine.token_budget)
           .range(16, 65536)
           .says("Tokens of one step, at most"),

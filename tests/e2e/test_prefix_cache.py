@@ -87,7 +87,7 @@ def test_tenants_share_where_the_operator_says_so(folder):
 
 def test_a_miss_has_a_reason(folder):
     server = ServeProcess(
-        MODEL, "--prefix-cache-ttl", "1", "--prefix-cache-entries", "0", cache=folder
+        MODEL, "--prefix-cache-ttl", "1", "--prefix-cache-entries", "1", cache=folder
     )  # 0 entries are none: moved to 1
     try:
         assert "prefix_cache_max_entries = 0" in server.errors()
