@@ -249,12 +249,13 @@ void add_bench(CLI::App& app, Action& action) {
   bench->require_subcommand(1);
   bench->footer(
       "A running server: quick, compare, ttft, throughput --url, all, serve. Beside llama.cpp: make bench\n\n"
-      "Examples:\n  mlx-serving bench quick --url http://127.0.0.1:8000\n  mlx-serving bench throughput --streams 16\n  mlx-serving bench load\n  mlx-serving bench "
+      "Examples:\n  mlx-serving bench quick --url http://127.0.0.1:8000\n  mlx-serving bench throughput "
+      "--streams 16\n  mlx-serving bench load\n  mlx-serving bench "
       "limits");
 
   add_url_benches(*bench, action);
-  CLI::App* run =
-      bench->add_subcommand("throughput", "Tokens a second: of one case, through the engine; with --url, of a server");
+  CLI::App* run = bench->add_subcommand(
+      "throughput", "Tokens a second: of one case, through the engine; with --url, of a server");
   run->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
   run->add_option("--case", flags->what.kind, "prefill or decode")
       ->check(CLI::IsMember({"prefill", "decode"}))
