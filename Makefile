@@ -71,7 +71,7 @@ bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --
 	@scripts/build.sh release mlx-serving
 	@scripts/bench.sh $(BENCH_ARGS)
 
-docs: ## rewrite docs/cli.md from the program's own --help and check every link
+docs: ## rewrite docs/cli.md, docs/config.md and config/runtime.yaml from what the program says, check every link
 	@scripts/bootstrap.sh build
 	@scripts/build.sh release mlx-serving
 	@python3 scripts/docs.py build/mlx-serving

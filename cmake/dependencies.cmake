@@ -19,6 +19,15 @@ add_library(mlxs::spdlog ALIAS mlxs_spdlog)
 find_package(nlohmann_json 3.11 REQUIRED)
 add_library(mlxs::json ALIAS nlohmann_json::nlohmann_json)
 
+find_package(yaml-cpp REQUIRED)
+add_library(mlxs_yaml INTERFACE)
+if(TARGET yaml-cpp::yaml-cpp)
+  target_link_libraries(mlxs_yaml INTERFACE yaml-cpp::yaml-cpp)
+else()  # before 0.8
+  target_link_libraries(mlxs_yaml INTERFACE yaml-cpp)
+endif()
+add_library(mlxs::yaml ALIAS mlxs_yaml)
+
 find_package(CLI11 REQUIRED)
 add_library(mlxs::cli11 ALIAS CLI11::CLI11)
 

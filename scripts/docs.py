@@ -1,8 +1,10 @@
-"""Writes docs/cli.md from the program's own --help, and fails on a relative link in README.md or docs/ that leads nowhere.
+"""Writes docs/cli.md, docs/config.md and config/runtime.yaml from what the program itself says, and fails on a relative link in
+README.md or docs/ that leads nowhere.
 
 usage: scripts/docs.py PROGRAM
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -36,6 +38,85 @@ def write_cli(program: str) -> None:
     (ROOT / "docs" / "cli.md").write_text("\n".join(parts))
 
 
+CONFIG_INTRO = """# Configuration
+
+Written by `make docs` from `mlx-serving config --explain`.
+
+`mlx-serving serve` takes each value from the first of these that has it:
+
+1. its flag,
+2. its variable: `MLXS_` and the key in capitals (`server.port` is `MLXS_SERVER_PORT`), or the older name that stands beside it,
+3. the block `environments.NAME` of the file, where `MLXS_ENV` (else `NODE_ENV`) is NAME,
+4. the file: `--config FILE`, else `config/runtime.yaml` of the working directory, else `~/.config/mlx-serving/runtime.yaml`,
+5. the default.
+
+[config/runtime.yaml](../config/runtime.yaml) has every key, commented out, with its default. A number outside its range is moved
+inside, with a warning (from a flag it is refused); a key that nobody knows, or a value of another type, is refused with file,
+line and what would be right, all at once. `config --check FILE` does that without a server, `config show` says what holds and
+where it comes from, `config --explain KEY` what a key does.
+
+A preset (`gpu_scheduler.preset`) stands for the values of `gpu_scheduler.presets.NAME` at the place where it is chosen; in a file
+it yields to that file's own keys, and always to a variable that names one value.
+
+```yaml
+server:
+  port: 9000
+  cors_origins: [https://chat.example]
+mlx:
+  concurrency_limit: 32       # requests at once, per model
+prompt_cache:
+  persistence:
+    enabled: true             # computed prompts outlive the server
+    max_bytes: 10GiB
+scheduling:
+  tenant_weights: {alice: 2}  # twice the share of the others
+environments:
+  production:
+    server: {host: 0.0.0.0, api_keys_file: /etc/mlx-serving/keys}
+```
+"""
+ABSENT_INTRO = """
+## Not in this build
+
+Keys and variables of the documents that this server was made after, whose mechanism is not there or needs no switch. Where a file
+or the environment has one, `serve` says so by name.
+
+| key or variable | why, and what instead |
+|---|---|
+"""
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def config_rows(keys: list[dict]) -> list[str]:
+    lines: list[str] = []
+    section = None
+    for key in keys:
+        if (top := key["key"].partition(".")[0]) != section:
+            section = top
+            lines += [f"\n## {section}\n", "| key | values | default | meaning | flag, variables, other names | sets |", "|---|---|---|---|---|---|"]
+        names = [key["flag"], *(name for name in key["variables"] if not name.startswith("MLXS_") or name == "MLXS_API_KEY")]
+        names += [f"{alias} (file)" for alias in key["aliases"]]
+        row = [f"`{key['key']}`", key["values"], key["default"] or "none", key["meaning"]]
+        row += [", ".join(f"`{name}`" if "(file)" not in name else f"`{name[:-7]}` in the file" for name in names if name), f"`{key['sets']}`"]
+        lines.append("| " + " | ".join(map(cell, row)) + " |")
+    return lines
+
+
+def write_config(program: str) -> None:
+    def ask(*arguments: str) -> str:
+        return subprocess.run([program, "config", *arguments], capture_output=True, text=True, check=True).stdout
+
+    table = json.loads(ask("--explain", "--json"))
+    absent = "\n".join(f"| `{row['name']}` | {cell(row['reason'])} |" for row in table["absent"])
+    text = CONFIG_INTRO + "\n".join(config_rows(table["keys"])) + "\n" + ABSENT_INTRO + absent + "\n"
+    (ROOT / "docs" / "config.md").write_text(text)
+    (ROOT / "config").mkdir(exist_ok=True)
+    (ROOT / "config" / "runtime.yaml").write_text(ask("--defaults"))
+
+
 def broken_links() -> list[str]:
     broken = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
@@ -47,6 +128,7 @@ def broken_links() -> list[str]:
 
 def main() -> int:
     write_cli(sys.argv[1])
+    write_config(sys.argv[1])
     broken = broken_links()
     for link in broken:
         print(f"docs: broken link in {link}", file=sys.stderr)

@@ -18,6 +18,7 @@
 #include "cli/bench_scheduler.h"
 #include "cli/bench_synthetic.h"
 #include "cli/bench_throughput.h"
+#include "cli/bench_url.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/format.h"
@@ -244,14 +245,17 @@ int synthetic(const BenchFlags& flags) {
 
 void add_bench(CLI::App& app, Action& action) {
   auto flags = std::make_shared<BenchFlags>();
-  CLI::App* bench = app.add_subcommand("bench", "Measure this build on this machine");
+  CLI::App* bench = app.add_subcommand("bench", "Measure this build on this machine, or a running server");
   bench->require_subcommand(1);
   bench->footer(
-      "Beside llama.cpp, as ratios: make bench\n\n"
-      "Examples:\n  mlx-serving bench throughput --streams 16\n  mlx-serving bench load\n  mlx-serving bench "
+      "A running server: quick, compare, ttft, throughput --url, all, serve. Beside llama.cpp: make bench\n\n"
+      "Examples:\n  mlx-serving bench quick --url http://127.0.0.1:8000\n  mlx-serving bench throughput "
+      "--streams 16\n  mlx-serving bench load\n  mlx-serving bench "
       "limits");
 
-  CLI::App* run = bench->add_subcommand("throughput", "Tokens a second of one case, through the engine");
+  add_url_benches(*bench, action);
+  CLI::App* run = bench->add_subcommand(
+      "throughput", "Tokens a second: of one case, through the engine; with --url, of a server");
   run->add_option("--model", flags->model, "A path, an alias or org/repo")->capture_default_str();
   run->add_option("--case", flags->what.kind, "prefill or decode")
       ->check(CLI::IsMember({"prefill", "decode"}))
@@ -270,8 +274,12 @@ void add_bench(CLI::App& app, Action& action) {
   add_engine_flags(*run, flags->engine);
   run->footer(
       "Examples:\n  mlx-serving bench throughput --case prefill --prompt-tokens 512\n"
-      "  mlx-serving bench throughput --streams 16");
-  run->callback([flags, &action] { action = [flags] { return throughput(*flags); }; });
+      "  mlx-serving bench throughput --streams 16\n"
+      "  mlx-serving bench throughput --url http://127.0.0.1:8000 --clients 1,4,16 --rate 2");
+  const auto of_url = add_url_throughput(*run, flags->model, flags->json);
+  run->callback([flags, of_url, &action] {
+    if (!of_url(action)) action = [flags] { return throughput(*flags); };
+  });
 
   CLI::App* products = bench->add_subcommand("kernels", "Matrix products alone: time, bandwidth, arithmetic");
   products->add_option("--format", flags->kernels.format, "Weight format of the layers")

@@ -21,6 +21,7 @@ void add_plan(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_ps(CLI::App& app, Action& action);
 void add_why(CLI::App& app, Action& action);
+void add_config(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_sim(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "cli/format.h"
+#include "base/bytes.h"
 #include "cli/metal_flags.h"
 #include "cli/progress_bar.h"
 #include "formats/catalog.h"

@@ -43,10 +43,11 @@ struct Transfer {
   std::string line;  // of the answer, not ended yet
   std::string error_body;
   SteadyTime sent{}, last{};
+  int number = 0;
+  int pieces = 0;  // of text
   bool first = true;
   std::string failure;  // an error event within the stream
   json usage;
-  ServeFigures* figures = nullptr;
   std::vector<double> itl_ms;
   double ttft_ms = 0;
 
@@ -62,8 +63,12 @@ struct Transfer {
     const json& choices = parsed.value("choices", json::array());
     if (!choices.is_array() || choices.empty()) return;
     const json delta = choices[0].value("delta", json::object());
-    const json text = delta.value("content", json());
-    if (!text.is_string() || text.get_ref<const std::string&>().empty()) return;
+    const auto has_text = [&delta](const char* field) {
+      const auto found = delta.find(field);
+      return found != delta.end() && found->is_string() && !found->get_ref<const std::string&>().empty();
+    };
+    if (!has_text("content") && !has_text("reasoning_content")) return;
+    ++pieces;
     const SteadyTime now = std::chrono::steady_clock::now();
     const double gap = Milliseconds(now - last).count();
     if (first) {
@@ -115,31 +120,11 @@ curl_slist* header_list(const ServeLoad& load) {
   return list;
 }
 
-std::string first_model(const ServeLoad& load) {
-  const Easy handle(curl_easy_init());
-  const std::unique_ptr<curl_slist, FreeList> headers(header_list(load));
-  std::string body;
-  curl_easy_setopt(handle.get(), CURLOPT_URL, (load.url + "/v1/models").c_str());
-  curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers.get());
-  curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, append_text);
-  curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &body);
-  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT, 30L);
-  curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);
-  const CURLcode code = curl_easy_perform(handle.get());
-  if (code != CURLE_OK) {
-    throw Error(code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL
-                    ? ErrorCode::kInvalidArgument
-                    : ErrorCode::kUnavailable,
-                fmt::format("{}/v1/models: {}", load.url, curl_easy_strerror(code)),
-                "start a server (mlx-serving serve), or name one with --url", "--url");
-  }
-  const json answer = json::parse(body, nullptr, false);
-  if (answer.is_object() && answer.contains("data") && answer["data"].is_array() && !answer["data"].empty()) {
-    return answer["data"][0].value("id", "");
-  }
-  throw Error(ErrorCode::kUnavailable, fmt::format("{}/v1/models lists no model", load.url),
-              "name one with --model", "--model");
+std::string error_text(const std::string& body) {
+  const json parsed = json::parse(body, nullptr, false);
+  const json error = parsed.is_object() ? parsed.value("error", json()) : json();
+  const json text = error.is_object() ? error.value("message", json()) : error;
+  return text.is_string() ? ": " + text.get<std::string>().substr(0, 200) : "";
 }
 
 class LoadRun {
@@ -191,17 +176,21 @@ class LoadRun {
     const bool is_long = std::uniform_real_distribution<double>()(random_) < load_.long_share;
     json messages = json::array();
     if (!prefix_.empty()) messages.push_back({{"role", "system"}, {"content", prefix_}});
+    const auto number = static_cast<std::size_t>(sent_);
     messages.push_back(
-        {{"role", "user"}, {"content", words(is_long ? load_.long_words : load_.prompt_words)}});
+        {{"role", "user"},
+         {"content", load_.questions.empty() ? words(is_long ? load_.long_words : load_.prompt_words)
+                                             : load_.questions[number % load_.questions.size()]}});
     transfer->body = json{{"model", load_.model},
                           {"messages", std::move(messages)},
                           {"max_tokens", load_.max_tokens},
-                          {"temperature", 0},
+                          {"temperature", load_.temperature},
                           {"stream", true},
                           {"stream_options", {{"include_usage", true}}}}
                          .dump();
     transfer->headers.reset(header_list(load_));
     transfer->sent = transfer->last = now;
+    transfer->number = sent_;
     CURL* handle = transfer->handle.get();
     curl_easy_setopt(handle, CURLOPT_URL, (load_.url + "/v1/chat/completions").c_str());
     curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -212,6 +201,7 @@ class LoadRun {
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, transfer.get());
     curl_easy_setopt(handle, CURLOPT_PRIVATE, transfer.get());
     curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(1e3 * load_.timeout_s));
     curl_multi_add_handle(multi_.get(), handle);
     active_.emplace(transfer.get(), std::move(transfer));
     ++sent_;
@@ -232,13 +222,9 @@ class LoadRun {
       if (code != CURLE_OK) {
         failure = curl_easy_strerror(code);
       } else if (status != 200) {
-        const json body = json::parse(transfer->error_body, nullptr, false);
-        const json error = body.is_object() ? body.value("error", json::object()) : json::object();
-        const json text = error.is_object() ? error.value("message", json()) : json();
-        failure = fmt::format("HTTP {}{}", status,
-                              text.is_string() ? ": " + text.get<std::string>().substr(0, 200) : "");
-      } else if (failure.empty() && !transfer->usage.is_object()) {
-        failure = "the stream ended without usage";
+        failure = fmt::format("HTTP {}{}", status, error_text(transfer->error_body));
+      } else if (failure.empty() && !transfer->usage.is_object() && transfer->pieces == 0) {
+        failure = "the stream ended without text or usage";
       }
       add(*transfer, failure);
       active_.erase(transfer);
@@ -246,19 +232,33 @@ class LoadRun {
   }
 
   void add(const Transfer& transfer, const std::string& failure) {
+    RequestFigures one{.number = transfer.number, .failure = failure, .ttft_ms = transfer.ttft_ms};
+    one.e2e_ms = Milliseconds(std::chrono::steady_clock::now() - transfer.sent).count();
     ++figures_.requests;
-    if (!failure.empty()) {
+    if (failure.empty()) {
+      count(transfer, one);
+    } else {
       ++figures_.failed;
       ++figures_.failures[failure];
-      return;
     }
+    if (load_.on_request) load_.on_request(one);
+  }
+
+  void count(const Transfer& transfer, RequestFigures& one) {
     if (!transfer.first) figures_.ttft_ms.push_back(transfer.ttft_ms);
-    figures_.e2e_ms.push_back(Milliseconds(std::chrono::steady_clock::now() - transfer.sent).count());
+    figures_.e2e_ms.push_back(one.e2e_ms);
     figures_.itl_ms.insert(figures_.itl_ms.end(), transfer.itl_ms.begin(), transfer.itl_ms.end());
-    figures_.prompt_tokens += transfer.usage.value("prompt_tokens", 0);
-    figures_.generated_tokens += transfer.usage.value("completion_tokens", 0);
-    const json details = transfer.usage.value("prompt_tokens_details", json::object());
-    if (details.is_object()) figures_.cached_tokens += details.value("cached_tokens", 0);
+    if (!transfer.usage.is_object()) {
+      ++figures_.without_usage;
+      one.generated_tokens = transfer.pieces;
+    } else {
+      one.prompt_tokens = transfer.usage.value("prompt_tokens", 0);
+      one.generated_tokens = transfer.usage.value("completion_tokens", 0);
+      const json details = transfer.usage.value("prompt_tokens_details", json::object());
+      if (details.is_object()) figures_.cached_tokens += details.value("cached_tokens", 0);
+    }
+    figures_.prompt_tokens += one.prompt_tokens;
+    figures_.generated_tokens += one.generated_tokens;
   }
 
   const ServeLoad& load_;
@@ -272,11 +272,53 @@ class LoadRun {
 
 }  // namespace
 
+std::vector<std::string> served_models(const ServeLoad& load) {
+  const Easy handle(curl_easy_init());
+  const std::unique_ptr<curl_slist, FreeList> headers(header_list(load));
+  const std::string url = load.url + "/v1/models";
+  std::string body;
+  curl_easy_setopt(handle.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers.get());
+  curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, append_text);
+  curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &body);
+  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT, 30L);
+  curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);
+  const CURLcode code = curl_easy_perform(handle.get());
+  if (code != CURLE_OK) {
+    throw Error(code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL
+                    ? ErrorCode::kInvalidArgument
+                    : ErrorCode::kUnavailable,
+                fmt::format("{}: {}", url, curl_easy_strerror(code)),
+                "start a server (mlx-serving serve), or name one with --url", "--url");
+  }
+  long status = 0;
+  curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
+  if (status == 401 || status == 403) {
+    throw Error(
+        ErrorCode::kUnauthorized, fmt::format("{}: HTTP {}{}", url, status, error_text(body)),
+        load.key.empty() ? "give its key with --api-key or OPENAI_API_KEY" : "the key is not one of its keys",
+        "--api-key");
+  }
+  std::vector<std::string> names;
+  const json answer = json::parse(body, nullptr, false);
+  if (answer.is_object() && answer.contains("data") && answer["data"].is_array()) {
+    for (const json& model : answer["data"]) {
+      if (model.is_object() && model.contains("id") && model["id"].is_string()) names.push_back(model["id"]);
+    }
+  }
+  if (names.empty()) {
+    throw Error(ErrorCode::kUnavailable, fmt::format("{} lists no model (HTTP {})", url, status),
+                "name one with --model", "--model");
+  }
+  return names;
+}
+
 ServeFigures run_serve_load(const ServeLoad& load) {
   ServeLoad complete = load;
   while (complete.url.ends_with('/')) complete.url.pop_back();
-  const std::string found = first_model(complete);  // also: is anybody there?
-  if (complete.model.empty()) complete.model = found;
+  const std::vector<std::string> found = served_models(complete);  // also: is anybody there?
+  if (complete.model.empty()) complete.model = found.front();
   return LoadRun(complete).run();
 }
 

@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
   mlxs::cli::add_rm(app, action);
   mlxs::cli::add_ps(app, action);
   mlxs::cli::add_why(app, action);
+  mlxs::cli::add_config(app, action);
   mlxs::cli::add_bench(app, action);
   mlxs::cli::add_sim(app, action);
   mlxs::cli::add_doctor(app, action);

@@ -1,12 +1,11 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
 #include <fmt/format.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,9 +15,9 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/config_flags.h"
 #include "cli/engine_flags.h"
-#include "cli/scheduler_flags.h"
-#include "cli/server_flags.h"
+#include "cli/server_options.h"
 #include "cli/signals.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
@@ -28,16 +27,11 @@
 namespace mlxs::cli {
 namespace {
 
+using config::Settings;
+
 struct ServeFlags {
   std::vector<std::string> models;
-  ServerFlags server;
-  int max_running = EngineOptions{}.max_running;
-  double drain_timeout_s = 30;
-  std::string prefix_cache_dir;
-  std::uint64_t prefix_cache_bytes = EngineOptions{}.prefix_cache_disk_bytes;
-  std::string registry;
-  EngineFlags engine;
-  SchedulerFlags scheduler;
+  ConfigFlags config;
 };
 
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -78,16 +72,32 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
   return instance;
 }
 
-void reload(Server& server, const ServerFlags& flags) {
+// What it says is logged; its level and folder hold for the whole process, so before the first thread.
+Settings read_settings(const ServeFlags& flags) {
+  const config::Config read = load_config(flags.config);
+  if (flags.models.empty() && read.settings.models.empty()) throw CLI::RequiredError("MODEL");
+  if (read.of("log.level").from != config::Effective::From::kDefault) init_logging(read.settings.log_level);
+  if (!read.file.empty()) {
+    log::info("configuration: {}{}", read.file,
+              read.environment.empty() ? "" : ", with environments." + read.environment);
+  }
+  for (const std::string& warning : read.warnings) log::warn("{}", warning);
+  Settings settings = read.settings;
+  if (!settings.engine.cache_dir.empty()) setenv("MLXS_CACHE_DIR", settings.engine.cache_dir.c_str(), 1);
+  if (!flags.models.empty()) settings.models = flags.models;
+  return settings;
+}
+
+void reload(Server& server, const Settings& settings) {
   try {
     server.reload_tls();
-    if (!flags.options.tls_certificate_file.empty()) log::info("the TLS certificate was read again");
+    if (!settings.server.tls_certificate_file.empty()) log::info("the TLS certificate was read again");
   } catch (const Error& error) {
     log::error("the TLS certificate stays as it was: {}", error.full());
   }
-  if (flags.api_keys.empty()) return;
+  if (settings.api_keys_file.empty()) return;
   try {
-    server.replace_keys(read_api_keys(flags));
+    server.replace_keys(read_api_keys(settings));
     log::info("the API keys were read again");
   } catch (const Error& error) {
     log::error("the API keys stay as they were: {}", error.full());
@@ -95,9 +105,10 @@ void reload(Server& server, const ServerFlags& flags) {
 }
 
 int serve(const ServeFlags& flags) {
-  const ServerOptions server_options = cli::server_options(flags.server);
+  const Settings settings = read_settings(flags);
+  const ServerOptions server_options = cli::server_options(settings);
   std::optional<RedisUrl> registry;
-  if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
+  if (!settings.registry.empty()) registry = RedisUrl::parse(settings.registry);
   if (registry && !server_options.listen_tcp) {
     throw Error(ErrorCode::kInvalidArgument,
                 "other machines cannot reach a Unix socket, so it is not registered",
@@ -105,15 +116,11 @@ int serve(const ServeFlags& flags) {
   }
   raise_open_files();
 
-  const bool reloads = !server_options.tls_certificate_file.empty() || !flags.server.api_keys.empty();
+  const bool reloads = !server_options.tls_certificate_file.empty() || !settings.api_keys_file.empty();
   TerminationSignals signals(reloads);  // before the first thread
   const auto metrics = std::make_shared<MetricsObserver>();
-  EngineOptions options = engine_options(flags.engine);
-  options.max_running = flags.max_running;
-  options.prefix_cache_dir = flags.prefix_cache_dir;
-  options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
-  apply(flags.scheduler, options);
-  options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
+  EngineOptions options = settings.engine;
+  options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(settings.models.size()));
   options.observer = metrics;
   const auto engine = Engine::create(options);
 
@@ -128,12 +135,12 @@ int serve(const ServeFlags& flags) {
   server.start();
   const std::string url = server_url(server_options, server.port());
 
-  for (const std::string& model : flags.models) {
+  for (const std::string& model : settings.models) {
     fetch_if_absent(model);
     const ModelInfo info = engine->load_model({.model = model,
                                                .served_name = {},
-                                               .context_length = flags.engine.context,
-                                               .force = flags.engine.force});
+                                               .context_length = settings.context_length,
+                                               .force = settings.force_load});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
               info.context_length, info.load_seconds);
@@ -142,16 +149,17 @@ int serve(const ServeFlags& flags) {
   std::optional<Heartbeat> heartbeat;
   if (registry) heartbeat.emplace(*registry, describe_instance(url, models));
 
-  signals.on_hangup([&server, &flags] { reload(server, flags.server); });
+  signals.on_hangup([&server, &settings] { reload(server, settings); });
   signals.start_draining_on_signal();
   print_ready(url, models);
   signals.wait();
 
+  const double drain_timeout_s = settings.drain_timeout_ms / 1e3;
   log::info("draining: running requests may take {:g} s more; a second signal ends them at once",
-            flags.drain_timeout_s);
+            drain_timeout_s);
   if (heartbeat) heartbeat->stop();
   signals.on_hangup(nullptr);  // the server goes before the signals do
-  server.drain(flags.drain_timeout_s);
+  server.drain(drain_timeout_s);
   server.stop();
   return 0;
 }
@@ -161,32 +169,17 @@ int serve(const ServeFlags& flags) {
 void add_serve(CLI::App& app, Action& action) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = app.add_subcommand("serve", "Serve models over HTTP (OpenAI API)");
-  command
-      ->add_option(
-          "MODEL,--model", flags->models,
-          std::string(kModelHelp) + "; mock:tokens=512,delay=0 streams words without a model; one or more")
-      ->required();
-  add_server_flags(*command, flags->server);
-  command->add_option("--max-running", flags->max_running, "Requests that run at once, per model")
-      ->check(CLI::Range(1, 4096, "1..4096"))
-      ->capture_default_str();
-  command
-      ->add_option("--drain-timeout", flags->drain_timeout_s,
-                   "Seconds that running requests get after SIGTERM or Ctrl-C")
-      ->check(CLI::Range(0.0, 86400.0, "0..86400"))
-      ->capture_default_str();
-  command->add_option("--registry", flags->registry,
-                      "Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]");
-  command->add_option("--prefix-cache-dir", flags->prefix_cache_dir,
-                      "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
-  add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
-                   "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
-  add_scheduler_flags(*command, flags->scheduler);
-  add_engine_flags(*command, flags->engine);
+  command->add_option("MODEL,--model", flags->models,
+                      std::string(kModelHelp) +
+                          "; mock:tokens=512,delay=0 streams words without a model; one or more (default: "
+                          "those of the configuration)");
+  add_config_flags(*command, flags->config);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
-      "(status 1).\n\n"
+      "(status 1).\n"
+      "Every flag is a key of the configuration file too, and of the environment: mlx-serving config "
+      "--explain.\n\n"
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "cli/commands.h"
-#include "cli/scheduler_flags.h"
 #include "cli/sim_report.h"
+#include "config/config.h"
 #include "mlxs/error.h"
 #include "sim/compare.h"
 #include "sim/scenarios.h"
@@ -43,6 +43,13 @@ std::vector<SimPolicy> chosen_policies(const std::vector<std::string>& names) {
     std::erase_if(chosen,
                   [&](const SimPolicy& p) { return std::ranges::find(names, p.name) == names.end(); });
   return chosen;
+}
+
+// The window as serve has it with this preset, and nothing else said.
+AdmissionWindowOptions window_preset(const std::string& name) {
+  config::Sources sources;
+  sources.flags.emplace("gpu_scheduler.preset", config::Raw::of(name));
+  return config::load(sources).settings.engine.admission_window;
 }
 
 SimSetup setup_of(const SimFlags& flags) {

@@ -85,12 +85,11 @@ def test_tenants_share_where_the_operator_says_so(folder):
         server.close()
 
 
-def test_a_miss_has_a_reason(folder):
-    server = ServeProcess(
-        MODEL, "--prefix-cache-ttl", "1", "--prefix-cache-entries", "0", cache=folder
-    )  # 0 entries are none: moved to 1
+def test_a_miss_has_a_reason(folder, monkeypatch):
+    monkeypatch.setenv("MLXS_PROMPT_CACHE_MAX_ENTRIES", "0")  # 0 entries are none: moved to 1
+    server = ServeProcess(MODEL, "--prefix-cache-ttl", "1", cache=folder)
     try:
-        assert "prefix_cache_max_entries = 0" in server.errors()
+        assert "MLXS_PROMPT_CACHE_MAX_ENTRIES = 0 is outside" in server.errors()
 
         def misses():
             stats = requests.get(server.url + "/v1/scheduler/stats", timeout=60).json()["data"][0]["prefix_cache"]
