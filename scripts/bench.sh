@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Our Release build beside llama.cpp on this machine: bench/compare.py, with the peer built here by clang with all that this
+# Our Release build beside llama.cpp on this machine, then itself with and without all that watches it: bench/compare.py and
+# bench/telemetry_cost.py, with the peer built here by clang with all that this
 # processor has (gcc 12 builds of it die with an illegal instruction where AMX exists). usage: scripts/bench.sh [arguments of compare.py]
 # BENCH_ISA=avx512 or avx2: both sides without what is above that instruction set.
 set -euo pipefail
@@ -40,4 +41,8 @@ if [ $isa != native ]; then
   export MLXS_CPU_ISA=$isa
   set -- --out bench/results/$isa "$@"
 fi
-exec $venv/bin/python bench/compare.py build/mlx-serving "$model" "$@"
+$venv/bin/python bench/compare.py build/mlx-serving "$model" "$@"
+case " $* " in
+  *" --only "*) ;; # one case of those above
+  *) [ $isa != native ] || $venv/bin/python bench/telemetry_cost.py build/mlx-serving "$model" ;;
+esac

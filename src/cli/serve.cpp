@@ -1,6 +1,7 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,14 +16,14 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/log_control.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/scheduler_flags.h"
 #include "cli/signals.h"
+#include "cli/telemetry_flags.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
-#include "telemetry/metal_metrics.h"
-#include "telemetry/metrics.h"
 
 namespace mlxs::cli {
 namespace {
@@ -44,6 +45,7 @@ struct ServeFlags {
   int keep_requests = ServerOptions{}.keep_requests;
   EngineFlags engine;
   SchedulerFlags scheduler;
+  TelemetryFlags telemetry;
 };
 
 bool is_loopback(const std::string& host) {
@@ -118,21 +120,34 @@ void reload_tls(Server& server) {
   }
 }
 
+// Level debug, and back to what it was.
+void toggle_debug() {
+  static std::string before = "info";
+  const bool on = log::level() != "debug";
+  if (on) before = log::level();
+  log::set_level("info");
+  log::info("SIGUSR2: log level {}", on ? "debug" : before == "debug" ? "info" : before);
+  log::set_level(on ? "debug" : before == "debug" ? "info" : before);
+}
+
 int serve(const ServeFlags& flags) {
   ApiKeys keys = read_api_keys(flags);
   std::optional<RedisUrl> registry;
   if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
 
   TerminationSignals signals(!flags.tls_cert.empty());  // before the first thread
-  const auto metrics = std::make_shared<MetricsObserver>();
+  const Telemetry telemetry(flags.telemetry);
+  signals.on_user(SIGUSR1, [&telemetry] { telemetry.dump_flight("asked"); });
+  signals.on_user(SIGUSR2, toggle_debug);
   EngineOptions options = engine_options(flags.engine);
   options.max_running = flags.max_running;
   options.prefix_cache_dir = flags.prefix_cache_dir;
   options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
   apply(flags.scheduler, options);
   options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
-  options.observer = metrics;
+  options.observer = telemetry.observer();
   const auto engine = Engine::create(options);
+  const TelemetryThreads telling(telemetry, *engine);
 
   // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
   // nothing.
@@ -145,12 +160,11 @@ int serve(const ServeFlags& flags) {
   server_options.keys = std::move(keys);
   server_options.share_prefix_cache = flags.share_prefix_cache;
   server_options.keep_requests = flags.keep_requests;
-  Server server(server_options, *engine, [&] {
-    std::string page = metrics->render(engine->scheduler_stats());
-    if (options.metal_optimizations.expose_metrics)
-      page += metal_metrics(engine->metal_optimizations_stats());
-    return page;
-  });
+  telling.apply(server_options);
+  if (telemetry.recorder()) {
+    server_options.flight = [recorder = telemetry.recorder()] { return recorder->snapshot("asked"); };
+  }
+  Server server(server_options, *engine, telling.metrics(options.metal_optimizations.expose_metrics));
   server.start();
   const std::string url = base_url(flags, server.port());
 
@@ -177,6 +191,7 @@ int serve(const ServeFlags& flags) {
             flags.drain_timeout_s);
   if (heartbeat) heartbeat->stop();
   signals.on_hangup(nullptr);  // the server goes before the signals do
+  signals.on_user(SIGUSR1, nullptr);
   server.drain(flags.drain_timeout_s);
   server.stop();
   return 0;
@@ -228,12 +243,15 @@ void add_serve(CLI::App& app, Action& action) {
                       "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
   add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
                    "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
+  add_telemetry_flags(*command, flags->telemetry);
   add_scheduler_flags(*command, flags->scheduler);
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
-      "(status 1).\n\n"
+      "(status 1).\n"
+      "SIGUSR1 writes the last steps into a file for `trace`; SIGUSR2 turns the log's level debug on and "
+      "off.\n\n"
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"

@@ -36,6 +36,13 @@ class Runner {
   // tensors of its own.
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk = 256);
 
+  // Of the last run(): what its grammars' masks took, handing the model to the backend, and sampling. The
+  // rest was waiting for the backend.
+  struct Times {
+    Duration mask{}, launch{}, sample{};
+  };
+  const Times& times() const { return times_; }
+
   std::size_t kv_bytes() const { return kv_->bytes(); }
   KvStore& kv() { return *kv_; }
   // Bytes of one page over all layers, for sizing the pool before there is one.
@@ -59,6 +66,7 @@ class Runner {
   std::vector<const Sampled*> results_;
   std::vector<Request*> constrained_;  // rows whose mask is computed while the model runs
   std::unique_ptr<MaskPool> masks_;    // made for the first of them
+  Times times_;
 };
 
 }  // namespace mlxs

@@ -10,7 +10,6 @@
 #include "serve/http.h"
 #include "serve/live_answer.h"
 #include "serve/server_context.h"
-#include "telemetry/request_log.h"
 
 namespace mlxs {
 
@@ -21,9 +20,6 @@ std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& req
 
 // admit(), then the route. Sets the request's trace, too. Never throws: a failure is a response.
 Prepared prepare_reply(ServerContext& context, HttpRequest& request);
-
-// The answer was sent, or the client is gone: closes the request's record.
-void end_exchange(const HttpRequest& request, const TraceEnd& end);
 
 // The value of x-mlxs-timing as of now, if the client asked for one by sending that header.
 bool wants_timing(const HttpRequest& request);

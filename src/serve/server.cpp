@@ -14,6 +14,7 @@
 #include "serve/anthropic.h"
 #include "serve/connection_set.h"
 #include "serve/embeddings.h"
+#include "serve/log_routes.h"
 #include "serve/ollama.h"
 #include "serve/openai.h"
 #include "serve/openapi.h"
@@ -66,6 +67,11 @@ void check(const ServerOptions& options) {
   positive("send_buffer_bytes", options.send_buffer_bytes);
 }
 
+ServerOptions with_counters(ServerOptions options) {
+  if (!options.counters) options.counters = std::make_shared<ServerCounters>();
+  return options;
+}
+
 std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
   if (options.tls_certificate_file.empty() && options.tls_key_file.empty()) return nullptr;
   if (options.tls_certificate_file.empty() || options.tls_key_file.empty()) {
@@ -80,13 +86,13 @@ std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
 
 struct Server::Impl {
   Impl(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics)
-      : context{.options = options,
+      : context{.options = with_counters(options),
                 .engine = engine,
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
                 .tls = tls_credentials(options),
                 .admission = Admission(options.admission, clock),
-                .requests = RequestLog(static_cast<std::size_t>(options.keep_requests)),
+                .requests = RequestLog(static_cast<std::size_t>(options.keep_requests), options.listener),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
     add_responses_routes(context.router, engine);
@@ -97,9 +103,11 @@ struct Server::Impl {
     add_ollama_routes(context.router, engine);
     add_page_routes(context.router);
     add_request_routes(context.router, context.requests);
-    add_operations_routes(context.router, engine, {.metrics = std::move(metrics), .draining = [this] {
-                                                     return context.draining.load();
-                                                   }});
+    add_operations_routes(context.router, engine,
+                          {.metrics = std::move(metrics),
+                           .draining = [this] { return context.draining.load(); },
+                           .flight = options.flight});
+    add_log_routes(context.router);
     add_websocket_route(context.router);
     add_openapi_route(context.router, !options.keys.empty());
     for (int i = 0; i < options.io_threads; ++i) io.push_back(std::make_unique<IoThread>());
@@ -193,12 +201,14 @@ void Server::Impl::serve(tcp::socket socket) {
     return;
   }
   connections.add(connection);
+  ++context.options.counters->connections;
   net::co_spawn(executor, connection->run(), [this, connection](const std::exception_ptr& failure) {
     try {
       if (failure) std::rethrow_exception(failure);
     } catch (const std::exception& error) {
       log::error("a connection ended: {}", error.what());
     }
+    --context.options.counters->connections;
     connections.remove(connection.get());
   });
 }

@@ -26,7 +26,6 @@ struct ServerContext {
   RequestLog requests;
   net::thread_pool workers;
   std::atomic<bool> draining{false};
-  std::atomic<int> websockets{0};  // open
 };
 
 }  // namespace mlxs
