@@ -1,5 +1,6 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,15 +16,15 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/log_control.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/scheduler_flags.h"
 #include "cli/server_flags.h"
 #include "cli/signals.h"
+#include "cli/telemetry_flags.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
-#include "telemetry/metal_metrics.h"
-#include "telemetry/metrics.h"
 
 namespace mlxs::cli {
 namespace {
@@ -38,6 +39,7 @@ struct ServeFlags {
   std::string registry;
   EngineFlags engine;
   SchedulerFlags scheduler;
+  TelemetryFlags telemetry;
 };
 
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -94,8 +96,18 @@ void reload(Server& server, const ServerFlags& flags) {
   }
 }
 
+// Level debug, and back to what it was.
+void toggle_debug() {
+  static std::string before = "info";
+  const bool on = log::level() != "debug";
+  if (on) before = log::level();
+  log::set_level("info");
+  log::info("SIGUSR2: log level {}", on ? "debug" : before == "debug" ? "info" : before);
+  log::set_level(on ? "debug" : before == "debug" ? "info" : before);
+}
+
 int serve(const ServeFlags& flags) {
-  const ServerOptions server_options = cli::server_options(flags.server);
+  ServerOptions server_options = cli::server_options(flags.server);
   std::optional<RedisUrl> registry;
   if (!flags.registry.empty()) registry = RedisUrl::parse(flags.registry);
   if (registry && !server_options.listen_tcp) {
@@ -107,24 +119,26 @@ int serve(const ServeFlags& flags) {
 
   const bool reloads = !server_options.tls_certificate_file.empty() || !flags.server.api_keys.empty();
   TerminationSignals signals(reloads);  // before the first thread
-  const auto metrics = std::make_shared<MetricsObserver>();
+  const Telemetry telemetry(flags.telemetry);
+  signals.on_user(SIGUSR1, [&telemetry] { telemetry.dump_flight("asked"); });
+  signals.on_user(SIGUSR2, toggle_debug);
   EngineOptions options = engine_options(flags.engine);
   options.max_running = flags.max_running;
   options.prefix_cache_dir = flags.prefix_cache_dir;
   options.prefix_cache_disk_bytes = flags.prefix_cache_bytes;
   apply(flags.scheduler, options);
   options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(flags.models.size()));
-  options.observer = metrics;
+  options.observer = telemetry.observer();
   const auto engine = Engine::create(options);
+  const TelemetryThreads telling(telemetry, *engine);
 
   // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
   // nothing.
-  Server server(server_options, *engine, [&] {
-    std::string page = metrics->render(engine->scheduler_stats());
-    if (options.metal_optimizations.expose_metrics)
-      page += metal_metrics(engine->metal_optimizations_stats());
-    return page;
-  });
+  telling.apply(server_options);
+  if (telemetry.recorder()) {
+    server_options.flight = [recorder = telemetry.recorder()] { return recorder->snapshot("asked"); };
+  }
+  Server server(server_options, *engine, telling.metrics(options.metal_optimizations.expose_metrics));
   server.start();
   const std::string url = server_url(server_options, server.port());
 
@@ -151,6 +165,7 @@ int serve(const ServeFlags& flags) {
             flags.drain_timeout_s);
   if (heartbeat) heartbeat->stop();
   signals.on_hangup(nullptr);  // the server goes before the signals do
+  signals.on_user(SIGUSR1, nullptr);
   server.drain(flags.drain_timeout_s);
   server.stop();
   return 0;
@@ -181,12 +196,15 @@ void add_serve(CLI::App& app, Action& action) {
                       "Keep computed prompts in this folder, so that they outlive the server (cpu backend)");
   add_bytes_option(*command, "--prefix-cache-bytes", flags->prefix_cache_bytes,
                    "What that folder may hold, such as 10GiB (default: 1GiB); the least recently used goes");
+  add_telemetry_flags(*command, flags->telemetry);
   add_scheduler_flags(*command, flags->scheduler);
   add_engine_flags(*command, flags->engine);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
-      "(status 1).\n\n"
+      "(status 1).\n"
+      "SIGUSR1 writes the last steps into a file for `trace`; SIGUSR2 turns the log's level debug on and "
+      "off.\n\n"
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"
