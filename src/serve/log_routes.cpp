@@ -29,10 +29,13 @@ std::string wanted_level(const std::string& body) {
 }  // namespace
 
 Json log_level_schema() {
-  return {
-      {"type", "object"},
-      {"properties", {{"level", {{"type", "string"}, {"enum", {"debug", "info", "warn", "error", "off"}}}}}},
-      {"required", Json::array({"level"})}};
+  return {{"type", "object"},
+          {"properties",
+           {{"level",
+             {{"type", "string"},
+              {"enum", {"debug", "info", "warn", "error", "off"}},
+              {"description", "What is logged from now on: this and what is worse"}}}}},
+          {"required", Json::array({"level"})}};
 }
 
 void add_log_routes(Router& router) {
