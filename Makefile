@@ -21,12 +21,13 @@ test: ## unit, parity and end-to-end tests; the last line counts them (CTEST_ARG
 	@scripts/promtool.sh
 	@python3 scripts/run_tests.py build $(CTEST_ARGS)
 
-test-protocol: ## HTTP/2 as h2spec wants it, in the clear and over TLS; schemathesis; the built-in page in Chromium
+test-protocol: ## HTTP/2 as h2spec wants it, in the clear and over TLS; schemathesis; the built-in page in Chromium; OTLP into a real collector, every dashboard panel in a real Prometheus
 	@scripts/bootstrap.sh build protocol
 	@scripts/build.sh release mlx-serving
 	@scripts/h2spec.sh build
 	@scripts/schemathesis.sh
 	@scripts/test_page.sh
+	@scripts/test_telemetry.sh build
 
 test-arm: ## the kernel tests built for 64-bit Arm, run by qemu-user (Linux)
 	@scripts/bootstrap.sh build arm
@@ -71,7 +72,7 @@ bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --
 	@scripts/build.sh release mlx-serving
 	@scripts/bench.sh $(BENCH_ARGS)
 
-docs: ## rewrite docs/cli.md, docs/config.md and config/runtime.yaml from what the program says, check every link
+docs: ## rewrite docs/cli.md, docs/config.md, docs/metrics.md, docs/cpp-api.md and config/runtime.yaml from program and headers, check every link
 	@scripts/bootstrap.sh build
 	@scripts/build.sh release mlx-serving
 	@python3 scripts/docs.py build/mlx-serving

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Our Release build beside llama.cpp on this machine: bench/compare.py, with the peer built here by clang with all that this
+# Our Release build beside llama.cpp on this machine, then itself with and without all that watches it: bench/compare.py and
+# bench/telemetry_cost.py, with the peer built here by clang with all that this
 # processor has (gcc 12 builds of it die with an illegal instruction where AMX exists). usage: scripts/bench.sh [arguments of compare.py]
 # BENCH_ISA=avx512 or avx2: both sides without what is above that instruction set.
 # Then, unless --only asks for a case of compare.py, the server without a model: bench/transport.py (which needs no peer);
@@ -48,4 +49,7 @@ if [ $isa != native ]; then
   set -- --out bench/results/$isa "$@"
 fi
 $venv/bin/python bench/compare.py build/mlx-serving "$model" "$@"
-case " $* " in *" --only"*) ;; *) if [ $isa = native ] && [ -d /proc/self ]; then python3 bench/transport.py build/mlx-serving; fi ;; esac
+case " $* " in *" --only"*) exit ;; esac # one case of those above
+[ $isa = native ] || exit 0
+$venv/bin/python bench/telemetry_cost.py build/mlx-serving "$model"
+if [ -d /proc/self ]; then python3 bench/transport.py build/mlx-serving; fi

@@ -1,31 +1,158 @@
 #include "base/log.h"
 
+#include <fmt/chrono.h>
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <string>
 
-namespace mlxs {
+#include "base/log_control.h"
 
-void init_logging(std::string_view level_override) {
-  std::string name(level_override);
-  for (const char* variable : {"MLXS_LOG_LEVEL", "KR_MLX_LOG_LEVEL"}) {
-    if (!name.empty()) break;
-    if (const char* value = std::getenv(variable)) name = value;
+namespace mlxs {
+namespace {
+
+constexpr const char* kPattern = "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v";
+constexpr std::string_view kAccess = "access";
+// The last three are what spdlog calls others of them.
+constexpr std::array<std::string_view, 8> kLevels{"debug", "info",    "warn", "error",
+                                                  "off",   "warning", "err",  "trace"};
+
+std::atomic<LogFormat> current_format{LogFormat::kPretty};
+
+// As JSON wants a string: what is not UTF-8 stays as it is but for control characters.
+void append_escaped(spdlog::string_view_t text, spdlog::memory_buf_t& out) {
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out.push_back('\\');
+      out.push_back(c);
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      out.push_back(c);
+    }
   }
-  if (name.empty()) name = "info";
-  auto logger =
-      std::make_shared<spdlog::logger>("mlxs", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
-  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
-  logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(std::move(logger));
-  const auto level = spdlog::level::from_str(name);
-  if (level == spdlog::level::off && name != "off") {
-    spdlog::set_level(spdlog::level::info);
-    log::warn("unknown log level '{}': using info (debug, info, warn, error, off)", name);
-    return;
-  }
-  spdlog::set_level(level);
 }
 
+class JsonFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const auto since = message.time.time_since_epoch();
+    const auto whole = std::chrono::floor<std::chrono::seconds>(since);
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since - whole).count();
+    const spdlog::string_view_t level = spdlog::level::to_string_view(message.level);
+    fmt::format_to(
+        std::back_inserter(out), R"({{"ts":"{:%Y-%m-%dT%H:%M:%S}.{:03}Z","level":"{}",)",
+        fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::time_point(whole))), ms,
+        std::string_view(level.data(), level.size()));
+    if (std::string_view(message.logger_name.data(), message.logger_name.size()) == kAccess) {
+      constexpr std::string_view kEvent = R"("event":"access",)";
+      out.append(kEvent.data(), kEvent.data() + kEvent.size());
+      out.append(message.payload.data(), message.payload.data() + message.payload.size());
+    } else {
+      constexpr std::string_view kMessage = R"("msg":")";
+      out.append(kMessage.data(), kMessage.data() + kMessage.size());
+      append_escaped(message.payload, out);
+      out.push_back('"');
+    }
+    constexpr std::string_view kEnd = "}\n";
+    out.append(kEnd.data(), kEnd.data() + kEnd.size());
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
+};
+
+std::string first_set(std::initializer_list<const char*> variables) {
+  for (const char* variable : variables) {
+    const char* value = std::getenv(variable);
+    if (value != nullptr && *value != '\0') return value;
+  }
+  return {};
+}
+
+}  // namespace
+
+void init_logging(std::string_view level_override) {
+  const auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  auto logger = std::make_shared<spdlog::logger>("mlxs", sink);
+  auto access = std::make_shared<spdlog::logger>(std::string(kAccess), sink);
+  logger->flush_on(spdlog::level::info);
+  access->flush_on(spdlog::level::debug);
+  spdlog::drop_all();
+  spdlog::set_default_logger(std::move(logger));
+  spdlog::register_logger(std::move(access));
+
+  LogFormat wanted = LogFormat::kPretty;
+  const std::string format_name = first_set({"MLXS_LOG_FORMAT"});
+  const bool known_format = format_name.empty() || log::parse_format(format_name, wanted);
+  log::set_format(wanted);
+
+  std::string name(level_override);
+  if (name.empty()) name = first_set({"MLXS_LOG_LEVEL", "KR_MLX_LOG_LEVEL"});
+  if (name.empty()) name = "info";
+  if (!log::set_level(name)) {
+    log::set_level("info");
+    log::warn("unknown log level '{}': using info (debug, info, warn, error, off)", name);
+  }
+  if (!known_format) log::warn("unknown log format '{}': using pretty (json, pretty)", format_name);
+}
+
+namespace log {
+
+bool set_level(std::string_view name) {
+  if (std::ranges::find(kLevels, name) == kLevels.end()) return false;
+  spdlog::set_level(spdlog::level::from_str(std::string(name)));
+  return true;
+}
+
+std::string level() {
+  switch (spdlog::get_level()) {
+    case spdlog::level::trace:
+    case spdlog::level::debug:
+      return "debug";
+    case spdlog::level::info:
+      return "info";
+    case spdlog::level::warn:
+      return "warn";
+    case spdlog::level::off:
+      return "off";
+    default:
+      return "error";
+  }
+}
+
+void set_format(LogFormat wanted) {
+  current_format = wanted;
+  if (wanted == LogFormat::kJson) {
+    spdlog::set_formatter(std::make_unique<JsonFormatter>());
+  } else {
+    spdlog::set_formatter(
+        std::make_unique<spdlog::pattern_formatter>(kPattern, spdlog::pattern_time_type::local));
+  }
+}
+
+LogFormat format() { return current_format; }
+
+bool parse_format(std::string_view name, LogFormat& out) {
+  if (name != "json" && name != "pretty") return false;
+  out = name == "json" ? LogFormat::kJson : LogFormat::kPretty;
+  return true;
+}
+
+bool access_wanted(bool debug_only) {
+  return spdlog::should_log(debug_only ? spdlog::level::debug : spdlog::level::info);
+}
+
+void access(std::string_view fields, bool debug_only) {
+  if (const auto logger = spdlog::get(std::string(kAccess))) {
+    logger->log(debug_only ? spdlog::level::debug : spdlog::level::info,
+                spdlog::string_view_t(fields.data(), fields.size()));
+  }
+}
+
+}  // namespace log
 }  // namespace mlxs

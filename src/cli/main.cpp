@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/telemetry_commands.h"
 #include "formats/near_names.h"
 #include "mlxs/error.h"
 
@@ -50,8 +51,8 @@ int main(int argc, char** argv) {
       "  mlx-serving chat smollm2\n"
       "  mlx-serving serve smollm2\n\n"
       "Exit status: 0 done, 1 it failed (the reason is on stderr), 2 wrong usage.\n"
-      "Environment: MLXS_LOG_LEVEL (debug, info, warn, error, off), MLXS_CACHE_DIR, MLXS_CPU_ISA, "
-      "MLXS_CPU_HUGE_PAGES (off).");
+      "Environment: MLXS_LOG_LEVEL (debug, info, warn, error, off), MLXS_LOG_FORMAT (pretty, json), "
+      "MLXS_CACHE_DIR, MLXS_CPU_ISA, MLXS_CPU_HUGE_PAGES (off).");
   app.set_version_flag("--version", std::string("mlx-serving ") + MLXS_VERSION);
   app.require_subcommand(1);
 
@@ -67,6 +68,8 @@ int main(int argc, char** argv) {
   mlxs::cli::add_ps(app, action);
   mlxs::cli::add_why(app, action);
   mlxs::cli::add_config(app, action);
+  mlxs::cli::add_trace(app, action);
+  mlxs::cli::add_metrics(app, action);
   mlxs::cli::add_bench(app, action);
   mlxs::cli::add_sim(app, action);
   mlxs::cli::add_doctor(app, action);

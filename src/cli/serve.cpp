@@ -1,5 +1,6 @@
 // `serve MODEL…`: engine, metrics, HTTP server and registry put together; ends by draining.
 #include <fmt/format.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -14,15 +15,15 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/log_control.h"
 #include "cli/commands.h"
 #include "cli/config_flags.h"
 #include "cli/engine_flags.h"
 #include "cli/server_options.h"
 #include "cli/signals.h"
+#include "cli/telemetry_flags.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
-#include "telemetry/metal_metrics.h"
-#include "telemetry/metrics.h"
 
 namespace mlxs::cli {
 namespace {
@@ -32,6 +33,7 @@ using config::Settings;
 struct ServeFlags {
   std::vector<std::string> models;
   ConfigFlags config;
+  TelemetryFlags telemetry;
 };
 
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -104,9 +106,19 @@ void reload(Server& server, const Settings& settings) {
   }
 }
 
+// Level debug, and back to what it was.
+void toggle_debug() {
+  static std::string before = "info";
+  const bool on = log::level() != "debug";
+  if (on) before = log::level();
+  log::set_level("info");
+  log::info("SIGUSR2: log level {}", on ? "debug" : before == "debug" ? "info" : before);
+  log::set_level(on ? "debug" : before == "debug" ? "info" : before);
+}
+
 int serve(const ServeFlags& flags) {
   const Settings settings = read_settings(flags);
-  const ServerOptions server_options = cli::server_options(settings);
+  ServerOptions server_options = cli::server_options(settings);
   std::optional<RedisUrl> registry;
   if (!settings.registry.empty()) registry = RedisUrl::parse(settings.registry);
   if (registry && !server_options.listen_tcp) {
@@ -118,20 +130,22 @@ int serve(const ServeFlags& flags) {
 
   const bool reloads = !server_options.tls_certificate_file.empty() || !settings.api_keys_file.empty();
   TerminationSignals signals(reloads);  // before the first thread
-  const auto metrics = std::make_shared<MetricsObserver>();
+  const Telemetry telemetry(flags.telemetry);
+  signals.on_user(SIGUSR1, [&telemetry] { telemetry.dump_flight("asked"); });
+  signals.on_user(SIGUSR2, toggle_debug);
   EngineOptions options = settings.engine;
   options.max_loaded_models = std::max(options.max_loaded_models, static_cast<int>(settings.models.size()));
-  options.observer = metrics;
+  options.observer = telemetry.observer();
   const auto engine = Engine::create(options);
+  const TelemetryThreads telling(telemetry, *engine);
 
   // The port first: one that is taken fails before a model is loaded, and probes see "not ready" instead of
   // nothing.
-  Server server(server_options, *engine, [&] {
-    std::string page = metrics->render(engine->scheduler_stats());
-    if (options.metal_optimizations.expose_metrics)
-      page += metal_metrics(engine->metal_optimizations_stats());
-    return page;
-  });
+  telling.apply(server_options);
+  if (telemetry.recorder()) {
+    server_options.flight = [recorder = telemetry.recorder()] { return recorder->snapshot("asked"); };
+  }
+  Server server(server_options, *engine, telling.metrics(options.metal_optimizations.expose_metrics));
   server.start();
   const std::string url = server_url(server_options, server.port());
 
@@ -159,6 +173,7 @@ int serve(const ServeFlags& flags) {
             drain_timeout_s);
   if (heartbeat) heartbeat->stop();
   signals.on_hangup(nullptr);  // the server goes before the signals do
+  signals.on_user(SIGUSR1, nullptr);
   server.drain(drain_timeout_s);
   server.stop();
   return 0;
@@ -174,10 +189,13 @@ void add_serve(CLI::App& app, Action& action) {
                           "; mock:tokens=512,delay=0 streams words without a model; one or more (default: "
                           "those of the configuration)");
   add_config_flags(*command, flags->config);
+  add_telemetry_flags(*command, flags->telemetry);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
       "(status 1).\n"
+      "SIGUSR1 writes the last steps into a file for `trace`; SIGUSR2 turns the log's level debug on and "
+      "off.\n"
       "Every flag is a key of the configuration file too, and of the environment: mlx-serving config "
       "--explain.\n\n"
       "Examples:\n"

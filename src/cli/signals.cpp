@@ -17,6 +17,7 @@ struct TerminationSignals::State {
   bool draining_possible = false;
   int received = 0;
   std::function<void()> reload;
+  std::function<void()> user[2];  // SIGUSR1, SIGUSR2
 };
 
 TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_shared<State>()) {
@@ -26,6 +27,8 @@ TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_s
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGUSR1);
+  sigaddset(&set, SIGUSR2);
   if (hangup_reloads) sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 
@@ -37,6 +40,10 @@ TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_s
       const std::lock_guard lock(state->mutex);
       if (number == SIGHUP) {
         if (state->reload) state->reload();
+        continue;
+      }
+      if (number == SIGUSR1 || number == SIGUSR2) {
+        if (const auto& action = state->user[number == SIGUSR2]) action();
         continue;
       }
       if (!state->draining_possible || state->received != 0) _exit(1);
@@ -54,6 +61,11 @@ void TerminationSignals::start_draining_on_signal() {
 void TerminationSignals::on_hangup(std::function<void()> reload) {
   const std::lock_guard lock(state_->mutex);
   state_->reload = std::move(reload);
+}
+
+void TerminationSignals::on_user(int number, std::function<void()> action) {
+  const std::lock_guard lock(state_->mutex);
+  state_->user[number == SIGUSR2] = std::move(action);
 }
 
 int TerminationSignals::wait() {

@@ -1,7 +1,7 @@
 // SIGINT and SIGTERM of a server: the first asks it to drain, the second ends the process at once with
-// status 1. SIGHUP, where there is something to reload, reloads it; else it is the system's. Make one at the
-// start of main's thread, before any other thread exists: they inherit the blocked signals. Lives as long as
-// the process.
+// status 1. SIGHUP, where there is something to reload, reloads it; else it is the system's. SIGUSR1 and
+// SIGUSR2 do what they are told, or nothing. Make one at the start of main's thread, before any other thread
+// exists: they inherit the blocked signals. Lives as long as the process.
 #pragma once
 
 #include <functional>
@@ -14,8 +14,9 @@ class TerminationSignals {
   explicit TerminationSignals(bool hangup_reloads = false);
   // Until this is called there is nothing to drain: the first signal ends the process at once, with status 1.
   void start_draining_on_signal();
-  void on_hangup(std::function<void()> reload);  // called on a thread of its own; must not throw
-  int wait();                                    // the first signal's number
+  void on_hangup(std::function<void()> reload);            // called on a thread of its own; must not throw
+  void on_user(int number, std::function<void()> action);  // SIGUSR1 or SIGUSR2; the same
+  int wait();                                              // the first signal's number
 
  private:
   struct State;

@@ -66,6 +66,10 @@ void print_choice(const ordered_json& choice) {
              choice["prompt_tokens"].get<int>(), choice["prefill"]["cached_tokens"].get<int>(),
              choice["generated_tokens"].get<int>(), choice["finish"].get<std::string>(),
              ms(choice["ttft_seconds"].get<double>()));
+  if (const ordered_json& miss = choice["prefill"]["miss"]; !miss.is_null()) {
+    fmt::print("  not cached from token {} on: {}\n", miss["token"].get<int>(),
+               miss["reason"].get<std::string>());
+  }
   if (!choice["error"].is_null()) fmt::print("  error: {}\n", choice["error"].get<std::string>());
   for (const auto& chunk : choice["prefill"]["chunks"]) {
     fmt::print("  prefill at {:>9}: tokens {} … {} in {} (step {}, with {} of others)\n",

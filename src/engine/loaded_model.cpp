@@ -159,6 +159,7 @@ void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
   for (const RequestId id : scheduler_->running(TimelineRecorder::kMaxSeen)) running.push_back(seen(id));
   request->timeline.queued(queue_clock_, before.running + before.paused, before.waiting, std::move(running));
   request->cache_salt = entry.cache_salt;
+  tell(RequestEvent::Kind::kQueued, *request, request->queued);
   requests_.emplace(request->id, std::move(request));
   if (tier_ && restore_first(entry)) return;
   enqueue(std::move(entry));
@@ -203,13 +204,18 @@ void LoadedModel::pause(RequestId id) {
   const auto found = requests_.find(id);
   if (found == requests_.end() || !found->second->channel->full()) return;
   scheduler_->pause(id);
-  found->second->timeline.paused(clock_.now());
+  const TimePoint now = clock_.now();
+  found->second->timeline.paused(now);
+  tell(RequestEvent::Kind::kPaused, *found->second, now);
 }
 
 void LoadedModel::resume(RequestId id) {
   scheduler_->resume(id);
   const auto found = requests_.find(id);
-  if (found != requests_.end()) found->second->timeline.resumed(clock_.now());
+  if (found == requests_.end()) return;
+  const TimePoint now = clock_.now();
+  found->second->timeline.resumed(now);
+  tell(RequestEvent::Kind::kResumed, *found->second, now);
 }
 
 void LoadedModel::note_plan(TimePoint now) {
@@ -217,10 +223,12 @@ void LoadedModel::note_plan(TimePoint now) {
   for (std::size_t i = 0; i < plan_.preempted.size(); ++i) {
     Request& request = *requests_.at(plan_.preempted[i]);
     request.timeline.preempted(now, seen(plan_.preempted_for[i]), static_cast<int>(request.tokens.size()));
+    tell(RequestEvent::Kind::kPreempted, request, now);
   }
   for (const RequestId id : plan_.admitted) {
     Request& request = *requests_.at(id);
     request.timeline.admitted(now, queue_clock_);
+    tell(RequestEvent::Kind::kAdmitted, request, now);
     request.prefix_miss = scheduler_->prefix_miss(id);
   }
 }
@@ -292,14 +300,7 @@ bool LoadedModel::step() {
   publish_stats();
   tail_->wait_for_room();
   deliver();
-  if (observer_) {
-    observer_->on_step({.model = info_.id,
-                        .prefill_tokens = share.prefill_tokens,
-                        .decode_rows = plan.decode_rows,
-                        .plan_seconds = to_seconds(planned - started),
-                        .run_seconds = result_.seconds,
-                        .commit_seconds = to_seconds(clock_.now() - ran)});
-  }
+  tell_step(share, planned, !failure.empty());
   return true;
 }
 
@@ -353,6 +354,7 @@ void LoadedModel::fail(Request& request, ErrorCode code, std::string message, Ti
 }
 
 void LoadedModel::end(Request& request, Chunk last, std::string_view reason, TimePoint now) {
+  tell(RequestEvent::Kind::kEnded, request, now);
   queue_clock_.advance(now);
   request.timeline.left_queue(queue_clock_);
   Delivery& news = news_of(request, now);

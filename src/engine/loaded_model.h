@@ -93,6 +93,9 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   RequestSeen seen(RequestId id) const;
   // Of a step that is about to run: who got a place, who lost it.
   void note_plan(TimePoint now);
+  // To the observer, if there is one.
+  void tell(RequestEvent::Kind kind, const Request& request, TimePoint at);
+  void tell_step(const StepShare& step, TimePoint planned, bool failed);
 
   const Clock& clock_;
   std::shared_ptr<EngineObserver> observer_;
@@ -114,6 +117,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
   StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
   StepResult result_;
+  std::vector<StepSpanRecord> span_records_;  // reused, too
   QueueClock queue_clock_;
   bool broken_ = false;  // a request of this step failed in the model
 

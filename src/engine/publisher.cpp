@@ -63,9 +63,12 @@ void Publisher::end(Delivery& news) {
                             .prompt_tokens = last.stats.prompt_tokens,
                             .cached_prompt_tokens = last.stats.cached_prompt_tokens,
                             .generated_tokens = last.stats.generated_tokens,
+                            .max_tokens = request.max_new_tokens,
                             .queue_seconds = last.stats.queue_seconds,
                             .ttft_seconds = last.stats.ttft_seconds,
-                            .e2e_seconds = last.stats.total_seconds});
+                            .e2e_seconds = last.stats.total_seconds,
+                            .mask_seconds = to_seconds(request.timeline.mask_time()),
+                            .part_seconds = request.timeline.part_seconds(news.now)});
   }
   request.tell_end(model_.id, reason, last.error_message, news.now);
   request.channel->push(std::move(last));

@@ -87,6 +87,8 @@ MaskPool* Runner::begin_masks() {
 
 std::span<const Sampled* const> Runner::run(const StepPlan& plan,
                                             const std::function<Request&(RequestId)>& request_of) {
+  times_ = {};
+  const TimePoint began = clock_.now();
   tokens_.clear();
   positions_.clear();
   sequences_.clear();
@@ -113,8 +115,13 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   const std::uint64_t program = sampling_.empty() ? 0 : program_;
   backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get(), program});
   const Tensor logits = model_.forward(backend_);
+  const TimePoint launched = clock_.now();
+  times_.launch = launched - began;
   masks.finish();
+  const TimePoint masked = clock_.now();
+  times_.mask = masked - launched;
   if (!sampling_.empty()) backend_.sample(logits, sampling_);
+  times_.sample = clock_.now() - masked;
   const std::span<const Sampled> sampled = backend_.end_step();
 
   results_.clear();

@@ -57,7 +57,12 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
                              .step_token_ms = s.step_token_s * 1e3,
                              .prefix_entries = s.kv.entries,
                              .prefix_evicted_pages = s.kv.evictions,
-                             .prefix_expired_pages = s.kv.expirations};
+                             .prefix_expired_pages = s.kv.expirations,
+                             .blocked_tokens = s.blocked_tokens,
+                             .kv_page_tokens = kPageTokens,
+                             .oldest_cached_page_seconds = to_seconds(s.kv.oldest),
+                             .reused_page_ages = s.kv.reused_ages,
+                             .evicted_page_ages = s.kv.evicted_ages};
   for (std::size_t i = 0; i < kMissReasons; ++i) {
     const std::string_view name = miss_reason_name(static_cast<MissReason>(i));
     if (!name.empty()) stats.prefix_misses.emplace_back(name, s.kv.misses[i]);

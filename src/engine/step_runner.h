@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "base/clock.h"
 #include "sched/step_plan.h"
 
 namespace mlxs {
@@ -27,6 +28,16 @@ class StepRunner {
   // Logits of every position of one sequence: [tokens, vocabulary], in steps of at most `chunk` rows.
   virtual std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) = 0;
   virtual KvStore* kv() = 0;  // null: it keeps none
+
+  // Of the last run(): what its grammars' masks took, handing the model to the backend, and sampling. The
+  // rest was waiting for the backend.
+  struct Times {
+    Duration mask{}, launch{}, sample{};
+  };
+  const Times& times() const { return times_; }
+
+ protected:
+  Times times_;
 };
 
 }  // namespace mlxs

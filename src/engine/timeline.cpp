@@ -108,6 +108,13 @@ void TimelineRecorder::resumed(TimePoint now) {
   enter(without_pages_ ? RequestPart::kPreempted : RequestPart::kDecode, now);
 }
 
+std::array<double, kRequestParts> TimelineRecorder::part_seconds(TimePoint now) const {
+  std::array<double, kRequestParts> seconds{};
+  std::ranges::transform(parts_, seconds.begin(), to_seconds);
+  seconds[static_cast<std::size_t>(part_)] += to_seconds(now - since_);
+  return seconds;
+}
+
 RequestTimeline TimelineRecorder::finish(TimePoint now) {
   enter(part_, now);
   if (first_token_ != TimePoint{}) record_.ttft_seconds = moment(first_token_);

@@ -57,6 +57,7 @@ class TimelineRecorder {
   void resumed(TimePoint now);
   void masked(Duration time) { mask_ += time; }
   void keep_generated(int tokens);  // those after them were not shown
+  Duration mask_time() const { return mask_; }
 
   // Of waiting: what the queue's head lacked meanwhile. Once; admitted() does it too.
   void left_queue(const QueueClock& clock);
@@ -64,6 +65,8 @@ class TimelineRecorder {
   TimePoint received() const { return received_; }
   TimePoint first_token() const { return first_token_; }  // zero: none yet
   TimePoint last_token() const { return last_token_; }
+  // The parts so far, if the last one ended at `now`.
+  std::array<double, kRequestParts> part_seconds(TimePoint now) const;
   // The time in a part, whole ones only.
   double seconds_in(RequestPart part) const { return to_seconds(parts_[static_cast<std::size_t>(part)]); }
 

@@ -203,7 +203,10 @@ KvPoolStats KvPool::stats() const {
           .evictions = evictions_,
           .expirations = expirations_,
           .misses = misses_,
-          .recent_misses = recent_misses_};
+          .recent_misses = recent_misses_,
+          .oldest = oldest_ >= 0 ? now_ - at(oldest_).since : Duration{},
+          .reused_ages = reused_ages_,
+          .evicted_ages = evicted_ages_};
 }
 
 PageId KvPool::take_page() {
@@ -220,7 +223,9 @@ PageId KvPool::take_page() {
 }
 
 void KvPool::hold(PageId page) {
-  if (at(page).holders++ == 0) unlink(page);
+  if (at(page).holders++ > 0) return;
+  reused_ages_.add(to_seconds(now_ - at(page).since));
+  unlink(page);
 }
 
 void KvPool::release(PageId page) {
@@ -259,6 +264,7 @@ PageId KvPool::drop_oldest(DroppedPages::Cause cause) {
   const PageId page = oldest_;
   const PageId parent = tree_.parent(page);
   dropped_.add(tree_.hash(page), cause);
+  if (cause == DroppedPages::Cause::kEvicted) evicted_ages_.add(to_seconds(now_ - at(page).since));
   unlink(page);
   tree_.leave(page);
   if (parent >= 0 && at(parent).holders == 0 && !tree_.has_children(parent)) ++entries_;

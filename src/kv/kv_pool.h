@@ -17,6 +17,7 @@
 #include "base/types.h"
 #include "kv/dropped_pages.h"
 #include "kv/prefix_tree.h"
+#include "mlxs/page_ages.h"
 
 namespace mlxs {
 
@@ -54,6 +55,8 @@ struct KvPoolStats {
   std::uint64_t evictions = 0, expirations = 0;       // cached pages given up
   std::array<std::uint64_t, kMissReasons> misses{};   // calls of open(), by MissReason
   std::array<PrefixMiss, 8> recent_misses{};          // newest first; kNone: no more
+  Duration oldest{};                                  // since the least recently used cached page was used
+  PageAges reused_ages, evicted_ages;                 // of cached pages that were found, or taken for others
 };
 
 // A page for as long as it keeps its place in the prefix tree.
@@ -181,6 +184,7 @@ class KvPool {
   std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0;
   std::array<std::uint64_t, kMissReasons> misses_{};
   std::array<PrefixMiss, 8> recent_misses_{};
+  PageAges reused_ages_, evicted_ages_;
 };
 
 }  // namespace mlxs

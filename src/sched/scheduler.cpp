@@ -149,6 +149,7 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   s.plan_decodes(out);
   s.plan_prefills(out);
   s.copies = static_cast<std::int32_t>(out.swap_out.size() + out.swap_in.size());
+  s.count_blocked(out);
   out.spans.resize(s.in_flight.size());
   if (!out.empty()) out.step = ++s.counters.steps;
 }

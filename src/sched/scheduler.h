@@ -5,6 +5,7 @@
 // kInternal.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "base/types.h"
 #include "kv/kv_pool.h"
 #include "mlxs/admission_window.h"
+#include "mlxs/observer.h"
 #include "sched/fair_share.h"
 #include "sched/step_plan.h"
 
@@ -97,6 +99,8 @@ struct SchedulerStats {
   std::int32_t swap_slots = 0, swap_slots_used = 0;
   double swap_page_s = 0;  // measured: a page, one way
   KvPoolStats kv;
+  std::array<std::int64_t, kTokenBlocks>
+      blocked_tokens{};  // that the last step could have had, by TokenBlock
 };
 
 class Scheduler {

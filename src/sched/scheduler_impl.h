@@ -72,6 +72,7 @@ struct Scheduler::Impl {
   void plan_decodes(StepPlan& out);
   std::int32_t choose_budget(std::int32_t decode_rows) const;
   void plan_prefills(StepPlan& out);
+  void count_blocked(const StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
   bool accept(const Planned& span, const SpanResult& result, TimePoint now);
   void stop(SchedEntry& entry);

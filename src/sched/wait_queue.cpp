@@ -24,6 +24,7 @@ void WaitQueue::push(SchedEntry& entry, TimePoint since) {
   entry.promote_at = since + interval_;
   share_.arrive(entry.tenant, entry.tenant_weight);
   ++size_;
+  tokens_ += entry.num_tokens();
   next_due_ = std::min(next_due_, due(entry));
 }
 
@@ -35,6 +36,7 @@ void WaitQueue::remove(SchedEntry& entry) {
   }
   share_.leave(entry.tenant);
   --size_;
+  tokens_ -= entry.num_tokens();
 }
 
 std::span<SchedEntry* const> WaitQueue::age(TimePoint now) {

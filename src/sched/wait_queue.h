@@ -41,6 +41,7 @@ class WaitQueue {
   // in a better tier. Without `first` and paused ones.
   void beside(const SchedEntry& first, std::size_t most, std::vector<SchedEntry*>& out) const;
   std::size_t size() const { return size_; }
+  std::int64_t tokens() const { return tokens_; }     // that its requests have
   std::uint64_t rescued() const { return rescued_; }  // promotions because of a target at risk
 
   // Of a new request, the end of its tenant's in a tier.
@@ -78,6 +79,7 @@ class WaitQueue {
   std::array<Tier, kWorstTier + 1> tiers_;
   FairShare share_;
   std::size_t size_ = 0;
+  std::int64_t tokens_ = 0;
   std::uint64_t pushed_ = 0;
   TimePoint next_due_ = TimePoint::max();       // no later than the first thing that age() has to do
   std::vector<SchedEntry*> hopeless_, moving_;  // of age()

@@ -9,10 +9,9 @@
 #include <boost/beast/http.hpp>
 #include <utility>
 
-#include "base/log.h"
 #include "serve/error_response.h"
+#include "serve/exchange_record.h"
 #include "serve/http_text.h"
-#include "serve/ids.h"
 #include "serve/offload.h"
 #include "serve/websocket.h"
 
@@ -135,6 +134,7 @@ net::awaitable<bool> Http1Session::allow_upgrade(Exchange& exchange) {
   }
   if (refusal) {
     co_await send_response(exchange, *refusal);
+    end(exchange);
     co_return exchange.keep_alive && !gone_;
   }
   upgrade_ = std::move(exchange.request);
@@ -151,14 +151,13 @@ net::awaitable<bool> Http1Session::read_request(Exchange& exchange) {
   const auto& message = parser.get();
   exchange.version = message.version() < 11 ? 10 : 11;
   exchange.request.method = std::string(message.method_string());
-  const auto given_id = message["x-request-id"];
-  exchange.request.id = usable_request_id({given_id.data(), given_id.size()}).value_or(random_id("req-"));
   for (const auto& field : message) {
     const auto name = field.name_string(), value = field.value();
     exchange.request.headers.emplace_back(lower_case({name.data(), name.size()}),
                                           std::string(value.data(), value.size()));
   }
-  exchange.headers = context_.cors.headers(exchange.request);
+  identify(context_, exchange.request);
+  exchange.headers = common_headers(context_, exchange.request);
   exchange.request.peer = context_.proxies.client_of(transport_->peer(), exchange.request);
   if (!error && !parser.is_done()) {
     if (boost::beast::iequals(message[http::field::expect], "100-continue")) {
@@ -169,6 +168,7 @@ net::awaitable<bool> Http1Session::read_request(Exchange& exchange) {
   deadline_.disarm();
   if (error) {
     co_await refuse_request(exchange, error);
+    if (exchange.status != 0) end(exchange);
     co_return false;
   }
   exchange.keep_alive = parser.keep_alive();
@@ -180,6 +180,7 @@ net::awaitable<bool> Http1Session::read_request(Exchange& exchange) {
         fmt::format("the request target '{}' is malformed", header_value({target.data(), target.size()})),
         "send a path that starts with /");
     co_await send_response(exchange, error_response(bad));
+    end(exchange);
     co_return exchange.keep_alive;
   }
   exchange.request.path = *path;
@@ -235,14 +236,12 @@ net::awaitable<void> Http1Session::send_response(Exchange& exchange, const HttpR
 }
 
 void Http1Session::end(const Exchange& exchange) {
-  const auto now = std::chrono::steady_clock::now();
-  end_exchange(exchange.request, {.at = now,
-                                  .status = exchange.status,
-                                  .client_gone = gone_,
-                                  .bytes = std::exchange(bytes_sent_, 0),
-                                  .socket_wait_seconds = to_seconds(std::exchange(socket_wait_, {}))});
-  log::debug("{} {} {} → {} in {} ms", exchange.request.id, exchange.request.method, exchange.request.path,
-             exchange.status, to_ms(now - exchange.request.received));
+  end_exchange(context_, exchange.request,
+               {.at = std::chrono::steady_clock::now(),
+                .status = exchange.status,
+                .client_gone = gone_,
+                .bytes = std::exchange(bytes_sent_, 0),
+                .socket_wait_seconds = to_seconds(std::exchange(socket_wait_, {}))});
 }
 
 // ---------------------------------------------------------------- the socket

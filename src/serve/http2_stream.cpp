@@ -9,9 +9,9 @@
 
 #include "base/log.h"
 #include "serve/error_response.h"
+#include "serve/exchange_record.h"
 #include "serve/http2.h"
 #include "serve/http_text.h"
-#include "serve/ids.h"
 #include "serve/offload.h"
 
 namespace mlxs {
@@ -70,8 +70,8 @@ bool Http2Stream::add_header(std::string_view name, std::string_view value) {
 
 void Http2Stream::end_headers() {
   const ServerOptions& options = session_.context().options;
-  request_.id = usable_request_id(request_.header("x-request-id")).value_or(random_id("req-"));
-  headers_ = session_.context().cors.headers(request_);
+  identify(session_.context(), request_);
+  headers_ = common_headers(session_.context(), request_);
   request_.peer = session_.context().proxies.client_of(session_.peer(), request_);
   if (header_bytes_ > options.max_header_bytes) {
     refuse(Error(ErrorCode::kTooLarge,
@@ -107,12 +107,19 @@ net::awaitable<void> Http2Stream::run(std::shared_ptr<Http2Stream> self) {
     log::error("{}: a stream failed: {}", self->request_.id, error.what());
     if (!gone_) session_.reset(id_, NGHTTP2_INTERNAL_ERROR);
   }
+  const TimePoint written = std::chrono::steady_clock::now();
   while (!gone_ && !taken()) co_await wakeup_->wait();  // its record counts what was sent
-  end_exchange(request_, {.at = std::chrono::steady_clock::now(),
-                          .status = status_,
-                          .client_gone = !taken(),
-                          .bytes = bytes_taken_,
-                          .socket_wait_seconds = 0});
+  socket_wait_ += std::chrono::steady_clock::now() - written;
+  end_record();
+}
+
+void Http2Stream::end_record() {
+  end_exchange(session_.context(), request_,
+               {.at = std::chrono::steady_clock::now(),
+                .status = status_,
+                .client_gone = !taken(),
+                .bytes = bytes_taken_,
+                .socket_wait_seconds = to_seconds(socket_wait_)});
 }
 
 net::awaitable<void> Http2Stream::serve() {
@@ -197,7 +204,10 @@ net::awaitable<void> Http2Stream::send_piece(const HttpResponse* head, const std
   out_last_ = last;
   if (head == nullptr) nghttp2_session_resume_data(session_.frames(), id_);  // no error if it is not deferred
   session_.flush();
+  if (!full()) co_return;
+  const TimePoint filled = std::chrono::steady_clock::now();
   while (full() && !gone_ && !cancelled_) co_await wakeup_->wait();
+  socket_wait_ += std::chrono::steady_clock::now() - filled;
 }
 
 bool Http2Stream::full() const { return unsent() > session_.context().options.stream_buffer_bytes; }
@@ -234,7 +244,9 @@ void Http2Stream::cancel() {
 }
 
 void Http2Stream::refuse(const Error& error, int status) {
-  if (!responded_ && !gone_) respond(error_response(error, status));
+  if (responded_ || gone_) return;
+  respond(error_response(error, status));
+  if (!complete_) end_record();  // nobody else does
 }
 
 void Http2Stream::time_out() {

@@ -63,6 +63,7 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   net::awaitable<void> serve();
   void submit(const HttpResponse& head, std::optional<std::size_t> length);
   void respond(const HttpResponse& response);
+  void end_record();
   std::size_t unsent() const { return out_.size() - out_taken_; }
   bool full() const;  // more waits for the client than it should: the stream pauses
   void append(std::string_view bytes);
@@ -77,7 +78,8 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   std::string out_;     // the response's body, as far as it is known
   std::size_t out_taken_ = 0;
   std::uint64_t bytes_taken_ = 0;
-  int status_ = 0;  // sent; 0: nothing yet
+  Duration socket_wait_{};  // for the client to take what there was
+  int status_ = 0;          // sent; 0: nothing yet
   TimePoint opened_, last_taken_;
   bool out_last_ = false;   // nothing follows what is in out_
   bool complete_ = false;   // the request

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "admit/admission.h"
@@ -40,6 +41,9 @@ class LiveAnswer {
   // After kPending: called once from an engine thread (or at once) when pump() has something to do.
   void notify_when_ready(const std::function<void()>& wake);
 
+  // Held until the answer is over, beside what its generation holds.
+  void hold(std::shared_ptr<void> until_over) { until_over_ = std::move(until_over); }
+
   bool streams() const { return !stream_type_.empty(); }
   std::string_view stream_type() const { return stream_type_; }
   const std::optional<Error>& error() const { return error_; }
@@ -56,7 +60,7 @@ class LiveAnswer {
   void add_held(std::size_t choice, std::string& out);
 
   Admission::Ticket ticket_;
-  std::shared_ptr<void> lease_;
+  std::shared_ptr<void> lease_, until_over_;
   std::unique_ptr<AnswerFormat> format_;  // null: feed_ answers
   std::unique_ptr<Feed> feed_;
   ErrorBody error_body_ = nullptr;

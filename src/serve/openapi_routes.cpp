@@ -1,6 +1,7 @@
 // One row a route of GET /openapi.json. A unit test compares them with the router's.
 #include "serve/anthropic_request.h"
 #include "serve/embeddings.h"
+#include "serve/log_routes.h"
 #include "serve/ollama.h"
 #include "serve/ollama_embed.h"
 #include "serve/ollama_pull.h"
@@ -153,6 +154,15 @@ constexpr RouteDoc kDocs[] = {
      nullptr,
      {},
      "text/plain; version=0.0.4; charset=utf-8"},
+    {"GET",
+     "/v1/flight",
+     kOperations,
+     "The flight recorder's steps, for `mlx-serving trace`",
+     nullptr,
+     {},
+     "application/octet-stream"},
+    {"GET", "/v1/log", kOperations, "The log's level and form", nullptr, "LogState"},
+    {"PUT", "/v1/log", kOperations, "Changes the log's level", log_level_schema, "LogState"},
     {"GET", "/v1/scheduler/stats", kOperations, "What each model's scheduler does", nullptr,
      "SchedulerStats"},
     {"GET",

@@ -43,12 +43,17 @@ void add_operations_routes(Router& router, Engine& engine, OperationsSources sou
   };
   router.add("GET", "/health/ready", ready);
   router.add("GET", "/health", ready);
-  router.add(
-      "GET", "/metrics",
-      [metrics = std::move(sources.metrics)](const HttpRequest&, std::string_view) -> Reply {
-        return HttpResponse{.body = metrics(), .content_type = "text/plain; version=0.0.4; charset=utf-8"};
-      },
-      Access::kAdmin);
+  const auto add_bytes = [&router](const char* path, const char* type, std::function<std::string()> source) {
+    if (!source) return;
+    router.add(
+        "GET", path,
+        [type, source = std::move(source)](const HttpRequest&, std::string_view) -> Reply {
+          return HttpResponse{.body = source(), .content_type = type};
+        },
+        Access::kAdmin);
+  };
+  add_bytes("/metrics", "text/plain; version=0.0.4; charset=utf-8", std::move(sources.metrics));
+  add_bytes("/v1/flight", "application/octet-stream", std::move(sources.flight));
   router.add(
       "GET", "/v1/scheduler/stats",
       [&engine](const HttpRequest&, std::string_view) -> Reply {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "serve/dialects.h"
 #include "serve/error_response.h"
+#include "serve/exchange_record.h"
 #include "serve/gate.h"
 #include "serve/http_text.h"
 #include "serve/qos_headers.h"
@@ -41,31 +42,11 @@ void log_warnings(const HttpRequest& request, const LiveAnswer& answer) {
   log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
 }
 
-std::shared_ptr<RequestTrace> begin_trace(ServerContext& context, const HttpRequest& request,
-                                          const Generation& generation) {
-  const auto age = std::chrono::steady_clock::now() - request.received;
-  const auto wall = (std::chrono::system_clock::now() - age).time_since_epoch();
-  return context.requests.begin(
-      {.id = request.id,
-       .method = request.method,
-       .path = request.path,
-       .peer = request.peer,
-       .tenant = request.tenant,
-       .model = generation.prompts.front().model,
-       .metadata = generation.metadata,
-       .received = request.received,
-       .received_unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(wall).count()});
-}
-
 }  // namespace
-
-void end_exchange(const HttpRequest& request, const TraceEnd& end) {
-  if (request.trace) request.trace->end(end);
-}
 
 bool wants_timing(const HttpRequest& request) {
   const std::string_view asked = request.header("x-mlxs-timing");
-  return request.trace && !asked.empty() && asked != "0";
+  return !asked.empty() && asked != "0" && request.trace && request.trace->described();
 }
 
 std::string timing_now(const HttpRequest& request) {
@@ -100,7 +81,7 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     auto& generation = std::get<Generation>(reply);
     error_body = generation.error_body;
     apply_qos_headers(request, generation);
-    request.trace = begin_trace(context, request, generation);
+    begin_record(context, request, generation);
     if (context.draining) {
       throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
     }
@@ -118,6 +99,7 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     }
     LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation),
                                           *request.trace, token_batch);
+    if (answer.streams()) answer.hold(count_stream(context));
     log_warnings(request, answer);
     return answer;
   } catch (const Error& error) {

@@ -11,7 +11,6 @@
 #include "serve/http.h"
 #include "serve/live_answer.h"
 #include "serve/server_context.h"
-#include "telemetry/request_log.h"
 
 namespace mlxs {
 
@@ -24,9 +23,6 @@ std::optional<HttpResponse> admit(const ServerContext& context, HttpRequest& req
 // admit(), the caller's rate limits, then the route. Sets the request's trace, too. headers: of whatever
 // response it gets; some may come to those that are there. Never throws: a failure is a response.
 Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList& headers);
-
-// The answer was sent, or the client is gone: closes the request's record.
-void end_exchange(const HttpRequest& request, const TraceEnd& end);
 
 // The value of x-mlxs-timing as of now, if the client asked for one by sending that header.
 bool wants_timing(const HttpRequest& request);

@@ -46,7 +46,7 @@ std::optional<HttpResponse> RateAccount::admit(const HttpRequest& request, Heade
   tell(headers, "requests", decision.requests);
   tell(headers, "tokens", decision.tokens);
   if (decision.admitted) return std::nullopt;
-  ++context_->rate_limited;
+  ++context_->options.counters->rate_limited;
   const auto seconds = static_cast<int>(std::ceil(decision.retry_after_s));
   const RateState& state = decision.out_of_tokens ? decision.tokens : decision.requests;
   const char* const what = decision.out_of_tokens ? "tokens" : "requests";

@@ -16,6 +16,7 @@
 #include "serve/anthropic.h"
 #include "serve/connection_set.h"
 #include "serve/embeddings.h"
+#include "serve/log_routes.h"
 #include "serve/ollama.h"
 #include "serve/openai.h"
 #include "serve/openapi.h"
@@ -98,8 +99,10 @@ std::shared_ptr<RateLimiter> make_rate_limiter() {
   return {whole, &whole->limiter};
 }
 
-ServerOptions without_keys(ServerOptions options) {
+// Without the keys, which may change, and with counters.
+ServerOptions prepared(ServerOptions options) {
   options.keys = {};
+  if (!options.counters) options.counters = std::make_shared<ServerCounters>();
   return options;
 }
 
@@ -122,14 +125,14 @@ std::unique_ptr<TlsCredentials> tls_credentials(const ServerOptions& options) {
 
 }  // namespace
 
-void ServerContext::note_slow_reader(std::string_view peer, int patience_ms) {
-  ++slow_readers;
+void ServerContext::note_slow_reader(std::string_view peer, int patience_ms) const {
+  ++options.counters->slow_readers;
   log::warn("the client {} took nothing of its stream for {} ms and is given up", peer, patience_ms);
 }
 
 struct Server::Impl {
   Impl(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics)
-      : context{.options = without_keys(options),
+      : context{.options = prepared(options),
                 .keys = CurrentKeys(options.keys),
                 .proxies = TrustedProxies(options.trusted_proxies),
                 .rates = make_rate_limiter(),
@@ -138,7 +141,7 @@ struct Server::Impl {
                 .cors = CorsPolicy(options.cors_origins),
                 .tls = tls_credentials(options),
                 .admission = Admission(options.admission, clock),
-                .requests = RequestLog(static_cast<std::size_t>(options.keep_requests)),
+                .requests = RequestLog(static_cast<std::size_t>(options.keep_requests), options.listener),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
     add_openai_routes(context.router, engine);
     add_responses_routes(context.router, engine);
@@ -149,16 +152,16 @@ struct Server::Impl {
     add_ollama_routes(context.router, engine);
     add_page_routes(context.router);
     add_request_routes(context.router, context.requests);
-    add_operations_routes(
-        context.router, engine,
-        {.metrics = [this, engines = std::move(metrics)] { return engines() + own_metrics(); },
-         .draining = [this] { return context.draining.load(); }});
+    add_operations_routes(context.router, engine,
+                          {.metrics = std::move(metrics),
+                           .draining = [this] { return context.draining.load(); },
+                           .flight = options.flight});
+    add_log_routes(context.router);
     add_websocket_route(context.router);
     add_openapi_route(context.router, !options.keys.empty());
     for (int i = 0; i < options.io_threads; ++i) io.push_back(std::make_unique<IoThread>());
   }
 
-  std::string own_metrics() const;
   tcp::endpoint resolve();
   void listen();
   template <class Acceptor>
@@ -178,21 +181,6 @@ struct Server::Impl {
   std::size_t next_io = 0;
   bool started = false;
 };
-
-// In Prometheus' text.
-std::string Server::Impl::own_metrics() const {
-  std::string text;
-  const auto add = [&text](const char* name, const char* type, const char* help, std::uint64_t value) {
-    fmt::format_to(std::back_inserter(text), "# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type, help,
-                   value);
-  };
-  add("mlxs_http_connections", "gauge", "Connections that are open.", connections.size());
-  add("mlxs_http_rate_limited_total", "counter", "Requests beyond the rate of their key or address.",
-      context.rate_limited);
-  add("mlxs_http_slow_readers_total", "counter", "Streams given up because their clients took nothing.",
-      context.slow_readers);
-  return text;
-}
 
 tcp::endpoint Server::Impl::resolve() {
   const ServerOptions& options = context.options;
@@ -267,12 +255,14 @@ void Server::Impl::serve(StreamSocket socket, std::string peer) {
     return;
   }
   connections.add(connection);
+  ++context.options.counters->connections;
   net::co_spawn(executor, connection->run(), [this, connection](const std::exception_ptr& failure) {
     try {
       if (failure) std::rethrow_exception(failure);
     } catch (const std::exception& error) {
       log::error("a connection ended: {}", error.what());
     }
+    --context.options.counters->connections;
     connections.remove(connection.get());
   });
 }

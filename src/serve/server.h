@@ -16,6 +16,8 @@
 #include "admit/rate_limiter.h"
 #include "mlxs/engine.h"
 #include "serve/api_keys.h"
+#include "telemetry/request_log.h"
+#include "telemetry/server_counters.h"
 
 namespace mlxs {
 
@@ -55,7 +57,13 @@ struct ServerOptions {
   // one.
   RateLimits rate_limits;
   std::vector<std::string>
-      trusted_proxies;              // whose headers say where a request comes from (client_address.h)
+      trusted_proxies;  // whose headers say where a request comes from (client_address.h)
+  std::shared_ptr<RequestListener> listener;  // hears of every request that is over; may be null
+  std::shared_ptr<ServerCounters> counters;   // null: the server makes its own
+  std::function<std::string()> flight;        // the flight recorder's bytes; null: there is none
+  bool tracing = false;  // traces are exported: responses say theirs, `trace_share` of new ones are sampled
+  double trace_share = 0;
+  bool log_prompts = false;         // records, and so the access log, have the prompt
   bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed
 
   // How long a stream's reader may take nothing.
@@ -67,7 +75,7 @@ struct ServerOptions {
 
 class Server {
  public:
-  // metrics: the text of GET /metrics, called on an I/O thread.
+  // metrics: the text of GET /metrics, called on an I/O thread; null: no such route.
   Server(const ServerOptions& options, Engine& engine, std::function<std::string()> metrics);
   ~Server();  // stop()
   Server(const Server&) = delete;

@@ -34,11 +34,8 @@ struct ServerContext {
   RequestLog requests;
   net::thread_pool workers;
   std::atomic<bool> draining{false};
-  std::atomic<int> websockets{0};              // open
-  std::atomic<std::uint64_t> rate_limited{0};  // requests
-  std::atomic<std::uint64_t> slow_readers{0};  // given up, because they took nothing for so long
 
-  void note_slow_reader(std::string_view peer, int patience_ms);
+  void note_slow_reader(std::string_view peer, int patience_ms) const;
 };
 
 }  // namespace mlxs

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "serve/error_response.h"
+#include "serve/exchange_record.h"
 #include "serve/http_text.h"
 #include "serve/websocket_request.h"
 
@@ -122,7 +123,7 @@ void WebSocketSession::end_if_drained() {
 net::awaitable<void> WebSocketSession::run() {
   const bool accepted = co_await accept();
   if (accepted) {
-    const int open = context_.websockets.fetch_add(1) + 1;
+    const int open = context_.options.counters->websockets.fetch_add(1) + 1;
     if (open > context_.options.max_websockets) close(websocket::close_code::policy_error);
     if (draining_) end_if_drained();
     spawn(write());
@@ -133,7 +134,7 @@ net::awaitable<void> WebSocketSession::run() {
     writable_->set();
     tick_.cancel();
     while (running_ > 0) co_await retired_->wait();
-    context_.websockets.fetch_sub(1);
+    context_.options.counters->websockets.fetch_sub(1);
   }
   transport_->close();
 }
@@ -276,7 +277,8 @@ void WebSocketSession::start(ws::Request message) {
                       .headers = handshake_.headers,
                       .peer = handshake_.peer,
                       .body = std::move(message.body),
-                      .id = fmt::format("{}-{}", handshake_.id, ++started_)};
+                      .id = {}};
+  identify(context_, request, fmt::format("{}-{}", handshake_.id, ++started_));
   auto running = std::make_shared<WebSocketRequest>(*this, message.id, std::move(request));
   requests_.emplace(message.id, running);
   spawn(serve(std::move(message.id), std::move(running)));

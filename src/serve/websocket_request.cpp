@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "serve/exchange_record.h"
 #include "serve/offload.h"
 #include "serve/websocket.h"
 
@@ -21,11 +22,12 @@ WebSocketRequest::~WebSocketRequest() { wakeup_->close(); }
 
 net::awaitable<void> WebSocketRequest::run(std::shared_ptr<WebSocketRequest> self) {
   co_await answer(self);
-  end_exchange(request_, {.at = std::chrono::steady_clock::now(),
-                          .status = status_,
-                          .client_gone = gone_,
-                          .bytes = bytes_,
-                          .socket_wait_seconds = 0});
+  end_exchange(session_.context(), request_,
+               {.at = std::chrono::steady_clock::now(),
+                .status = status_,
+                .client_gone = gone_,
+                .bytes = bytes_,
+                .socket_wait_seconds = to_seconds(socket_wait_)});
 }
 
 net::awaitable<void> WebSocketRequest::answer(std::shared_ptr<WebSocketRequest> self) {
@@ -76,7 +78,10 @@ net::awaitable<void> WebSocketRequest::send_piece(const HttpResponse* head, cons
   }
   cutter_->add(piece, [this](std::string message) { send_message(std::move(message)); });
   if (last) send_message(ws::done(id_));
-  while (!last && session_.full() && !gone_ && !cancelled_) co_await wakeup_->wait();
+  if (last || !session_.full()) co_return;
+  const TimePoint full = std::chrono::steady_clock::now();
+  while (session_.full() && !gone_ && !cancelled_) co_await wakeup_->wait();
+  socket_wait_ += std::chrono::steady_clock::now() - full;
 }
 
 }  // namespace mlxs

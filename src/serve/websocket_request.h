@@ -45,6 +45,7 @@ class WebSocketRequest final : public ReplySink, public std::enable_shared_from_
   std::shared_ptr<Wakeup> wakeup_;
   std::optional<ws::ChunkCutter> cutter_;
   std::uint64_t bytes_ = 0;
+  Duration socket_wait_{};
   int status_ = 0;  // of what was sent; 0: nothing yet
   bool gone_ = false, cancelled_ = false;
 };

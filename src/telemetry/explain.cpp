@@ -24,6 +24,17 @@ std::string explain_queue(const RequestTimeline& c) {
   return text;
 }
 
+std::string explain_miss(const RequestTimeline& c) {
+  if (c.prefix_miss == "diverged") {
+    return fmt::format(", other prompts went on differently from token {} on", c.prefix_miss_token);
+  }
+  if (c.prefix_miss == "evicted" || c.prefix_miss == "expired") {
+    return fmt::format(", what follows token {} had been there and was {}", c.prefix_miss_token,
+                       c.prefix_miss);
+  }
+  return {};
+}
+
 std::string explain_decode(const RequestTimeline& c) {
   std::string text =
       fmt::format("{}, {:.1f} ms apart at the median, {:.1f} ms at p99", plural(c.generated_tokens, "token"),
@@ -62,7 +73,8 @@ std::string reason(std::string_view name, const RequestReport& report, const Req
     return fmt::format("{} of {} prompt tokens were computed in {}; {} came from the cache",
                        c.prompt_tokens - c.cached_prompt_tokens, c.prompt_tokens,
                        plural(static_cast<int>(c.chunks.size()) + c.chunks_omitted, "chunk"),
-                       c.cached_prompt_tokens);
+                       c.cached_prompt_tokens) +
+           explain_miss(c);
   }
   if (name == "decode") return explain_decode(c);
   if (name == "paused") return fmt::format("the client took too little, {}", plural(c.pauses, "time"));

@@ -1,17 +1,30 @@
-// What the engine does, as Prometheus metrics under vLLM's names, types and buckets, one series a model.
-// Observing costs a few relaxed atomic additions and no lock; a scrape reads the atomics and never holds up a
-// step. Thread-safe; allocates when it meets a model for the first time.
+// What the engine does, as Prometheus metrics under vLLM's names, types and buckets, one series a model; what
+// vLLM does not show under mlxs_. Observing costs a few relaxed atomic additions and no lock; a scrape reads
+// the atomics and never holds up a step. Thread-safe; allocates when it meets a model or a tenant for the
+// first time. Every label has few values: models, tenants (64, then "(others)"), and words that stand here.
 #pragma once
+
+#include <prometheus/metric_family.h>
 
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mlxs/engine.h"
 #include "mlxs/observer.h"
+#include "telemetry/server_counters.h"
 
 namespace mlxs {
+
+// The levels of this moment, from those who know them.
+struct MetricsNow {
+  std::span<const EngineSchedulerStats> schedulers;
+  std::span<const ModelInfo> models;
+  const ServerCounters* server = nullptr;  // null: there is none
+  const ExportCounts* exports = nullptr;   // of logs and traces; null: nothing is exported
+};
 
 class MetricsObserver final : public EngineObserver {
  public:
@@ -25,12 +38,17 @@ class MetricsObserver final : public EngineObserver {
   void on_finished(const RequestRecord& record) override;
   void on_step(const StepRecord& record) override;
 
-  // Everything observed so far and, from `now`, the gauges of this moment, in the Prometheus text format.
-  std::string render(std::span<const EngineSchedulerStats> now) const;
+  // Everything observed so far and the levels of this moment.
+  std::vector<prometheus::MetricFamily> families(const MetricsNow& now) const;
+  // The same in the Prometheus text format.
+  std::string render(const MetricsNow& now) const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Name, type, labels and meaning of every metric: the rows of a table in Markdown.
+std::string metrics_reference();
 
 }  // namespace mlxs

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ranges>
+#include <utility>
 
 namespace mlxs {
 
@@ -18,19 +19,70 @@ double RequestReport::deliver_seconds() const {
   return e2e_seconds() - last;
 }
 
+bool RequestReport::failed() const {
+  constexpr int kFirstFailure = 400;
+  return (end && end->status >= kFirstFailure) ||
+         std::ranges::any_of(choices, [](const RequestTimeline& c) { return c.finish == "error"; });
+}
+
+bool RequestReport::missed_target() const {
+  const RequestFacts& asked = start.facts;
+  return std::ranges::any_of(choices, [&asked](const RequestTimeline& c) {
+    if (c.generated_tokens == 0) return asked.slo_ttft_ms > 0 && c.total_seconds * 1e3 > asked.slo_ttft_ms;
+    if (asked.slo_ttft_ms > 0 && c.ttft_seconds * 1e3 > asked.slo_ttft_ms) return true;
+    const double decoding = (c.total_seconds - c.ttft_seconds) * 1e3;
+    return asked.slo_tpot_ms > 0 && c.generated_tokens > 1 &&
+           decoding / (c.generated_tokens - 1) > asked.slo_tpot_ms;
+  });
+}
+
+bool RequestTrace::completes() { return listener_ && report_.complete() && !std::exchange(told_, true); }
+
+void RequestTrace::tell() { listener_->on_request_done(shared_from_this()); }
+
+void RequestTrace::describe(TraceStart start) {
+  const std::lock_guard lock(mutex_);
+  TraceStart& own = report_.start;  // id and context stay where readers without the lock look
+  own.method = std::move(start.method);
+  own.path = std::move(start.path);
+  own.peer = std::move(start.peer);
+  own.tenant = std::move(start.tenant);
+  own.model = std::move(start.model);
+  own.metadata = std::move(start.metadata);
+  own.received = start.received;
+  own.received_unix_ns = start.received_unix_ns;
+  own.facts = std::move(start.facts);
+  described_ = true;
+}
+
+bool RequestTrace::described() const {
+  const std::lock_guard lock(mutex_);
+  return described_;
+}
+
 void RequestTrace::expect_choice() {
   const std::lock_guard lock(mutex_);
   ++report_.choices_expected;
 }
 
 void RequestTrace::add(RequestTimeline timeline) {
-  const std::lock_guard lock(mutex_);
-  report_.choices.push_back(std::move(timeline));
+  bool done = false;
+  {
+    const std::lock_guard lock(mutex_);
+    report_.choices.push_back(std::move(timeline));
+    done = completes();
+  }
+  if (done) tell();
 }
 
 void RequestTrace::end(const TraceEnd& end) {
-  const std::lock_guard lock(mutex_);
-  report_.end = end;
+  bool done = false;
+  {
+    const std::lock_guard lock(mutex_);
+    report_.end = end;
+    done = completes();
+  }
+  if (done) tell();
 }
 
 RequestReport RequestTrace::report() const {
@@ -38,17 +90,25 @@ RequestReport RequestTrace::report() const {
   return report_;
 }
 
+std::shared_ptr<RequestTrace> RequestLog::open(TraceStart start) const {
+  return std::make_shared<RequestTrace>(std::move(start), listener_);
+}
+
 std::shared_ptr<RequestTrace> RequestLog::begin(TraceStart start) {
-  auto trace = std::make_shared<RequestTrace>(std::move(start));
+  auto trace = open(std::move(start));
+  keep(trace);
+  return trace;
+}
+
+void RequestLog::keep(std::shared_ptr<RequestTrace> trace) {
   std::shared_ptr<RequestTrace> oldest;  // freed without the lock
   const std::lock_guard lock(mutex_);
-  if (keep_ == 0) return trace;
+  if (keep_ == 0) return;
   if (traces_.size() == keep_) {
     oldest = std::move(traces_.front());
     traces_.pop_front();
   }
-  traces_.push_back(trace);
-  return trace;
+  traces_.push_back(std::move(trace));
 }
 
 std::shared_ptr<RequestTrace> RequestLog::find(std::string_view id) const {

@@ -1,7 +1,8 @@
 // The last requests and where their time went: a bounded ring of traces. A trace is begun by the server when
 // a request is read, told of each choice's end by the engine and of the last byte by the connection, in
-// whichever order these come. Thread-safe; every lock is held for a copy or a move only, and none of them is
-// taken while a step runs. A trace lives as long as somebody holds it, longer than its place in the ring.
+// whichever order these come; whoever listens hears once of each that is complete. Thread-safe; every lock is
+// held for a copy or a move only, and none of them is taken while a step runs. A trace lives as long as
+// somebody holds it, longer than its place in the ring.
 #pragma once
 
 #include <chrono>
@@ -16,8 +17,22 @@
 
 #include "base/clock.h"
 #include "mlxs/timeline.h"
+#include "telemetry/trace_context.h"
 
 namespace mlxs {
+
+// What the client asked for, as far as records tell of it.
+struct RequestFacts {
+  std::string operation;  // "chat", "text_completion"; empty: no request to a model
+  bool stream = false;
+  int prompts = 1, choices = 1;  // choices of each prompt
+  std::optional<int> max_tokens;
+  float temperature = 0, top_p = 1, presence_penalty = 0, frequency_penalty = 0;
+  int top_k = 0;
+  std::optional<std::uint64_t> seed;
+  double slo_ttft_ms = 0, slo_tpot_ms = 0;  // 0: no target
+  std::string prompt;                       // only if prompts are to be logged
+};
 
 struct TraceStart {
   std::string id;  // the client's x-request-id, or made up
@@ -27,6 +42,8 @@ struct TraceStart {
   std::string metadata = {};          // labels that the client gave it, as a JSON object; empty: none
   TimePoint received{};               // first byte
   std::int64_t received_unix_ns = 0;  // the same as wall time
+  TraceContext context;
+  RequestFacts facts;
 };
 
 struct TraceEnd {
@@ -49,29 +66,61 @@ struct RequestReport {
   double e2e_seconds() const;
   // From the end of the last choice to the last byte.
   double deliver_seconds() const;
+  // A status from 400 on, or a choice that the engine could not finish.
+  bool failed() const;
+  // Of its own targets, one was missed.
+  bool missed_target() const;
 };
 
-class RequestTrace {
- public:
-  explicit RequestTrace(TraceStart start) { report_.start = std::move(start); }
+class RequestTrace;
 
+// Hears of requests that are over, on the engine's thread or a connection's: must not block or throw.
+class RequestListener {
+ public:
+  virtual ~RequestListener() = default;
+  virtual void on_request_done(std::shared_ptr<const RequestTrace> trace) = 0;
+};
+
+// Always held by a shared_ptr.
+class RequestTrace : public std::enable_shared_from_this<RequestTrace> {
+ public:
+  explicit RequestTrace(TraceStart start, std::shared_ptr<RequestListener> listener = nullptr)
+      : listener_(std::move(listener)) {
+    report_.start = std::move(start);
+  }
+
+  // What it asks for, once that is known; its id stays.
+  void describe(TraceStart start);
   void expect_choice();                // its record will come
   void add(RequestTimeline timeline);  // it came
   void end(const TraceEnd& end);
   RequestReport report() const;
-  const std::string& id() const { return report_.start.id; }  // never changes
+  // Never change.
+  const std::string& id() const { return report_.start.id; }
+  const TraceContext& context() const { return report_.start.context; }
+  bool described() const;  // describe() was called
 
  private:
+  bool completes();  // with the lock: now, for the first time
+  void tell();
+
+  const std::shared_ptr<RequestListener> listener_;
   mutable std::mutex mutex_;
   RequestReport report_;
+  bool told_ = false;
+  bool described_ = false;
 };
 
 class RequestLog {
  public:
   // keep: how many; 0: none.
-  explicit RequestLog(std::size_t keep) : keep_(keep) {}
+  explicit RequestLog(std::size_t keep, std::shared_ptr<RequestListener> listener = nullptr)
+      : keep_(keep), listener_(std::move(listener)) {}
 
-  std::shared_ptr<RequestTrace> begin(TraceStart start);
+  std::shared_ptr<RequestTrace> begin(TraceStart start);  // open() and keep()
+  // One that is not in the ring, unless keep() is called; whoever listens hears of it in any case.
+  std::shared_ptr<RequestTrace> open(TraceStart start) const;
+  void keep(std::shared_ptr<RequestTrace> trace);
   // The newest with that id; null: there is none, or no longer.
   std::shared_ptr<RequestTrace> find(std::string_view id) const;
   // The newest first.
@@ -80,6 +129,7 @@ class RequestLog {
 
  private:
   const std::size_t keep_;
+  const std::shared_ptr<RequestListener> listener_;
   mutable std::mutex mutex_;
   std::deque<std::shared_ptr<RequestTrace>> traces_;  // oldest first
 };

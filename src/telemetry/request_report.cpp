@@ -47,7 +47,12 @@ Json prefill_json(const RequestTimeline& choice) {
                       {"tokens", chunk.tokens},
                       {"other_tokens", chunk.other_tokens}});
   }
+  Json miss;  // null: all of the prompt that could come from the cache did
+  if (!choice.prefix_miss.empty()) {
+    miss = {{"reason", choice.prefix_miss}, {"token", choice.prefix_miss_token}};
+  }
   return {{"cached_tokens", choice.cached_prompt_tokens},
+          {"miss", std::move(miss)},
           {"chunks", std::move(chunks)},
           {"chunks_omitted", choice.chunks_omitted}};
 }

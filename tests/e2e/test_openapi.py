@@ -59,7 +59,7 @@ def test_it_is_valid(document):
 
 def test_every_route_is_there(document, api):
     message = api.get("/no/such/route").json()["error"]["message"].partition("there are")[2]
-    routes = {tuple(pair) for pair in re.findall(r"(GET|POST|DELETE) (/\S*?)(?=,|\)| \()", message)}
+    routes = {tuple(pair) for pair in re.findall(r"(GET|POST|PUT|DELETE) (/\S*?)(?=,|\)| \()", message)}
     told = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert told - routes == {("GET", "/v1/responses/{id}/input_items")}
     assert routes - told == set()

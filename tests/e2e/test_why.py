@@ -49,6 +49,20 @@ def test_a_record_accounts_for_the_whole_time(api):
     assert report["why"].split(" took ")[0] in report["parts"]
 
 
+def test_it_says_where_the_prompt_left_the_cache(api):
+    head = "All rivers of this test have the same source. " * 12
+    complete(api, "why-first", prompt=head + "The Rhine flows north.")
+    first = record(api, "why-first")["choices"][0]
+    complete(api, "why-second", prompt=head + "A lake has no current at all.")
+    report = record(api, "why-second")
+    choice = report["choices"][0]
+    assert choice["prefill"]["miss"]["reason"] == "diverged"
+    at = choice["prefill"]["miss"]["token"]
+    assert choice["prefill"]["cached_tokens"] <= at < min(choice["prompt_tokens"], first["prompt_tokens"])
+    complete(api, "why-again", prompt=head + "A lake has no current at all.")
+    assert record(api, "why-again")["choices"][0]["prefill"]["miss"] is None
+
+
 def test_several_choices_and_structured_output(api):
     complete(api, "why-choices", n=2, max_tokens=5, temperature=1, seed=1)
     report = record(api, "why-choices")

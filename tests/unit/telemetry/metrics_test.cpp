@@ -57,7 +57,7 @@ TEST(AtomicHistogram, LosesNothingUnderThreads) {
 TEST(Metrics, AModelHasZerosFromTheFirstScrapeOn) {
   const MetricsObserver metrics;
   const std::vector<EngineSchedulerStats> now{stats_of("m")};
-  const std::string text = metrics.render(now);
+  const std::string text = metrics.render({.schedulers = now});
   EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"m\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"m\",finished_reason=\"abort\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("vllm:time_to_first_token_seconds_count{model_name=\"m\"} 0\n"));
@@ -65,7 +65,7 @@ TEST(Metrics, AModelHasZerosFromTheFirstScrapeOn) {
 
 TEST(Metrics, GaugesAreThoseOfTheMoment) {
   const MetricsObserver metrics;
-  const std::string text = metrics.render(std::vector{stats_of("a"), stats_of("b")});
+  const std::string text = metrics.render({.schedulers = std::vector{stats_of("a"), stats_of("b")}});
   for (const std::string model : {"a", "b"}) {
     EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{model_name=\"" + model + "\"} 4\n"));
     EXPECT_THAT(text, HasSubstr("vllm:num_requests_waiting{model_name=\"" + model + "\"} 5\n"));
@@ -110,13 +110,29 @@ TEST(Metrics, ARequestIsCountedAsItGoes) {
 
 TEST(Metrics, WhatTheStepsTookAndARequestsMeanGap) {
   MetricsObserver metrics;
-  metrics.on_step({.model = "m", .plan_seconds = 0.25, .run_seconds = 1, .commit_seconds = 0.5});
-  metrics.on_step({.model = "m", .plan_seconds = 0.25, .run_seconds = 1, .commit_seconds = 0.5});
+  metrics.on_step({.model = "m",
+                   .plan_seconds = 0.25,
+                   .run_seconds = 1,
+                   .launch_seconds = 0.5,
+                   .sample_seconds = 0.125,
+                   .wait_seconds = 0.25,
+                   .mask_seconds = 0.125,
+                   .commit_seconds = 0.5});
+  metrics.on_step({.model = "m",
+                   .plan_seconds = 0.25,
+                   .run_seconds = 1,
+                   .launch_seconds = 0.5,
+                   .sample_seconds = 0.125,
+                   .wait_seconds = 0.25,
+                   .mask_seconds = 0.125,
+                   .commit_seconds = 0.5});
   metrics.on_finished(
       {.model = "m", .finish = "stop", .generated_tokens = 5, .ttft_seconds = 0.5, .e2e_seconds = 2.5});
   const std::string text = metrics.render({});
   EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"plan\"} 0.5\n"));
-  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"run\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"launch\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"mask\"} 0.25\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_step_duration_seconds_sum{model_name=\"m\"} 3.5\n"));
   EXPECT_THAT(text, HasSubstr("mlxs_step_seconds_total{model_name=\"m\",part=\"publish\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("vllm:request_time_per_output_token_seconds_sum{model_name=\"m\"} 0.5\n"));
 }
@@ -155,6 +171,57 @@ TEST(Metrics, NewModelsFromManyThreadsBecomeOneSeriesEach) {
         "vllm:generation_tokens_total{model_name=\"model" + std::to_string(k) + "\"} 400\n";
     EXPECT_THAT(text, HasSubstr(line));
   }
+}
+
+TEST(Metrics, PrefillDecodeAndInferenceAddUp) {
+  MetricsObserver metrics;
+  RequestRecord record{
+      .model = "m", .finish = "stop", .generated_tokens = 3, .ttft_seconds = 1, .e2e_seconds = 3};
+  record.part_seconds[static_cast<std::size_t>(RequestPart::kTokenize)] = 0.25;
+  record.part_seconds[static_cast<std::size_t>(RequestPart::kQueue)] = 0.25;
+  metrics.on_finished(record);
+  const std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("vllm:request_prefill_time_seconds_sum{model_name=\"m\"} 0.5\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_decode_time_seconds_sum{model_name=\"m\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_inference_time_seconds_sum{model_name=\"m\"} 2.5\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_request_part_seconds_total{model_name=\"m\",part=\"tokenize\"} 0.25\n"));
+}
+
+TEST(Metrics, TenantsAreBoundedAndCutAtWholeCharacters) {
+  MetricsObserver metrics;
+  metrics.on_finished({.model = "m", .user = std::string(63, 'x') + "\u00e9", .finish = "stop"});
+  for (int i = 0; i < 1000; ++i) {
+    metrics.on_finished({.model = "m", .user = std::to_string(i), .finish = "stop"});
+  }
+  const std::string text = metrics.render({});
+  std::size_t series = 0;
+  for (std::size_t at = 0; (at = text.find("\nmlxs_tenant_requests_total{", at + 1)) != text.npos;) ++series;
+  EXPECT_EQ(series, 65u);
+  EXPECT_THAT(text, HasSubstr("mlxs_tenant_requests_total{tenant=\"(others)\"} 937\n"));
+  EXPECT_THAT(text, HasSubstr("{tenant=\"" + std::string(63, 'x') + "\"}"));
+}
+
+TEST(Metrics, WhatTheServerCountsIsThere) {
+  const MetricsObserver metrics;
+  ServerCounters server;
+  server.answered(200, 100, 0.5);
+  server.answered(429, 10, 0);
+  server.answered(0, 0, 0);
+  const std::string text = metrics.render({.server = &server});
+  EXPECT_THAT(text, HasSubstr("mlxs_http_responses_total{code=\"429\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_clients_gone_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_http_sent_bytes_total 110\n"));
+  EXPECT_THAT(text, HasSubstr("mlxs_socket_wait_seconds_total 0.5\n"));
+}
+
+TEST(Metrics, TheReferenceNamesEveryMetricOnce) {
+  const std::string page = metrics_reference();
+  EXPECT_THAT(page, HasSubstr("| `vllm:time_to_first_token_seconds` | histogram | `model_name` |"));
+  EXPECT_THAT(
+      page,
+      HasSubstr(
+          "| `mlxs_blocked_tokens` | gauge | `model_name`; `cause`: slots, pages, window, budget, paused |"));
+  EXPECT_EQ(page.find("`mlxs_steps_total`"), page.rfind("`mlxs_steps_total`"));
 }
 
 }  // namespace

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Beside a real OpenTelemetry collector, built from Go modules, and a real Prometheus, unpacked from its package: `make test-protocol`.
+# The versions are tests/otel/go.mod's. usage: scripts/test_telemetry.sh BUILD [arguments of pytest]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-build}
+shift || true
+MLXS_OTELCOL=$PWD/$build/otelcol
+go=$(command -v go || echo /usr/local/go/bin/go)
+(cd tests/otel && GOFLAGS=-mod=readonly "$go" build -o "$MLXS_OTELCOL" .)
+scripts/promtool.sh
+MLXS_PROMETHEUS=$(PATH=$PATH:$PWD/build/promtool/usr/bin command -v prometheus)
+scripts/venv.sh
+MLXS_BIN=$PWD/$build/mlx-serving
+MLXS_TEST_MODEL=$("$MLXS_BIN" pull smollm2 --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["path"])')
+export MLXS_OTELCOL MLXS_PROMETHEUS MLXS_BIN MLXS_TEST_MODEL
+exec .venv-test/bin/python -m pytest -q tests/otel "$@"

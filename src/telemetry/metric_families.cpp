@@ -1,0 +1,343 @@
+#include "telemetry/metric_families.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+#include "telemetry/family_builder.h"
+#include "telemetry/process_stats.h"
+
+namespace mlxs {
+namespace {
+
+using Stats = EngineSchedulerStats;
+constexpr const char* kModel = "model_name";
+
+class Registry {
+ public:
+  Registry(const SeriesList<ModelSeries>& models, const SeriesList<TenantSeries>& tenants,
+           const MetricsNow& now)
+      : models_(models), tenants_(tenants), now_(now) {}
+
+  std::vector<prometheus::MetricFamily> take() {
+    vllm();
+    prefix_cache();
+    steps();
+    scheduling();
+    requests();
+    tenants();
+    loaded_models();
+    server();
+    exports();
+    process();
+    return out_.take();
+  }
+
+ private:
+  using Read = double (*)(const Stats&);
+  using Named = std::pair<const char*, Read>;
+
+  // One metric a loaded model.
+  void level(const char* name, const char* help, Read read) { per_model(out_.gauge(name, help), read); }
+  void total(const char* name, const char* help, Read read) { per_model(out_.counter(name, help), read); }
+  void per_model(FamilyBuilder& family, Read read) {
+    for (const Stats& s : now_.schedulers) family.add({{kModel, s.model}}, read(s));
+  }
+  // One a loaded model and value of `label`.
+  void split(FamilyBuilder& family, const char* label, std::initializer_list<Named> values) {
+    for (const Stats& s : now_.schedulers) {
+      for (const auto& [value, read] : values) family.add({{kModel, s.model}, {label, value}}, read(s));
+    }
+  }
+  // One of every model that was ever seen.
+  void counted(const char* name, const char* help, Counter ModelSeries::*member) {
+    out_.counter(name, help);
+    models_.each([&](const ModelSeries& m) { out_.add({{kModel, m.name}}, value(m.*member)); });
+  }
+  void histogram(const char* name, const char* help, AtomicHistogram ModelSeries::*member) {
+    out_.histogram(name, help);
+    models_.each([&](const ModelSeries& m) { out_.add({{kModel, m.name}}, m.*member); });
+  }
+
+  void vllm();
+  void prefix_cache();
+  void steps();
+  void scheduling();
+  void requests();
+  void tenants();
+  void loaded_models();
+  void server();
+  void exports();
+  void process();
+
+  const SeriesList<ModelSeries>& models_;
+  const SeriesList<TenantSeries>& tenants_;
+  const MetricsNow& now_;
+  FamilyBuilder out_;
+};
+
+double number(auto value) { return static_cast<double>(value); }
+double seconds(double ms) { return ms * 1e-3; }
+double kv_usage(const Stats& s) {
+  return s.kv_pages_total > 0 ? static_cast<double>(s.kv_pages_held) / s.kv_pages_total : 0.0;
+}
+
+void Registry::vllm() {
+  level("vllm:num_requests_running", "Requests that hold a place, paused ones included.",
+        [](const Stats& s) { return number(s.running + s.paused); });
+  level("vllm:num_requests_waiting", "Requests waiting for a place.",
+        [](const Stats& s) { return number(s.waiting); });
+  level("vllm:kv_cache_usage_perc", "KV pages in use; 1 is all of them.", kv_usage);
+  level("vllm:gpu_cache_usage_perc", "The older name of vllm:kv_cache_usage_perc.", kv_usage);
+  total("vllm:num_preemptions_total", "Requests that lost their pages and were recomputed.",
+        [](const Stats& s) { return number(s.preemptions); });
+  total("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
+        [](const Stats& s) { return number(s.prefix_query_tokens); });
+  total("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
+        [](const Stats& s) { return number(s.prefix_hit_tokens); });
+  counted("vllm:prompt_tokens_total", "Prompt tokens of requests that were prefilled.",
+          &ModelSeries::prompt_total);
+  counted("vllm:generation_tokens_total", "Tokens generated.", &ModelSeries::generation_total);
+  out_.counter("vllm:request_success_total", "Requests that ended, by reason.");
+  models_.each([&](const ModelSeries& m) {
+    for (std::size_t i = 0; i < kFinishReasons.size(); ++i) {
+      out_.add({{kModel, m.name}, {"finished_reason", kFinishReasons[i].second}}, value(m.finished[i]));
+    }
+  });
+  histogram("vllm:time_to_first_token_seconds", "Arrival to first token.", &ModelSeries::first_token);
+  histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request.",
+            &ModelSeries::inter_token);
+  histogram("vllm:time_per_output_token_seconds", "The older name of vllm:inter_token_latency_seconds.",
+            &ModelSeries::inter_token);
+  histogram("vllm:request_time_per_output_token_seconds", "Mean time between the tokens of a request.",
+            &ModelSeries::mean_inter_token);
+  histogram("vllm:e2e_request_latency_seconds", "Arrival to end of a request.", &ModelSeries::request);
+  histogram("vllm:request_queue_time_seconds", "Queued to first step of a request.", &ModelSeries::queue);
+  histogram("vllm:request_prefill_time_seconds", "A place and pages to first token.", &ModelSeries::prefill);
+  histogram("vllm:request_decode_time_seconds", "First token to the end.", &ModelSeries::decode);
+  histogram("vllm:request_inference_time_seconds", "A place and pages to the end.", &ModelSeries::inference);
+  histogram("vllm:request_prompt_tokens", "Prompt tokens of a request.", &ModelSeries::prompt_tokens);
+  histogram("vllm:request_generation_tokens", "Tokens generated for a request.",
+            &ModelSeries::generation_tokens);
+  histogram("vllm:request_params_max_tokens", "Tokens that a request might have generated.",
+            &ModelSeries::max_tokens);
+  histogram("vllm:iteration_tokens_total", "Tokens of an engine step.", &ModelSeries::step_tokens);
+  out_.gauge("vllm:cache_config_info", "The KV cache: tokens of a page, pages.");
+  for (const Stats& s : now_.schedulers) {
+    out_.add({{kModel, s.model},
+              {"block_size", fmt::format("{}", s.kv_page_tokens)},
+              {"num_gpu_blocks", fmt::format("{}", s.kv_pages_total)}},
+             1);
+  }
+  out_.gauge("vllm:lora_requests_info", "Adapters whose requests run and wait; none can be loaded.");
+  out_.add({{"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}}, 0);
+}
+
+void Registry::prefix_cache() {
+  out_.counter("mlxs_prefix_cache_misses_total",
+               "Requests that did not find their whole prompt in the prefix cache, by reason.");
+  for (const Stats& s : now_.schedulers) {
+    for (const auto& [reason, count] : s.prefix_misses) {
+      out_.add({{kModel, s.model}, {"reason", std::string(reason)}}, number(count));
+    }
+  }
+  level("mlxs_prefix_cache_entries", "Cached prompts that nobody uses at the moment.",
+        [](const Stats& s) { return number(s.prefix_entries); });
+  total("mlxs_prefix_cache_evicted_pages_total", "Cached KV pages that made room for others.",
+        [](const Stats& s) { return number(s.prefix_evicted_pages); });
+  total("mlxs_prefix_cache_expired_pages_total", "Cached KV pages that were unused for too long.",
+        [](const Stats& s) { return number(s.prefix_expired_pages); });
+  total("mlxs_prefix_cache_disk_saved_pages_total", "KV pages written to the disk tier.",
+        [](const Stats& s) { return number(s.disk_saved_pages); });
+  total("mlxs_prefix_cache_disk_restored_pages_total", "KV pages brought back from the disk tier.",
+        [](const Stats& s) { return number(s.disk_restored_pages); });
+  level("mlxs_prefix_cache_disk_bytes", "Bytes in the disk tier's folder, of all models.",
+        [](const Stats& s) { return number(s.disk_bytes); });
+  total("mlxs_prefix_cache_disk_failed_writes_total", "Pages that the disk tier could not write.",
+        [](const Stats& s) { return number(s.disk_failed_writes); });
+  split(out_.gauge("mlxs_kv_pages", "KV pages by what they hold."), "state",
+        {{"held", [](const Stats& s) { return number(s.kv_pages_held); }},
+         {"cached", [](const Stats& s) { return number(s.kv_pages_cached); }},
+         {"free", [](const Stats& s) { return number(s.kv_pages_free); }}});
+  level("mlxs_kv_oldest_cached_page_age_seconds", "Since the least recently used cached page was used.",
+        [](const Stats& s) { return s.oldest_cached_page_seconds; });
+  const auto ages = [this](const char* name, const char* help, PageAges Stats::*member) {
+    out_.histogram(name, help);
+    for (const Stats& s : now_.schedulers) out_.add({{kModel, s.model}}, s.*member);
+  };
+  ages("mlxs_kv_page_reuse_age_seconds",
+       "For how long cached pages had been unused when a prompt found them.", &Stats::reused_page_ages);
+  ages("mlxs_kv_page_evict_age_seconds", "For how long cached pages had been unused when others took them.",
+       &Stats::evicted_page_ages);
+}
+
+void Registry::steps() {
+  total("mlxs_steps_total", "Steps of the engine.", [](const Stats& s) { return number(s.steps); });
+  counted("mlxs_failed_steps_total", "Steps that failed and ended their requests.",
+          &ModelSeries::failed_steps);
+  histogram("mlxs_step_duration_seconds", "A step of the engine.", &ModelSeries::step);
+  out_.counter(
+      "mlxs_step_seconds_total",
+      "Time of the engine's steps: planning, grammars' masks, handing the model to the device, sampling, "
+      "waiting for the device, giving tokens out.");
+  models_.each([&](const ModelSeries& m) {
+    for (std::size_t i = 0; i < kStepParts.size(); ++i) {
+      out_.add({{kModel, m.name}, {"part", kStepParts[i]}}, value(m.step_seconds[i]));
+    }
+  });
+  level("mlxs_step_fixed_seconds", "Measured cost of a step: this much,",
+        [](const Stats& s) { return seconds(s.step_fixed_ms); });
+  level("mlxs_step_token_seconds", "and this much for each of its tokens.",
+        [](const Stats& s) { return seconds(s.step_token_ms); });
+  level("mlxs_step_token_budget", "Tokens that the last step might have had.",
+        [](const Stats& s) { return number(s.token_budget); });
+}
+
+void Registry::scheduling() {
+  out_.gauge("mlxs_blocked_tokens",
+             "Tokens that the last step could have computed and did not, by what they lacked.");
+  for (const Stats& s : now_.schedulers) {
+    for (std::size_t i = 0; i < kTokenBlocks; ++i) {
+      out_.add({{kModel, s.model}, {"cause", std::string(kTokenBlockNames[i])}}, number(s.blocked_tokens[i]));
+    }
+  }
+  level("mlxs_requests_paused", "Requests whose client reads too slowly.",
+        [](const Stats& s) { return number(s.paused); });
+  total("mlxs_requests_admitted_total", "Requests that got a place.",
+        [](const Stats& s) { return number(s.admitted); });
+  total("mlxs_requests_refused_total", "Requests that found the queue full, or could never fit.",
+        [](const Stats& s) { return number(s.refused); });
+  split(out_.counter("mlxs_window_batches_total", "Batches of requests that started, by their way."), "path",
+        {{"fast", [](const Stats& s) { return number(s.window.fast_path); }},
+         {"window", [](const Stats& s) { return number(s.window.normal); }}});
+  level("mlxs_window_seconds", "For how long requests are held for others to join, at most.",
+        [](const Stats& s) { return seconds(s.window.window_ms); });
+  level("mlxs_window_batch_size", "So many requests need not wait for more.",
+        [](const Stats& s) { return number(s.window.batch_size); });
+  level("mlxs_window_queue_depth_smoothed", "Waiting requests, as the adaptive window sees them.",
+        [](const Stats& s) { return s.window.ema_queue_depth; });
+  total("mlxs_window_degradations_total", "Times that the window shrank because steps were slow.",
+        [](const Stats& s) { return number(s.window.degradation_events); });
+  total("mlxs_window_adjustments_total", "Times that auto-tune changed the batch size.",
+        [](const Stats& s) { return number(s.window.adjustments); });
+  total("mlxs_window_transitions_total", "Times that the adaptive window changed.",
+        [](const Stats& s) { return number(s.window.transitions); });
+  total("mlxs_slo_requests_total", "Requests with a latency target.",
+        [](const Stats& s) { return number(s.slo_requests); });
+  total("mlxs_slo_met_total", "Requests that met their target.",
+        [](const Stats& s) { return number(s.slo_met); });
+  split(out_.counter("mlxs_slo_missed_total", "Requests that missed their target, by which."), "target",
+        {{"ttft", [](const Stats& s) { return number(s.slo_missed_ttft); }},
+         {"tpot", [](const Stats& s) { return number(s.slo_missed_tpot); }}});
+  total("mlxs_slo_refused_total", "Requests refused because they could not make their target.",
+        [](const Stats& s) { return number(s.slo_refused); });
+  total("mlxs_slo_promoted_total", "Requests moved up because their target was at risk.",
+        [](const Stats& s) { return number(s.slo_promoted); });
+  total("mlxs_goodput_tokens_total", "Tokens of requests that met their target.",
+        [](const Stats& s) { return number(s.goodput_tokens); });
+}
+
+void Registry::requests() {
+  out_.counter("mlxs_request_part_seconds_total",
+               "Where requests' time went; the parts follow one another and sum to it.");
+  models_.each([&](const ModelSeries& m) {
+    for (std::size_t i = 0; i < kRequestParts; ++i) {
+      out_.add({{kModel, m.name}, {"part", std::string(kRequestPartNames[i])}}, value(m.part_seconds[i]));
+    }
+  });
+  histogram("mlxs_tokenize_duration_seconds", "Template and tokenizer of a prompt.", &ModelSeries::tokenize);
+  out_.counter("mlxs_mask_seconds_total", "Computing which tokens grammars allow, over requests that ended.");
+  models_.each([&](const ModelSeries& m) { out_.add({{kModel, m.name}}, value(m.mask_seconds)); });
+}
+
+void Registry::tenants() {
+  const auto counted_tenant = [this](const char* name, const char* help, auto TenantSeries::*member) {
+    out_.counter(name, help);
+    tenants_.each([&](const TenantSeries& t) { out_.add({{"tenant", t.name}}, value(t.*member)); });
+  };
+  counted_tenant("mlxs_tenant_requests_total", "Requests of a tenant that ended.", &TenantSeries::requests);
+  counted_tenant("mlxs_tenant_errors_total", "Of them, those that failed.", &TenantSeries::errors);
+  out_.counter("mlxs_tenant_tokens_total", "Tokens of a tenant's requests.");
+  tenants_.each([&](const TenantSeries& t) {
+    out_.add({{"tenant", t.name}, {"kind", "prompt"}}, value(t.prompt_tokens));
+    out_.add({{"tenant", t.name}, {"kind", "cached"}}, value(t.cached_tokens));
+    out_.add({{"tenant", t.name}, {"kind", "generated"}}, value(t.generated_tokens));
+  });
+  counted_tenant("mlxs_tenant_queue_seconds_total", "For how long a tenant's requests waited.",
+                 &TenantSeries::queue_seconds);
+  counted_tenant("mlxs_tenant_request_seconds_total", "Their whole time.", &TenantSeries::e2e_seconds);
+  out_.histogram("mlxs_tenant_time_to_first_token_seconds", "Arrival to first token, by tenant.");
+  tenants_.each([&](const TenantSeries& t) { out_.add({{"tenant", t.name}}, t.first_token); });
+}
+
+void Registry::loaded_models() {
+  out_.gauge("mlxs_loaded_models", "Models in memory.").add({}, number(now_.models.size()));
+  const auto of_model = [this](const char* name, const char* help, double (*read)(const ModelInfo&)) {
+    out_.gauge(name, help);
+    for (const ModelInfo& m : now_.models) out_.add({{kModel, m.id}}, read(m));
+  };
+  of_model("mlxs_model_load_seconds", "What loading the model took.",
+           [](const ModelInfo& m) { return m.load_seconds; });
+  of_model("mlxs_model_weight_bytes", "Its weights in memory.",
+           [](const ModelInfo& m) { return number(m.weight_bytes); });
+  of_model("mlxs_model_kv_bytes", "Its KV cache in memory.",
+           [](const ModelInfo& m) { return number(m.kv_bytes); });
+}
+
+void Registry::server() {
+  if (now_.server == nullptr) return;
+  const ServerCounters& s = *now_.server;
+  out_.counter("mlxs_http_responses_total", "Answers by HTTP status; WebSocket messages count, too.");
+  for (int i = 0; i < ServerCounters::kStatuses; ++i) {
+    const double count = value(s.responses[static_cast<std::size_t>(i)]);
+    const int status = i + ServerCounters::kFirstStatus;
+    if (count > 0 || status == 200) out_.add({{"code", fmt::format("{}", status)}}, count);
+  }
+  out_.counter("mlxs_clients_gone_total", "Clients that left before they had an answer.")
+      .add({}, value(s.clients_gone));
+  out_.counter("mlxs_http_sent_bytes_total", "Bytes of answers.").add({}, value(s.bytes_sent));
+  out_.counter("mlxs_socket_wait_seconds_total", "For how long full sockets made answers wait.")
+      .add({}, value(s.socket_wait_seconds));
+  out_.counter("mlxs_http_rate_limited_total", "Requests beyond the rate of their key or address.")
+      .add({}, value(s.rate_limited));
+  out_.counter("mlxs_http_slow_readers_total", "Streams given up because their clients took nothing.")
+      .add({}, value(s.slow_readers));
+  out_.gauge("mlxs_http_connections", "Open connections.").add({}, number(s.connections.load()));
+  out_.gauge("mlxs_websockets", "Of them, WebSockets.").add({}, number(s.websockets.load()));
+  out_.gauge("mlxs_streams", "Answers that are on their way as streams.").add({}, number(s.streams.load()));
+}
+
+void Registry::exports() {
+  if (now_.exports == nullptr) return;
+  const ExportCounts& e = *now_.exports;
+  out_.counter("mlxs_requests_unreported_total",
+               "Requests that the access log and the traces had no room for.")
+      .add({}, number(e.requests_unreported));
+  out_.counter("mlxs_otlp_traces_total", "Traces, by what became of them.");
+  out_.add({{"outcome", "sent"}}, number(e.traces_sent));
+  out_.add({{"outcome", "dropped"}}, number(e.traces_dropped));
+  out_.counter("mlxs_otlp_metric_exports_total", "Exports of metrics over OTLP.")
+      .add({}, number(e.metrics_sent));
+  out_.counter("mlxs_otlp_failures_total", "Attempts that the receiver did not take.")
+      .add({}, number(e.failures));
+  out_.counter("mlxs_stalls_total", "Times that no step ended for too long while there was work.")
+      .add({}, number(e.stalls));
+}
+
+void Registry::process() {
+  const ProcessStats p = process_stats();
+  out_.gauge("process_start_time_seconds", "When the process began, in unix time.").add({}, p.start_unix_s);
+  out_.counter("process_cpu_seconds_total", "Processor time, user and system.").add({}, p.cpu_s);
+  out_.gauge("process_resident_memory_bytes", "Memory that is resident.").add({}, number(p.resident_bytes));
+  out_.gauge("process_open_fds", "Open file descriptors.").add({}, number(p.open_fds));
+}
+
+}  // namespace
+
+std::vector<prometheus::MetricFamily> metric_families(const SeriesList<ModelSeries>& models,
+                                                      const SeriesList<TenantSeries>& tenants,
+                                                      const MetricsNow& now) {
+  return Registry(models, tenants, now).take();
+}
+
+}  // namespace mlxs
