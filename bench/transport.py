@@ -1,7 +1,9 @@
-"""What the server costs without a model behind it: streamed tokens a second of a core, HTTP/1.1 beside HTTP/2, memory of a stream.
+"""What the server costs without a model behind it: streamed tokens a second of a core, HTTP/1.1 beside HTTP/2,
+memory of a stream.
 
 usage: transport.py BINARY [--rounds 3] [--only NAME] [--out bench/results]
-The client is h2load. Processor time is the server's own (/proc), so that neither the client nor what else the machine does counts.
+The client is h2load. Processor time is the server's own (/proc), so that neither the client nor what else the machine
+does counts.
 Writes transport.json and transport.md. Every figure is measured in this run.
 """
 
@@ -64,7 +66,17 @@ class Server:
 def h2load(url: str, body: Path, streams: int, requests: int, version: str) -> list[str]:
     connections = streams if version == "1.1" else math.ceil(streams / PER_CONNECTION)
     protocol = ["--h1"] if version == "1.1" else [f"-m{math.ceil(streams / connections)}"]
-    command = ["h2load", f"-c{connections}", *protocol, f"-n{requests}", "-t1", "-d", str(body), "-H", "content-type: application/json"]
+    command = [
+        "h2load",
+        f"-c{connections}",
+        *protocol,
+        f"-n{requests}",
+        "-t1",
+        "-d",
+        str(body),
+        "-H",
+        "content-type: application/json",
+    ]
     return [*command, f"{url}/v1/chat/completions"]
 
 
@@ -88,7 +100,14 @@ def load(server: Server, body: Path, streams: int, requests: int, tokens: int, v
 
 
 def spread(rows: list[dict]) -> dict:
-    return {key: {"median": statistics.median(r[key] for r in rows), "min": min(r[key] for r in rows), "max": max(r[key] for r in rows)} for key in rows[0]}
+    return {
+        key: {
+            "median": statistics.median(r[key] for r in rows),
+            "min": min(r[key] for r in rows),
+            "max": max(r[key] for r in rows),
+        }
+        for key in rows[0]
+    }
 
 
 def saturated(args, body: Path) -> list[dict]:
@@ -103,7 +122,9 @@ def saturated(args, body: Path) -> list[dict]:
             for _ in range(args.rounds):
                 for version in runs:
                     runs[version].append(load(server, body, 100, 2000, 512, version))
-        rows += [{"case": "as fast as it goes", "streams": 100, "batch": batch, "version": v, **spread(r)} for v, r in runs.items()]
+        rows += [
+            {"case": "as fast as it goes", "streams": 100, "batch": batch, "version": v, **spread(r)} for v, r in runs.items()
+        ]
     return rows
 
 
@@ -117,7 +138,9 @@ def paced(args, body: Path) -> list[dict]:
             for _ in range(args.rounds):
                 for version in runs:
                     runs[version].append(load(server, body, streams, streams * 2, 128, version))
-        rows += [{"case": "a token each 20 ms", "streams": streams, "batch": 1, "version": v, **spread(r)} for v, r in runs.items()]
+        rows += [
+            {"case": "a token each 20 ms", "streams": streams, "batch": 1, "version": v, **spread(r)} for v, r in runs.items()
+        ]
     return rows
 
 
@@ -140,20 +163,28 @@ def memory(args, body: Path) -> list[dict]:
 def markdown(results: dict, header: str) -> str:
     lines = [header, ""]
     if rows := results.get("saturated"):
-        lines += ["| 100 streams, as fast as it goes | tokens/s of a core, whole server | of a core, I/O thread alone | tokens/s, client on the same machine |"]
+        lines += [
+            "| 100 streams, as fast as it goes | tokens/s of a core, whole server | of a core, I/O thread alone "
+            "| tokens/s, client on the same machine |"
+        ]
         lines += ["|---|---:|---:|---:|"]
         for r in rows:
-            name = f"HTTP/{r['version']}, {'a token an event' if r['batch'] == 1 else f'{r["batch"]} tokens an event'}"
+            batch = "a token an event" if r["batch"] == 1 else f"{r['batch']} tokens an event"
+            name = f"HTTP/{r['version']}, {batch}"
             cell = lambda key: f"{r[key]['median'] / 1e3:.0f}k ({r[key]['min'] / 1e3:.0f} … {r[key]['max'] / 1e3:.0f})"  # noqa: B023, E731
-            lines.append(f"| {name} | {cell('tokens_per_core_second')} | {cell('io_tokens_per_core_second')} | {cell('tokens_per_second')} |")
+            keys = ("tokens_per_core_second", "io_tokens_per_core_second", "tokens_per_second")
+            lines.append(f"| {name} | " + " | ".join(cell(key) for key in keys) + " |")
     if rows := results.get("paced"):
         lines += ["", "| a token each 20 ms | HTTP/1.1 | HTTP/2 | less |", "|---|---:|---:|---:|"]
         for one, two in zip(rows[::2], rows[1::2], strict=True):
             a, b = (r["io_microseconds_per_token"]["median"] for r in (one, two))
             n = one["streams"]
-            lines.append(f"| {n} streams on {n} / {math.ceil(n / PER_CONNECTION)} connections, I/O thread | {a:.1f} µs a token | {b:.1f} µs | **{1 - b / a:.0%}** |")
+            connections = f"{n} / {math.ceil(n / PER_CONNECTION)} connections"
+            cost = f"{a:.1f} µs a token | {b:.1f} µs | **{1 - b / a:.0%}**"
+            lines.append(f"| {n} streams on {connections}, I/O thread | {cost} |")
     if rows := results.get("memory"):
-        lines += ["", ", ".join(f"HTTP/{r['version']}: {r['bytes'] / 1024:.1f} KiB" for r in rows) + " of memory a waiting stream, of 1,000."]
+        sizes = ", ".join(f"HTTP/{r['version']}: {r['bytes'] / 1024:.1f} KiB" for r in rows)
+        lines += ["", sizes + " of memory a waiting stream, of 1,000."]
     return "\n".join(lines) + "\n"
 
 
@@ -171,7 +202,9 @@ def main():
         body = Path(folder) / "body.json"
         body.write_text(json.dumps(BODY))
         results = {f.__name__: f(args, body) for f in (saturated, paced, memory) if re.search(args.only, f.__name__)}
-    header = f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} processors shared with h2load, {args.rounds} rounds."
+    header = (
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} processors shared with h2load, {args.rounds} rounds."
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     table = markdown(results, header)
     (args.out / "transport.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -1,5 +1,5 @@
-"""Writes docs/cli.md, docs/config.md, docs/metrics.md and config/runtime.yaml from what the program itself says and docs/cpp-api.md
-from the public headers, and fails on a relative link in README.md or docs/ that leads nowhere.
+"""Writes docs/cli.md, docs/config.md, docs/metrics.md and config/runtime.yaml from what the program itself says and
+docs/cpp-api.md from the public headers, and fails on a relative link in README.md or docs/ that leads nowhere.
 
 usage: scripts/docs.py PROGRAM
 """
@@ -96,11 +96,13 @@ def config_rows(keys: list[dict]) -> list[str]:
     for key in keys:
         if (top := key["key"].partition(".")[0]) != section:
             section = top
-            lines += [f"\n## {section}\n", "| key | values | default | meaning | flag, variables, other names | sets |", "|---|---|---|---|---|---|"]
+            lines.append(f"\n## {section}\n")
+            lines += ["| key | values | default | meaning | flag, variables, other names | sets |", "|---|---|---|---|---|---|"]
         names = [key["flag"], *(name for name in key["variables"] if not name.startswith("MLXS_") or name == "MLXS_API_KEY")]
         names += [f"{alias} (file)" for alias in key["aliases"]]
         row = [f"`{key['key']}`", key["values"], key["default"] or "none", key["meaning"]]
-        row += [", ".join(f"`{name}`" if "(file)" not in name else f"`{name[:-7]}` in the file" for name in names if name), f"`{key['sets']}`"]
+        quoted = [f"`{name}`" if "(file)" not in name else f"`{name[:-7]}` in the file" for name in names if name]
+        row += [", ".join(quoted), f"`{key['sets']}`"]
         lines.append("| " + " | ".join(map(cell, row)) + " |")
     return lines
 

@@ -116,14 +116,18 @@ class TestBadInput:
         assert (done.status, done.out) == (1, "")
         assert "127.0.0.1:1" in done.err and "start a server" in done.err
 
-    @pytest.mark.parametrize(("name", "text", "named"), [("a.txt", "\n  \n", "no question"), ("a.jsonl", '"a"\n{"x": 1}\n', "a.jsonl:2")])
+    @pytest.mark.parametrize(
+        ("name", "text", "named"), [("a.txt", "\n  \n", "no question"), ("a.jsonl", '"a"\n{"x": 1}\n', "a.jsonl:2")]
+    )
     def test_files_without_questions(self, tmp_path, name, text, named):
         (tmp_path / name).write_text(text)
         done = run("bench", "quick", "--question-file", str(tmp_path / name), cache=tmp_path)
         assert (done.status, done.out) == (1, "")
         assert named in done.err
 
-    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sides": [], "runs": []}', '{"sides": [{"url": 1}], "runs": [{"kind": 1}]}'])
+    @pytest.mark.parametrize(
+        "text", ["", "[]", "{}", '{"sides": [], "runs": []}', '{"sides": [{"url": 1}], "runs": [{"kind": 1}]}']
+    )
     def test_files_that_are_no_result(self, tmp_path, text):
         (tmp_path / "r.json").write_text(text)
         done = run("bench", "report", str(tmp_path / "r.json"), cache=tmp_path)

@@ -6,7 +6,23 @@ import socket
 import pytest
 from program import MODEL, needs_model, needs_program, run
 
-COMMANDS = ["serve", "run", "chat", "pull", "ls", "show", "plan", "rm", "ps", "config", "bench", "sim", "doctor", "collect-env", "version"]
+COMMANDS = [
+    "serve",
+    "run",
+    "chat",
+    "pull",
+    "ls",
+    "show",
+    "plan",
+    "rm",
+    "ps",
+    "config",
+    "bench",
+    "sim",
+    "doctor",
+    "collect-env",
+    "version",
+]
 
 
 @pytest.fixture(scope="session")
