@@ -23,7 +23,7 @@ class Builder {
       const RequestTimeline& choice = report_.choices[i];
       Id parent = spans_.front().id;
       if (several) {
-        Span& span = add(fmt::format("choice {}", i), parent, 0, choice.total_seconds);
+        Span& span = add(fmt::format("choice {}", i), parent, 0, sent_seconds(choice));
         span.attributes = choice_attributes(choice);
         span.error = choice.error;
         parent = span.id;
@@ -38,6 +38,12 @@ class Builder {
 
   std::int64_t at(double seconds) const {
     return report_.start.received_unix_ns + static_cast<std::int64_t>(seconds * 1e9);
+  }
+
+  // When the last of it had left: of several choices each has its stream, to the answer's last byte.
+  double sent_seconds(const RequestTimeline& c) const {
+    if (!report_.end || c.generated_tokens == 0) return c.total_seconds;
+    return std::max(c.total_seconds, report_.e2e_seconds());
   }
 
   Span& add(std::string name, const Id& parent, double start, double end) {
@@ -183,7 +189,7 @@ class Builder {
                        {"mlxs.recompute_seconds", part(c, RequestPart::kRecompute)}};
     add_preemptions(span, c, start, c.total_seconds + 1);
     if (!report_.end) return;
-    Span& stream = add("stream", parent, start, std::max(c.total_seconds, report_.e2e_seconds()));
+    Span& stream = add("stream", parent, start, sent_seconds(c));
     stream.attributes = {{"http.response.size", static_cast<std::int64_t>(report_.end->bytes)},
                          {"mlxs.socket_wait_seconds", report_.end->socket_wait_seconds}};
   }
