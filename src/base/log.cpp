@@ -19,9 +19,9 @@ namespace {
 
 constexpr const char* kPattern = "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v";
 constexpr std::string_view kAccess = "access";
-// The last three are what spdlog calls others of them.
-constexpr std::array<std::string_view, 8> kLevels{"debug", "info",    "warn", "error",
-                                                  "off",   "warning", "err",  "trace"};
+// The last four are spdlog's own beside them.
+constexpr std::array<std::string_view, 9> kLevels{"debug",   "info", "warn",  "error",   "off",
+                                                  "warning", "err",  "trace", "critical"};
 
 std::atomic<LogFormat> current_format{LogFormat::kPretty};
 
