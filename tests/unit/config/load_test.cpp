@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "config/given.h"
+#include "given.h"
 #include "mlxs/error.h"
 
 namespace mlxs::config {

@@ -9,9 +9,9 @@
 #include <random>
 #include <set>
 
-#include "config/given.h"
 #include "config/layers.h"
 #include "config/show.h"
+#include "given.h"
 #include "mlxs/error.h"
 
 namespace mlxs::config {
