@@ -65,7 +65,7 @@ TEST(Doctor, NamesEachComplaintWithItsRemedy) {
       {"backend cuda", "MLXS_CUDA", [](MachineFacts& f) { f.nvidia_driver = true; }},
       {"cache", "mlx-serving rm", [](MachineFacts& f) { f.cache.free_bytes = 1; }},
       {"hub", "pull", [](MachineFacts& f) { f.hub_offline = true; }},
-      {"open files", "ulimit", [](MachineFacts& f) { f.open_files_soft = f.open_files_hard = 256; }},
+      {"open files", "LimitNOFILE", [](MachineFacts& f) { f.open_files_soft = f.open_files_hard = 256; }},
       {"port", "--port", [](MachineFacts& f) { f.port.state = PortFacts::State::kTaken; }},
       {"port", "1024", [](MachineFacts& f) { f.port.state = PortFacts::State::kForbidden; }},
   };
