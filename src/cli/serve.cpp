@@ -78,7 +78,8 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
 Settings read_settings(const ServeFlags& flags) {
   const config::Config read = load_config(flags.config);
   if (flags.models.empty() && read.settings.models.empty()) throw CLI::RequiredError("MODEL");
-  if (read.of("log.level").from != config::Effective::From::kDefault) init_logging(read.settings.log_level);
+  if (read.of("log.level").from != config::Effective::From::kDefault) log::set_level(read.settings.log_level);
+  apply_log_flags(flags.telemetry);
   if (!read.file.empty()) {
     log::info("configuration: {}{}", read.file,
               read.environment.empty() ? "" : ", with environments." + read.environment);

@@ -112,9 +112,12 @@ OtelOptions otel_options(const TelemetryFlags& flags) {
   return options;
 }
 
-Telemetry::Telemetry(const TelemetryFlags& flags) : flags_(flags), otel_(otel_options(flags)) {
+void apply_log_flags(const TelemetryFlags& flags) {
   if (!flags.log_level.empty()) log::set_level(flags.log_level);
   if (LogFormat format{}; log::parse_format(flags.log_format, format)) log::set_format(format);
+}
+
+Telemetry::Telemetry(const TelemetryFlags& flags) : flags_(flags), otel_(otel_options(flags)) {
   if (!flags.no_metrics) metrics_ = std::make_shared<MetricsObserver>();
   if (flags.no_metrics && !otel_.metrics_url.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "--no-metrics, but metrics are to be sent over OTLP",

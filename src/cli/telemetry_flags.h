@@ -33,6 +33,9 @@ struct TelemetryFlags {
 };
 void add_telemetry_flags(CLI::App& command, TelemetryFlags& flags);
 
+// How the log reads from now on; what is empty stays as it was.
+void apply_log_flags(const TelemetryFlags& flags);
+
 // The environment, with the flags on top. Throws kInvalidArgument.
 OtelOptions otel_options(const TelemetryFlags& flags);
 
