@@ -99,6 +99,18 @@ void check_protocol(const Getter& get, const char* name, const OtelOptions& opti
   refuse(name, protocol, "http/json is spoken here: give the collector's HTTP port, usually 4318");
 }
 
+void check_protocols(const Getter& get, const OtelOptions& options) {
+  for (const char* name : {"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+                           "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"}) {
+    check_protocol(get, name, options);
+  }
+}
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(trim(value));
+}
+
 void check_url(std::string_view name, std::string_view url) {
   if (url.empty() || url.starts_with("http://") || url.starts_with("https://")) return;
   refuse(name, url, "give a URL such as http://127.0.0.1:4318");
@@ -156,22 +168,16 @@ OtelOptions otel_from_environment(const Getter& get) {
   std::ranges::transform(disabled, disabled.begin(),
                          [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (disabled == "true") set_endpoint(options, "");
-  for (const char* name : {"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-                           "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"}) {
-    check_protocol(get, name, options);
-  }
+  check_protocols(get, options);
   if (const std::string how = get("OTEL_EXPORTER_OTLP_COMPRESSION"); how == "gzip" && options.any()) {
     log::warn("OTEL_EXPORTER_OTLP_COMPRESSION=gzip: OTLP goes out uncompressed");
   }
   return options;
 }
 
-OtelOptions otel_from_environment() {
-  return otel_from_environment([](const char* name) {
-    const char* value = std::getenv(name);
-    return value == nullptr ? std::string() : std::string(trim(value));
-  });
-}
+OtelOptions otel_from_environment() { return otel_from_environment(variable); }
+
+void check_protocols(const OtelOptions& options) { check_protocols(variable, options); }
 
 void validate(const OtelOptions& options) {
   const auto within = [](const char* name, double value, double low, double high) {

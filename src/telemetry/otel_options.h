@@ -37,6 +37,9 @@ std::vector<std::pair<std::string, std::string>> parse_pairs(std::string_view te
 // cannot be honoured. Without an endpoint nothing is exported.
 OtelOptions otel_from_environment(const std::function<std::string(const char*)>& get);
 OtelOptions otel_from_environment();
+// Where flags gave the endpoint: does the environment ask for a protocol that is not spoken? Throws
+// kInvalidArgument.
+void check_protocols(const OtelOptions& options);
 
 // Ranges of what flags and configuration files say, too; throws kInvalidArgument.
 void validate(const OtelOptions& options);
