@@ -51,15 +51,17 @@ def test_a_record_accounts_for_the_whole_time(api):
 
 def test_it_says_where_the_prompt_left_the_cache(api):
     head = "All rivers of this test have the same source. " * 12
-    complete(api, "why-first", prompt=head + "The Rhine flows north.")
+    # Both go on for more than a page of 16 tokens: less is never cached and so never missed.
+    north, lake = head + "The Rhine flows north. " * 8, head + "A lake has no current at all. " * 8
+    complete(api, "why-first", prompt=north)
     first = record(api, "why-first")["choices"][0]
-    complete(api, "why-second", prompt=head + "A lake has no current at all.")
+    complete(api, "why-second", prompt=lake)
     report = record(api, "why-second")
     choice = report["choices"][0]
     assert choice["prefill"]["miss"]["reason"] == "diverged"
     at = choice["prefill"]["miss"]["token"]
     assert choice["prefill"]["cached_tokens"] <= at < min(choice["prompt_tokens"], first["prompt_tokens"])
-    complete(api, "why-again", prompt=head + "A lake has no current at all.")
+    complete(api, "why-again", prompt=lake)
     assert record(api, "why-again")["choices"][0]["prefill"]["miss"] is None
 
 
