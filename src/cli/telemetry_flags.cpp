@@ -109,7 +109,7 @@ OtelOptions otel_options(const TelemetryFlags& flags) {
   if (flags.trace_sample) options.sample_share = *flags.trace_sample;
   if (flags.metrics_interval_ms) options.metrics_interval_ms = *flags.metrics_interval_ms;
   validate(options);
-  check_protocols(options);
+  if (!flags.otlp_endpoint.empty()) check_protocols(options);  // else the environment's own reading did
   return options;
 }
 
