@@ -31,13 +31,26 @@ class StepRecorder final : public EngineObserver {
     steps_.push_back(
         {std::chrono::steady_clock::now(), record.prefill_tokens, record.decode_rows, record.run_seconds});
   }
+  // A request may end before its last step is told of: waits a while for steps that computed `tokens` of
+  // prompts.
+  void wait_for_prompts(int tokens) const {
+    for (int attempt = 0; attempt < 2000; ++attempt) {
+      {
+        const std::lock_guard lock(mutex_);
+        int seen = 0;
+        for (const Step& step : steps_) seen += step.prefill_tokens;
+        if (seen >= tokens) return;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
   std::vector<Step> take() {
     const std::lock_guard lock(mutex_);
     return std::exchange(steps_, {});
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<Step> steps_;
 };
 
@@ -128,8 +141,10 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   const bool prefill = what.kind == "prefill";
   const SteadyTime started = std::chrono::steady_clock::now();
   run(0, prefill ? 1 : what.tokens + 2);
+  if (prefill) recorder->wait_for_prompts(what.context * what.streams);
   std::vector<Step> steps = recorder->take();
   if (prefill) {
+    if (steps.empty()) throw Error(ErrorCode::kInternal, "no step was recorded");
     result.seconds = seconds_between(started, steps.back().end);
     result.tokens_per_second = what.context * static_cast<double>(what.streams) / result.seconds;
     memory();
