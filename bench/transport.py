@@ -1,8 +1,8 @@
 """What the server costs without a model behind it: streamed tokens a second of a core, HTTP/1.1 beside HTTP/2,
-memory of a stream.
+memory of a stream and of an idle connection.
 
 usage: transport.py BINARY [--rounds 3] [--only NAME] [--out bench/results]
-The client is h2load. Processor time is the server's own (/proc), so that neither the client nor what else the machine
+The client is h2load. Processor time is the server's own (/proc, in nanoseconds), so that neither the client nor what else the machine
 does counts.
 Writes transport.json and transport.md. Every figure is measured in this run.
 """
@@ -14,7 +14,9 @@ import math
 import os
 import platform
 import re
+import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TICK = os.sysconf("SC_CLK_TCK")
+IDLE = 10_000
 PER_CONNECTION = 100  # streams of one HTTP/2 connection, the server's default
 BODY = {"model": "mock", "messages": [{"role": "user", "content": "Say something."}], "stream": True}
 
@@ -49,10 +51,10 @@ class Server:
         times = {"all": 0.0}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             try:
-                name, fields = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+                name = (task / "comm").read_text().strip()
+                used = int((task / "schedstat").read_text().split()[0]) / 1e9
             except FileNotFoundError:
                 continue
-            used = sum(map(int, fields.split()[11:13])) / TICK
             times["all"] += used
             times[name] = times.get(name, 0.0) + used
         return times
@@ -92,7 +94,7 @@ def load(server: Server, body: Path, streams: int, requests: int, tokens: int, v
     return {
         "tokens_per_second": total / wall,
         "tokens_per_core_second": total / used["all"],
-        "io_tokens_per_core_second": total / max(used["mlxs-io"], 1 / TICK),
+        "io_tokens_per_core_second": total / used["mlxs-io"],
         "io_microseconds_per_token": 1e6 * used["mlxs-io"] / total,
         "microseconds_per_token": 1e6 * used["all"] / total,
         "bytes_per_token": int(re.search(r"traffic: .*?\((\d+)\) total", done.stdout)[1]) / total,
@@ -137,7 +139,7 @@ def paced(args, body: Path) -> list[dict]:
             runs = {"1.1": [], "2": []}
             for _ in range(args.rounds):
                 for version in runs:
-                    runs[version].append(load(server, body, streams, streams * 2, 128, version))
+                    runs[version].append(load(server, body, streams, max(streams * 2, 200), 128, version))
         rows += [
             {"case": "a token each 20 ms", "streams": streams, "batch": 1, "version": v, **spread(r)} for v, r in runs.items()
         ]
@@ -160,6 +162,36 @@ def memory(args, body: Path) -> list[dict]:
     return rows
 
 
+def idle(args, body: Path) -> list[dict]:
+    """Connections that have had an answer and wait: what each holds, and what a request among them takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = IDLE if hard == resource.RLIM_INFINITY else min(IDLE, hard - 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, hard))
+    ask = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    def request(client: socket.socket) -> float:
+        started = time.perf_counter()
+        client.sendall(ask)
+        if not client.recv(4096).startswith(b"HTTP/1.1 200"):
+            sys.exit("a connection got no answer")
+        return time.perf_counter() - started
+
+    with Server(args.binary, "mock:tokens=3", "--idle-timeout", "600") as server:
+        address = re.search(r"//([^:/]+):(\d+)", server.url)
+        clients = [socket.create_connection((address[1], int(address[2]))) for _ in range(2)]
+        alone = statistics.median(request(clients[i % 2]) for i in range(200))
+        before = server.memory()
+        for _ in range(count):
+            clients.append(socket.create_connection((address[1], int(address[2]))))
+            request(clients[-1])
+        held = server.memory() - before
+        among = statistics.median(request(clients[i * 7919 % len(clients)]) for i in range(200))
+        for client in clients:
+            client.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return [{"connections": count, "bytes": held / count, "request_us": among * 1e6, "request_us_without": alone * 1e6}]
+
+
 def markdown(results: dict, header: str) -> str:
     lines = [header, ""]
     if rows := results.get("saturated"):
@@ -175,16 +207,23 @@ def markdown(results: dict, header: str) -> str:
             keys = ("tokens_per_core_second", "io_tokens_per_core_second", "tokens_per_second")
             lines.append(f"| {name} | " + " | ".join(cell(key) for key in keys) + " |")
     if rows := results.get("paced"):
-        lines += ["", "| a token each 20 ms | HTTP/1.1 | HTTP/2 | less |", "|---|---:|---:|---:|"]
+        lines += ["", "| a token each 20 ms: I/O thread, a token | HTTP/1.1 | HTTP/2 | less |", "|---|---:|---:|---:|"]
         for one, two in zip(rows[::2], rows[1::2], strict=True):
-            a, b = (r["io_microseconds_per_token"]["median"] for r in (one, two))
+            a, b = (r["io_microseconds_per_token"] for r in (one, two))
             n = one["streams"]
-            connections = f"{n} / {math.ceil(n / PER_CONNECTION)} connections"
-            cost = f"{a:.1f} µs a token | {b:.1f} µs | **{1 - b / a:.0%}**"
-            lines.append(f"| {n} streams on {connections}, I/O thread | {cost} |")
+            cost = " | ".join(f"{c['median']:.1f} µs ({c['min']:.1f} … {c['max']:.1f})" for c in (a, b))
+            less = f"**{1 - b['median'] / a['median']:.0%}**"
+            lines.append(f"| {n:,} streams on {n:,} / {math.ceil(n / PER_CONNECTION)} connections | {cost} | {less} |")
     if rows := results.get("memory"):
         sizes = ", ".join(f"HTTP/{r['version']}: {r['bytes'] / 1024:.1f} KiB" for r in rows)
         lines += ["", sizes + " of memory a waiting stream, of 1,000."]
+    if rows := results.get("idle"):
+        r = rows[0]
+        lines += [
+            "",
+            f"{r['connections']:,} idle HTTP/1.1 connections: {r['bytes'] / 1024:.1f} KiB each; a request on one of them takes "
+            f"{r['request_us']:.0f} µs (with two connections {r['request_us_without']:.0f}).",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -192,7 +231,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="saturated, paced or memory")
+    parser.add_argument("--only", default="", help="saturated, paced, memory or idle")
     parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
@@ -201,7 +240,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         body = Path(folder) / "body.json"
         body.write_text(json.dumps(BODY))
-        results = {f.__name__: f(args, body) for f in (saturated, paced, memory) if re.search(args.only, f.__name__)}
+        results = {f.__name__: f(args, body) for f in (saturated, paced, memory, idle) if re.search(args.only, f.__name__)}
     header = (
         f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} processors shared with h2load, {args.rounds} rounds."
     )
