@@ -72,7 +72,7 @@ bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --
 	@scripts/build.sh release mlx-serving
 	@scripts/bench.sh $(BENCH_ARGS)
 
-docs: ## rewrite docs/cli.md, docs/config.md, docs/metrics.md, docs/cpp-api.md and config/runtime.yaml from program and headers, check every link
+docs: ## rewrite docs/cli.md, docs/config.md, docs/metrics.md, docs/http-api.md, docs/cpp-api.md and config/runtime.yaml from program and headers, check every link
 	@scripts/bootstrap.sh build
 	@scripts/build.sh release mlx-serving
 	@python3 scripts/docs.py build/mlx-serving

@@ -1,5 +1,5 @@
-"""Writes docs/cli.md, docs/config.md, docs/metrics.md and config/runtime.yaml from what the program itself says and
-docs/cpp-api.md from the public headers, and fails on a relative link in README.md or docs/ that leads nowhere.
+"""Writes docs/cli.md, docs/config.md, docs/metrics.md, docs/http-api.md and config/runtime.yaml from what the program itself says
+and docs/cpp-api.md from the public headers, and fails on a relative link in README.md or docs/ that leads nowhere.
 
 usage: scripts/docs.py PROGRAM
 """
@@ -8,7 +8,11 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import urllib.request
 from pathlib import Path
+
+import api_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -173,6 +177,24 @@ def write_cpp_api() -> None:
     (ROOT / "docs" / "cpp-api.md").write_text("\n".join(parts))
 
 
+def write_http_api(program: str) -> None:
+    """From the description that a server gives of itself; it needs no model for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "serve", "mock:tokens=1,delay=0", "--no-config", "--port", "0", "--flight-dir", folder]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            ready = server.stdout.readline()
+            url = re.search(r" on (http://\S+)", ready)
+            if url is None:
+                raise SystemExit(f"docs: the server did not start: {' '.join(command)}")
+            with urllib.request.urlopen(f"{url[1]}/openapi.json", timeout=60) as answer:
+                document = json.load(answer)
+        finally:
+            server.terminate()
+            server.wait()
+    (ROOT / "docs" / "http-api.md").write_text(api_page.page(document))
+
+
 def broken_links() -> list[str]:
     broken = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
@@ -187,6 +209,7 @@ def main() -> int:
     write_config(sys.argv[1])
     write_metrics(sys.argv[1])
     write_cpp_api()
+    write_http_api(sys.argv[1])
     broken = broken_links()
     for link in broken:
         print(f"docs: broken link in {link}", file=sys.stderr)

@@ -1,10 +1,17 @@
 """GET /openapi.json: valid, complete, and true of what the server takes, refuses and answers."""
 
 import re
+import sys
+from pathlib import Path
 
 import jsonschema
 import openapi_spec_validator
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import api_page  # noqa: E402 - beside the other scripts
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 # One request of each kind; "model" is filled in.
@@ -55,6 +62,14 @@ def answer_schema(document, method, path, status=200):
 def test_it_is_valid(document):
     openapi_spec_validator.validate(document)
     assert document["openapi"].startswith("3.1")
+
+
+def test_the_page_of_the_api_is_the_servers_own(document):
+    page = (ROOT / "docs" / "http-api.md").read_text()
+    assert api_page.page(document) == page, "run `make docs`"
+    for path, item in document["paths"].items():
+        for method in item:
+            assert f"### {method.upper()} {path}\n" in page
 
 
 def test_every_route_is_there(document, api):
