@@ -5,7 +5,7 @@ CTEST_ARGS ?=
 BENCH_ARGS ?=
 CUDA_ARCHITECTURES ?= 80-real;90a-real
 
-.PHONY: run test test-protocol test-arm cuda format lint asan tsan fuzz bench docs clean help
+.PHONY: run test test-protocol test-arm cuda format lint asan tsan fuzz bench sim docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -67,10 +67,15 @@ fuzz: ## every parser of untrusted bytes under libFuzzer, FUZZ_SECONDS each
 	@scripts/build.sh fuzz
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
-bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'), and the server alone (BENCH_ARGS=transport); results in bench/results
+bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'), the server alone (BENCH_ARGS=transport), the scheduler alone (scheduler), the server beside llama.cpp's (serve); results in bench/results
 	@scripts/bootstrap.sh build bench
 	@scripts/build.sh release mlx-serving
 	@scripts/bench.sh $(BENCH_ARGS)
+
+sim: ## the scheduler's promises in simulated days, and the figures of docs/scheduling.md (SIM_ARGS='--days 1 --only overload')
+	@scripts/bootstrap.sh build
+	@scripts/build.sh release mlx-serving
+	@python3 scripts/sim.py build/mlx-serving --figures docs/img $(SIM_ARGS)
 
 docs: ## rewrite docs/cli.md, docs/config.md, docs/metrics.md, docs/http-api.md, docs/cpp-api.md and config/runtime.yaml from program and headers, check every link
 	@scripts/bootstrap.sh build

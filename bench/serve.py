@@ -1,8 +1,9 @@
-"""Our server beside llama.cpp's on the same load: `mlx-serving bench serve` against each in turn, started afresh for every round.
+"""Our server beside llama.cpp's on the same loads: `mlx-serving bench serve` against each in turn, started afresh for every round.
 
-usage: serve.py BINARY LLAMA_SERVER MODEL [--rounds N] [--clients 64] [--requests 256] …
-The load: chats behind one system prompt of about 1,000 tokens, mixed short and long prompts, answers of at most 64 tokens. Prints
-a table and writes results-serve.json. What a repeated prompt costs of a cold one is measured on ours alone.
+usage: serve.py BINARY LLAMA_SERVER MODEL [--rounds N] [--loads 1,8,64] [--slots N] …
+A load is so many clients that each send a chat as soon as their last one is answered: one system prompt of about 1,000 tokens that all
+share, then 60 words, or 1,000 in one of ten; answers of at most 64 tokens. Prints a table and writes results-serve.json. What a
+repeated prompt costs of a cold one is measured on ours alone.
 """
 
 import argparse
@@ -16,12 +17,14 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FIGURES = [
-    ("tokens/s generated", "tokens_per_second"),
-    ("requests/s", "requests_per_second"),
-    ("first token p50, ms", "ttft_p50"),
-]
-FIGURES += [("first token p95, ms", "ttft_p95"), ("between tokens p95, ms", "itl_p95")]
+FIGURES = {  # name in the table: key, whether more is better
+    "tokens/s, prompts and answers": ("total_tokens_per_second", True),
+    "tokens/s generated": ("tokens_per_second", True),
+    "first token p50, ms": ("ttft_p50", False),
+    "first token p95, ms": ("ttft_p95", False),
+    "between tokens p50, ms": ("itl_p50", False),
+    "between tokens p95, ms": ("itl_p95", False),
+}
 
 
 def free_port():
@@ -64,20 +67,30 @@ def ours(args):
 def theirs(args):
     """Continuous batching and prompt caching as by default; one KV buffer for all slots, its batch sizes as they come."""
     port = free_port()
-    flags = ["--parallel", str(args.clients), "--kv-unified", "-c", str(args.context), "--threads", str(args.threads)]
+    flags = ["--parallel", str(args.slots), "--kv-unified", "-c", str(args.context), "--threads", str(args.threads)]
     return Server([args.llama_server, "-m", args.model, "--port", str(port), *flags], port)
 
 
-def load(args, server):
-    flags = ["--clients", args.clients, "--requests", args.requests, "--prefix-words", 1000, "--prompt-words", 60]
-    flags += ["--long-share", 0.1, "--long-words", 1000, "--max-tokens", 64]
-    command = [args.binary, "bench", "serve", "--url", server.url, "--json", *map(str, flags)]
-    out = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def load(args, server, clients):
+    flags = {"--clients": clients, "--requests": args.requests or max(16, 4 * clients), "--seed": clients}
+    flags |= {"--prefix-words": args.prefix_words, "--prompt-words": 60, "--long-share": 0.1, "--long-words": 1000, "--max-tokens": 64}
+    command = [args.binary, "bench", "serve", "--url", server.url, "--json"]
+    for flag, value in flags.items():
+        command += [flag, str(value)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}:\n{run.stderr}")
+    out = json.loads(run.stdout)
+    if out["failed"]:
+        raise SystemExit(f"{out['failed']} of {out['requests']} requests failed: {run.stdout}")
     return {
+        "total_tokens_per_second": (out["prompt_tokens"] + out["generated_tokens"]) / out["seconds"],
         "tokens_per_second": out["tokens_per_second"],
-        "requests_per_second": out["requests"] / out["seconds"],
+        "prompt_tokens": out["prompt_tokens"],
+        "generated_tokens": out["generated_tokens"],
         "ttft_p50": out["ttft_ms"]["p50"],
         "ttft_p95": out["ttft_ms"]["p95"],
+        "itl_p50": out["itl_ms"]["p50"],
         "itl_p95": out["itl_ms"]["p95"],
     }
 
@@ -102,42 +115,57 @@ def repeated_prefix(args, repeats=9):
         return {"cold_ms": 1e3 * statistics.median(cold), "warm_ms": 1e3 * statistics.median(warm), "tokens": tokens[0]}
 
 
+def print_load(clients, rounds):
+    print(f"\n| {clients} client{'s' if clients > 1 else ''} | ours | llama.cpp's server | ratio (min … max) |\n|---|---:|---:|---:|")
+    for name, (key, more_is_better) in FIGURES.items():
+        a, b = ([r[side][key] for r in rounds] for side in ("ours", "theirs"))
+        ratios = [x / y if more_is_better else y / x for x, y in zip(a, b, strict=True)]
+        spread = f"**{statistics.median(ratios):.2f}×** ({min(ratios):.2f} … {max(ratios):.2f})"
+        print(f"| {name} | {statistics.median(a):.0f} | {statistics.median(b):.0f} | {spread} |")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("llama_server")
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=256)
+    parser.add_argument("--loads", default="1,8,64", help="clients of each load")
+    parser.add_argument("--requests", type=int, default=0, help="of a load; 0: four a client, at least 16")
+    parser.add_argument("--prefix-words", type=int, default=1000, help="of the system prompt")
+    parser.add_argument("--slots", type=int, default=64, help="requests that the peer runs at once")
     parser.add_argument("--context", type=int, default=160 * 1024, help="tokens of the peer's KV buffer")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
+    loads = [int(clients) for clients in args.loads.split(",")]
 
-    rounds = []
+    rounds = {clients: [] for clients in loads}
     for i in range(args.rounds):
-        result = {}
+        results = {}
         for side in (ours, theirs) if i % 2 == 0 else (theirs, ours):
             with side(args) as server:
-                result[side.__name__] = load(args, server)
-        rounds.append(result)
-        a, b = result["ours"], result["theirs"]
-        print(f"round {i + 1}: {a['tokens_per_second']:.0f} and {b['tokens_per_second']:.0f} tokens/s", flush=True)
+                results[side.__name__] = {}
+                for clients in loads:
+                    figures = results[side.__name__][clients] = load(args, server, clients)
+                    print(
+                        f"bench: round {i + 1}, {side.__name__}, {clients} clients: {figures['total_tokens_per_second']:.0f} tokens/s, "
+                        f"first token p95 {figures['ttft_p95']:.0f} ms",
+                        flush=True,
+                    )
+        for clients in loads:
+            rounds[clients].append({side: result[clients] for side, result in results.items()})
     prefix = repeated_prefix(args)
-    print(f"\n{args.clients} clients, {args.requests} requests a round, {args.threads} threads, {Path(args.model).name}\n")
-    print("| | ours | llama.cpp's server | ratio (min … max) |\n|---|---:|---:|---:|")
-    for name, key in FIGURES:
-        a, b = ([r[side][key] for r in rounds] for side in ("ours", "theirs"))
-        ratios = (
-            [x / y for x, y in zip(a, b, strict=True)] if key.endswith("second") else [y / x for x, y in zip(a, b, strict=True)]
-        )
-        spread = f"**{statistics.median(ratios):.2f}×** ({min(ratios):.2f} … {max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(a):.0f} | {statistics.median(b):.0f} | {spread} |")
+    print(f"\n{Path(args.model).name}, {args.threads} threads, {args.rounds} rounds")
+    for clients in loads:
+        print_load(clients, rounds[clients])
     share = prefix["warm_ms"] / prefix["cold_ms"]
-    print(f"\nA prompt seen before takes {share:.1%} of its first time ({prefix['warm_ms']:.1f} of {prefix['cold_ms']:.1f} ms).")
+    print(
+        f"\nA prompt of {prefix['tokens']} tokens seen before takes {share:.1%} of its first time "
+        f"({prefix['warm_ms']:.1f} of {prefix['cold_ms']:.1f} ms)."
+    )
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "results-serve.json").write_text(json.dumps({"rounds": rounds, "prefix": prefix}, indent=2) + "\n")
+    (args.out / "results-serve.json").write_text(json.dumps({"loads": rounds, "prefix": prefix}, indent=2) + "\n")
 
 
 main()

@@ -3,15 +3,17 @@
 # bench/telemetry_cost.py, with the peer built here by clang with all that this
 # processor has (gcc 12 builds of it die with an illegal instruction where AMX exists). usage: scripts/bench.sh [arguments of compare.py]
 # BENCH_ISA=avx512 or avx2: both sides without what is above that instruction set.
-# Then, unless --only asks for a case of compare.py, the server without a model: bench/transport.py (which needs no peer);
-# `scripts/bench.sh transport [arguments]` runs that alone.
+# Then, unless --only asks for a case of compare.py, the server without a model (bench/transport.py, which needs no peer), what
+# scheduling costs, and the server beside llama.cpp's (scripts/bench_serve.sh); `scripts/bench.sh transport|scheduler|serve
+# [arguments]` runs one of these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ "${1:-}" = transport ]; then
-  shift
-  exec python3 bench/transport.py build/mlx-serving "$@"
-fi
+case "${1:-}" in
+  transport) exec python3 bench/transport.py build/mlx-serving "${@:2}" ;;
+  scheduler) exec build/mlx-serving bench scheduler "${@:2}" ;;
+  serve) exec scripts/bench_serve.sh "${@:2}" ;;
+esac
 
 isa=${BENCH_ISA:-native}
 case $isa in
@@ -53,3 +55,5 @@ case " $* " in *" --only"*) exit ;; esac # one case of those above
 [ $isa = native ] || exit 0
 $venv/bin/python bench/telemetry_cost.py build/mlx-serving "$model"
 if [ -d /proc/self ]; then python3 bench/transport.py build/mlx-serving; fi
+build/mlx-serving bench scheduler
+scripts/bench_serve.sh

@@ -15,10 +15,19 @@
 namespace mlxs::cli {
 namespace {
 
+constexpr int kWarmUpSteps = 1000;
+
 using BenchClock = std::chrono::steady_clock;
 
 double microseconds_since(BenchClock::time_point start) {
   return std::chrono::duration<double, std::micro>(BenchClock::now() - start).count();
+}
+
+// Prompt tokens of a step that keep all places answering: an answer has half its most tokens on average, so
+// that each step a share of the places gets a new prompt; and some more, to fill them at first.
+int prefill_budget(const SchedulerBench& what) {
+  const double ends = 2.0 * what.running / (what.answer_tokens + 1);
+  return static_cast<int>(1.5 * ends * what.prompt_tokens) + 512;
 }
 
 // The engine without a model: every row that samples gets a token at once.
@@ -30,7 +39,7 @@ class Load {
                    (what.running + 8) * KvPool::pages_for(what.prompt_tokens + what.answer_tokens) + 8192}),
         scheduler_({.max_running = what.running,
                     .max_queue_depth = what.waiting + what.running + 1,
-                    .token_budget = what.running + 512,
+                    .token_budget = what.running + prefill_budget(what),
                     .max_context = what.prompt_tokens + what.answer_tokens},
                    pool_) {}
 
@@ -133,7 +142,7 @@ int print_scheduler(const SchedulerFigures& figures, const SchedulerBench& what,
 SchedulerFigures run_scheduler(const SchedulerBench& what) {
   Load load(what);
   load.refill();
-  while (load.plan().decode_rows < what.running * 9 / 10) {  // until the machine is full
+  for (int i = 0; i < kWarmUpSteps; ++i) {  // until the machine is full
     load.step();
     load.refill();
   }

@@ -70,6 +70,13 @@ def test_kernels_of_an_unknown_format_lists_the_known_ones(tmp_path):
     assert "IQ4_NL" in result.err
 
 
+def test_scheduler(tmp_path):
+    result = bench(tmp_path, "scheduler", "--steps", "100", "--running", "64", "--waiting", "200")
+    assert 55 < result["decode_rows"] <= 64, "nearly all places answer"
+    assert 0 < result["step_us"]["p50"] <= result["step_us"]["p99"]
+    assert result["preemptions"] == 0
+
+
 def test_latency(tmp_path):
     figures = bench(tmp_path, "latency", "--model", MODEL, "--prompt-tokens", "8,40", "--repeats", "2", "--tokens", "4")
     assert [f["prompt_tokens"] for f in figures] == [8, 40]
