@@ -2,7 +2,9 @@
 // next step in any case, so there is little to gather for. Needs only the standard library.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 namespace mlxs {
 
@@ -15,9 +17,10 @@ struct AdmissionWindowOptions {
   struct Adaptive {  // the window follows the smoothed number of waiting requests
     bool enabled = true;
     double low_ms = 0.75, medium_ms = 1.0, high_ms = 2.0;  // 0.5 … 2, 0.75 … 3, 1 … 5
-    double low_threshold = 1, medium_threshold = 5;        // up to so many: low, medium; above: high
-    int hysteresis = 3;                                    // 1 … 10 samples that agree
-    double ema_alpha = 0.5;                                // 0.1 … 0.9
+    double low_threshold = 1, medium_threshold = 5;        // up to so many: low, medium
+    double high_threshold = 6;  // from so many: high; between medium and high nothing changes
+    int hysteresis = 3;         // 1 … 10 samples that agree
+    double ema_alpha = 0.5;     // 0.1 … 0.9
   } adaptive;
 
   struct AutoTune {  // the batch size follows the measured steps' P99, instead of only shrinking when it is
@@ -31,13 +34,21 @@ struct AdmissionWindowOptions {
   double p99_threshold_ms = 100;  // 50 … 500
 };
 
+struct WindowTransition {
+  double seconds_ago = 0, window_ms = 0;
+  std::string_view reason;  // "low load", "medium load", "high load"; empty: no more
+};
+
 struct AdmissionWindowStats {
-  bool enabled = false;
+  bool enabled = false, adaptive = false, fast_path_enabled = false, auto_tune = false;
   std::uint64_t fast_path = 0, normal = 0;  // batches that started
   std::uint64_t degradation_events = 0, adjustments = 0, updates = 0, transitions = 0;
   int batch_size = 0;
-  double window_ms = 0, ema_queue_depth = 0, p99_ms = 0, ema_p99_ms = 0;
-  std::uint64_t samples = 0;
+  double window_ms = 0, ema_queue_depth = 0, ema_p99_ms = 0;
+  double p50_ms = 0, p95_ms = 0, p99_ms = 0;  // of the last steps, which are `samples`
+  std::uint64_t samples = 0, steps = 0;
+  std::uint64_t checks = 0;                               // of the batch size
+  std::array<WindowTransition, 10> recent_transitions{};  // newest first
 };
 
 }  // namespace mlxs

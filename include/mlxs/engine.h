@@ -33,9 +33,12 @@ struct EngineOptions {
   // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
   // again; 0: they compute it again.
   std::uint64_t kv_swap_bytes = 0;
-  int max_running = 64;        // sequences that run at once, per model; 1 … 4096
-  int max_queue_depth = 1000;  // waiting requests per model
-  int token_budget = 512;      // tokens of one step; 16 … 65536
+  int max_running = 64;  // sequences that run at once, per model; 1 … 4096
+  // A model of 30 billion parameters or more runs one request at a time, whatever max_running says.
+  bool large_models_alone = false;
+  int max_queue_depth = 1000;    // waiting requests per model
+  int aging_interval_ms = 5000;  // a waiting request moves up a tier each; 100 ms … 1 h
+  int token_budget = 512;        // tokens of one step; 16 … 65536
   int max_loaded_models = 5;
   bool prefix_cache = true;
   // Computed prompts are forgotten when unused for so long; 0: never, else 1 s … 1 day. max_entries: at most
@@ -43,6 +46,10 @@ struct EngineOptions {
   // warning.
   int prefix_cache_ttl_ms = 300'000;
   int prefix_cache_max_entries = 10'000;
+  // Prompts that their requests pin (GenerateParams::pin_prompt) stay in the cache until unused for so long,
+  // 1 s … 7 days, and hold together at most this share of a model's KV cache, 0 … 0.9; 0: none is pinned.
+  int prefix_cache_pin_ttl_ms = 3'600'000;
+  double prefix_cache_pin_share = 0.25;
   // A folder in which computed prompts outlive the process, up to so many bytes; empty: none.
   std::string prefix_cache_dir;
   std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
@@ -144,6 +151,9 @@ struct GenerateParams {
   double slo_tpot_ms = 0;  // wanted: mean time of every later token; 0: no target
   std::string user;        // tenant label
   std::string cache_salt;  // computed prompts are shared only among requests where this is equal
+  // What begins the prompt stays in the prefix cache when nobody uses it (EngineOptions::prefix_cache_pin_*):
+  // of a chat the system messages and tools, else all of it; whole KV pages.
+  bool pin_prompt = false;
   std::string request_id;  // for logs; empty: made up
 
   // When its client sent it, and how much of the time since then went into tokenizing; unset: now.
@@ -268,10 +278,17 @@ struct PrefixMissReport {
 struct EngineSchedulerStats {
   std::string model;
   int running = 0, waiting = 0, paused = 0;
+  int concurrency_limit = 0;  // that run at once, at most
   std::uint64_t steps = 0, admitted = 0, finished = 0, refused = 0, preemptions = 0;
   std::uint64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
   int kv_pages_total = 0, kv_pages_held = 0, kv_pages_cached = 0, kv_pages_free = 0;
+  // Given up by running requests because the model's window left them behind; last pages of prompts, copied
+  // from equal prompts that run.
+  std::uint64_t kv_pages_passed = 0, kv_pages_branched = 0;
   std::uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
+  // Pinned prompts: now, and since the start; requests that began with one.
+  int pinned_prompts = 0, pinned_pages = 0, pinned_pages_most = 0;
+  std::uint64_t pins = 0, pin_hits = 0, pins_expired = 0, pins_displaced = 0, pins_refused = 0;
   // Requests with a target (slo_ttft_ms, slo_tpot_ms) and what became of them.
   std::uint64_t slo_requests = 0, slo_met = 0, slo_missed_ttft = 0, slo_missed_tpot = 0;
   std::uint64_t slo_refused = 0, slo_promoted = 0, goodput_tokens = 0;

@@ -14,8 +14,6 @@ constexpr Absent kKeys[] = {
     {"batch_queue", "there are no calls to another process to gather; tokenizing runs on threads of its own"},
     {"generate_batcher", kContinuous},
     {"continuous_batching", kContinuous},
-    {"gpu_scheduler.adaptive_window.high_load_threshold",
-     "everything above medium_load_threshold is high load"},
     {"request_deduplication", "equal requests are computed each; prompt_cache shares what they begin with"},
     {"request_coalescing", "equal streams are computed each; prompt_cache shares what they begin with"},
     {"prompt_cache.max_total_tokens", "computed prompts share the KV cache: engine.kv_cache_bytes"},
@@ -94,7 +92,6 @@ constexpr Absent kKeys[] = {
     {"advanced_optimizations.enabled", "every mechanism has its own key"},
     {"advanced_optimizations.horizontal_scaling", kNoFleet},
     {"scheduling.priority_scheduler.enabled", "priorities are always on"},
-    {"scheduling.priority_scheduler.aging_interval_ms", "a waiting request moves up a tier every 5 seconds"},
     {"cache", "the cache of models does not empty itself: `mlx-serving rm`"},
     {"metal_optimizations.memory_pool.warmup_sizes", "32, 64 and 128 MB are touched in every heap"},
     {"metal_optimizations.memory_pool.warmup_buffer_sizes_mb", "32, 64 and 128 MB are touched in every heap"},
@@ -112,7 +109,6 @@ constexpr Absent kKeys[] = {
 };
 
 constexpr Absent kVariables[] = {
-    {"MLX_ADAPTIVE_WINDOW_HIGH_THRESHOLD", "everything above the medium threshold is high load"},
     {"MLX_METAL_SYNC_INTERVAL", "every step ends with the backend's own synchronization"},
     {"MLX_METRICS_EXPORT", "metrics are always on: GET /metrics"},
     {"MLX_METRICS_PORT", "metrics are on the server's own port: GET /metrics"},

@@ -44,6 +44,14 @@ void check_window(Config& config) {
     change(config, "gpu_scheduler.adaptive_window.low_load_threshold", adaptive.medium_threshold,
            "medium_load_threshold");
   }
+  if (adaptive.medium_threshold > adaptive.high_threshold) {
+    config.warnings.push_back(fmt::format(
+        "gpu_scheduler.adaptive_window.high_load_threshold = {:g} is below medium_load_threshold = "
+        "{:g}: both are {:g}",
+        adaptive.high_threshold, adaptive.medium_threshold, adaptive.medium_threshold));
+    change(config, "gpu_scheduler.adaptive_window.high_load_threshold", adaptive.medium_threshold,
+           "medium_load_threshold");
+  }
   if (!window.enabled && !config.settings.preset.empty()) {
     config.warnings.push_back(
         fmt::format("gpu_scheduler.preset is {}, but {} turns the window off: nothing is held back",

@@ -55,6 +55,8 @@ std::vector<Key> engine_keys() {
           .range(1, 4096)
           .flag("--max-running")
           .says("Requests that run at once, per model"),
+      MLXS_KEY("mlx.large_models_alone", engine.large_models_alone)
+          .says("Models of 30 billion parameters or more run one request at a time"),
       MLXS_KEY("model.max_loaded_models", engine.max_loaded_models)
           .range(1, 1024)
           .also("model.memory_cache.max_cached_models")
@@ -86,6 +88,14 @@ std::vector<Key> engine_keys() {
           .also("kv_cache_pool.ttl_seconds", 1000)
           .also("cpu_optimizations.kv_cache_pool.ttl_seconds", 1000)
           .says("Time after which an unused prompt is forgotten"),
+      MLXS_KEY("prompt_cache.pinning.max_share", engine.prefix_cache_pin_share)
+          .range(0, 0.9)
+          .says("Of the KV cache, what prompts that their requests pin (prompt_cache_retention) may hold; 0: "
+                "none is pinned"),
+      MLXS_KEY("prompt_cache.pinning.ttl_ms", engine.prefix_cache_pin_ttl_ms)
+          .range(1000, 604'800'000)
+          .in("ms")
+          .says("Time after which an unused pinned prompt is let go"),
       MLXS_KEY("prompt_cache.persistence.enabled", persistence)
           .says("Keep computed prompts on disk, so that they outlive the server (cpu backend)"),
       MLXS_KEY("prompt_cache.persistence.path", engine.prefix_cache_dir)

@@ -68,7 +68,12 @@ std::vector<Key> window_keys() {
                engine.admission_window.adaptive.medium_threshold)
           .range(0, 1000)
           .env("MLX_ADAPTIVE_WINDOW_MEDIUM_THRESHOLD")
-          .says("Up to so many waiting: medium load; more: high load"),
+          .says("Up to so many waiting: medium load"),
+      MLXS_KEY("gpu_scheduler.adaptive_window.high_load_threshold",
+               engine.admission_window.adaptive.high_threshold)
+          .range(0, 1000)
+          .env("MLX_ADAPTIVE_WINDOW_HIGH_THRESHOLD")
+          .says("From so many waiting: high load; between medium and high the window stays as it is"),
       MLXS_KEY("gpu_scheduler.adaptive_window.low_load_window_ms", engine.admission_window.adaptive.low_ms)
           .range(0.5, 2)
           .in("ms")
@@ -124,6 +129,11 @@ std::vector<Key> scheduler_keys() {
           .range(1, 1 << 20)
           .also("advanced_optimizations.priority_scheduling.max_queue_size")
           .says("Requests that wait, per model; beyond, 429 with Retry-After"),
+      MLXS_KEY("scheduling.priority_scheduler.aging_interval_ms", engine.aging_interval_ms)
+          .range(100, 3'600'000)
+          .in("ms")
+          .also("scheduling.priority_scheduler.aging_interval")
+          .says("A waiting request moves up a priority tier each"),
       MLXS_KEY("scheduling.target_itl_ms", engine.target_itl_ms)
           .range(0, 60e3)
           .in("ms")

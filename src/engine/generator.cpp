@@ -86,6 +86,7 @@ Engine::Impl::Prepared Engine::Impl::prepare(const GenerateParams& params) {
   entry.prompt = tokens;
   entry.max_new_tokens = limit;
   entry.cache_salt = salts.of(params.cache_salt);
+  if (params.pin_prompt) entry.pin_tokens = system_tokens(*model, params.prompt, entry.prompt);
   entry.tenant = salts.of(params.user);
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);

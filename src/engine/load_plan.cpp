@@ -83,6 +83,10 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   return plan;
 }
 
+int running_limit(const EngineOptions& engine, std::int64_t parameters) {
+  return engine.large_models_alone && parameters >= kLargeModel ? 1 : engine.max_running;
+}
+
 void require_fit(const LoadPlan& plan, std::string_view name) {
   if (plan.fits()) return;
   throw Error(

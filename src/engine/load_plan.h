@@ -36,6 +36,10 @@ struct LoadPlan {
 inline constexpr std::int64_t kMinContext = 2048;
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context);
 
+// Requests that a model of so many parameters may run at once.
+int running_limit(const EngineOptions& engine, std::int64_t parameters);
+inline constexpr std::int64_t kLargeModel = 30'000'000'000;  // parameters
+
 // Throws kOutOfMemory with the figures if it does not fit. name: of the model.
 void require_fit(const LoadPlan& plan, std::string_view name);
 

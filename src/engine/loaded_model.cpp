@@ -119,8 +119,12 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   info_.reasoning = reasoning_format(chat_template);
 }
 
-void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& engine,
+void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& given,
                                      Backend& backend) {
+  EngineOptions engine = given;
+  engine.max_running = concurrency_limit_ = running_limit(given, count_parameters(*file_));
+  if (engine.max_running != given.max_running)
+    log::info("'{}' has 30 billion parameters or more: its requests run one at a time", info_.id);
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
   make_publisher(engine, backend);
   const bool mock = file_->format() == kMockFormat;
@@ -134,6 +138,7 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
       .list_entered = store_ != nullptr,
+      .window = model_->config().window,
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
@@ -141,6 +146,8 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
       static_cast<int>(std::min<std::int64_t>(context_limit_, std::int64_t{num_pages} * kPageTokens));
   SchedulerConfig scheduling = scheduler_config(engine, context_limit_);
   scheduling.swap_pages = swap_slots(engine);
+  scheduling.pinned_pages =
+      engine.prefix_cache ? static_cast<std::int32_t>(engine.prefix_cache_pin_share * num_pages) : 0;
   scheduler_ = std::make_unique<Scheduler>(scheduling, *pool_);
   if (store_ && !mock) make_disk_tier(engine, backend);
 }
@@ -247,7 +254,7 @@ bool LoadedModel::step() {
   const StepPlan& plan = plan_;
   for (const Refusal& refusal : plan.refused) refuse(refusal);
   const TimePoint copying = clock_.now();
-  if (!plan.swap_out.empty() || !plan.swap_in.empty()) runner_->copy_pages(plan);
+  if (!plan.swap_out.empty() || !plan.swap_in.empty() || !plan.branches.empty()) runner_->copy_pages(plan);
   if (plan.empty()) return tier_ && tier_->save(true);
   const TimePoint planned = clock_.now();
 
@@ -295,7 +302,7 @@ bool LoadedModel::step() {
   }
   scheduler_->commit(result_);
   // What a broken request left in the cache may hold its NaNs, also in front of the token that made them.
-  if (std::exchange(broken_, false)) pool_->drop_cache();
+  if (std::exchange(broken_, false)) scheduler_->drop_cache();
   if (tier_) tier_->save(false);
   publish_stats();
   tail_->wait_for_room();
@@ -393,6 +400,7 @@ void LoadedModel::publish_stats() {
   EngineSchedulerStats now =
       encoder_ ? encoder_stats(info_.id, *encoder_) : engine_stats(info_.id, scheduler_->stats());
   if (tail_) now.ring_depth = tail_->depth();
+  now.concurrency_limit = concurrency_limit_;
   if (tier_) add_disk_stats(now, tier_->stats());
   const std::lock_guard lock(stats_mutex_);
   stats_ = std::move(now);

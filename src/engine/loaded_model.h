@@ -101,6 +101,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   std::shared_ptr<EngineObserver> observer_;
   ModelInfo info_;
   int context_limit_ = 0;
+  int concurrency_limit_ = 0;  // of a decoder
   std::unique_ptr<ModelFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> template_;

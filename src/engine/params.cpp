@@ -80,9 +80,11 @@ void clamp(EngineOptions& o) {
     if (moved != value) log::warn("{} = {} is outside {} … {}: taken as {}", name, value, low, high, moved);
     value = moved;
   };
-  constexpr int kDayMs = 86'400'000;
+  constexpr int kDayMs = 86'400'000, kHourMs = 3'600'000;
   if (o.prefix_cache_ttl_ms != 0) move_inside("prefix_cache_ttl_ms", o.prefix_cache_ttl_ms, 1000, kDayMs);
   move_inside("prefix_cache_max_entries", o.prefix_cache_max_entries, 1, 1'000'000);
+  move_inside("prefix_cache_pin_ttl_ms", o.prefix_cache_pin_ttl_ms, 1000, 7 * kDayMs);
+  move_inside("aging_interval_ms", o.aging_interval_ms, 100, kHourMs);
 }
 
 void validate(const EngineOptions& o) {
@@ -94,6 +96,7 @@ void validate(const EngineOptions& o) {
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
   check_range("token_budget", o.token_budget, 16, 65536);
   check_range("ring_depth", o.ring_depth, 0, 3);
+  check_range("prefix_cache_pin_share", o.prefix_cache_pin_share, 0, 0.9);
   check_range("target_itl_ms", o.target_itl_ms, 0, 60e3);
   check_range("fair_prompt_weight", o.fair_prompt_weight, 1e-3, 1e3);
   check_range("fair_output_weight", o.fair_output_weight, 1e-3, 1e3);
@@ -106,10 +109,12 @@ SchedulerConfig scheduler_config(const EngineOptions& options, int context_limit
           .max_queue_depth = options.max_queue_depth,
           .token_budget = options.token_budget,
           .max_context = context_limit,
+          .aging_interval = std::chrono::milliseconds(options.aging_interval_ms),
           .target_itl = from_ms(options.target_itl_ms),
           .fairness = {.enabled = options.fair_share,
                        .prompt_weight = options.fair_prompt_weight,
                        .output_weight = options.fair_output_weight},
+          .pin_ttl = std::chrono::milliseconds(options.prefix_cache_pin_ttl_ms),
           .window = options.admission_window};
 }
 

@@ -10,6 +10,19 @@
 
 namespace mlxs {
 
+namespace {
+
+nlohmann::ordered_json messages_of(const ChatPrompt& prompt) {
+  if (!prompt.messages_json.empty()) return nlohmann::ordered_json::parse(prompt.messages_json);
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const ChatMessage& message : prompt.messages) {
+    messages.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return messages;
+}
+
+}  // namespace
+
 std::string render(const LoadedModel& model, const ChatPrompt& prompt) {
   const ChatTemplate* chat_template = model.chat_template();
   if (chat_template == nullptr) {
@@ -17,14 +30,7 @@ std::string render(const LoadedModel& model, const ChatPrompt& prompt) {
                 "send a plain prompt instead (POST /v1/completions, or run --raw)", "messages");
   }
   nlohmann::ordered_json context;
-  if (!prompt.messages_json.empty()) {
-    context["messages"] = nlohmann::ordered_json::parse(prompt.messages_json);
-  } else {
-    auto& messages = context["messages"] = nlohmann::ordered_json::array();
-    for (const ChatMessage& message : prompt.messages) {
-      messages.push_back({{"role", message.role}, {"content", message.content}});
-    }
-  }
+  context["messages"] = messages_of(prompt);
   if (!prompt.tools_json.empty()) context["tools"] = nlohmann::ordered_json::parse(prompt.tools_json);
   if (!prompt.variables_json.empty()) context.update(nlohmann::ordered_json::parse(prompt.variables_json));
   context["add_generation_prompt"] = prompt.add_generation_prompt;
@@ -67,6 +73,23 @@ std::vector<TokenId> encode(const LoadedModel& model, const Prompt& prompt) {
                 "prompt");
   }
   return tokens;
+}
+
+// What it has in common with the same system messages in front of another question.
+int system_tokens(const LoadedModel& model, const Prompt& prompt, std::span<const TokenId> tokens) {
+  const auto* chat = std::get_if<ChatPrompt>(&prompt);
+  if (chat == nullptr) return static_cast<int>(tokens.size());
+  ChatPrompt other = *chat;
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const auto& message : messages_of(*chat)) {
+    const std::string role = message.value("role", "");
+    if (role != "system" && role != "developer") break;
+    messages.push_back(message);
+  }
+  messages.push_back({{"role", "user"}, {"content", "\x1f"}});
+  other.messages_json = messages.dump();
+  const std::vector<TokenId> others = encode(model, other);
+  return static_cast<int>(std::ranges::mismatch(tokens, others).in1 - tokens.begin());
 }
 
 int answer_limit(const LoadedModel& model, int prompt_tokens, std::optional<int> asked) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,10 @@ std::string render(const LoadedModel& model, const ChatPrompt& prompt);
 
 // At least one token, all in the vocabulary; kInvalidArgument otherwise.
 std::vector<TokenId> encode(const LoadedModel& model, const Prompt& prompt);
+
+// How many of the prompt's tokens its system messages and tools are, as the template writes them; of a prompt
+// without a template: all.
+int system_tokens(const LoadedModel& model, const Prompt& prompt, std::span<const TokenId> tokens);
 
 // How many tokens the answer may have; throws kContextOverflow with both numbers.
 int answer_limit(const LoadedModel& model, int prompt_tokens, std::optional<int> asked);

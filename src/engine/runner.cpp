@@ -76,6 +76,7 @@ void Runner::copy_pages(const StepPlan& plan) {
   };
   for (const PageCopy& copy : plan.swap_out) kv_->read_page(copy.page, slot(copy));
   for (const PageCopy& copy : plan.swap_in) kv_->write_page(copy.page, slot(copy));
+  for (const PageBranch& branch : plan.branches) backend_.copy_page(*kv_, branch.from, branch.to);
 }
 
 MaskPool* Runner::begin_masks() {

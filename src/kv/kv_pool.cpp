@@ -3,6 +3,8 @@
 // Why leaves go first without counting children: whoever holds a page holds every page before it (open()
 // walks from the root, commit() swaps duplicates for the tree's page), and release goes from the last page to
 // the first. So a page always became cached after its children, and the oldest cached page has none.
+// With a window that holds for what was closed (close() touches what the sequence had passed); a page that a
+// running sequence passed may be the oldest and have children: they leave the tree with it.
 #include "kv/kv_pool.h"
 
 #include <fmt/format.h>
@@ -36,6 +38,7 @@ KvPool::KvPool(KvPoolConfig config)
     throw Error(ErrorCode::kInvalidArgument, fmt::format("a KV pool of {} entries", config.max_entries),
                 "give it at least one, or turn prefix_cache off", "max_entries");
   }
+  if (config.window < 0) fail(fmt::format("a window of {} tokens", config.window));
   const auto count = static_cast<std::size_t>(config.num_pages);
   pages_.resize(count);
   free_.reserve(count);
@@ -46,8 +49,8 @@ void KvPool::advance(TimePoint now) {
   now_ = std::max(now_, now);
   while (oldest_ >= 0 && now_ - at(oldest_).since >= config_.ttl) {
     free_.push_back(drop_oldest(DroppedPages::Cause::kExpired));
-    ++expirations_;
   }
+  keep_few_entries();
 }
 
 KvSequence KvPool::open(std::span<const TokenId> tokens, std::uint64_t salt) {
@@ -109,6 +112,7 @@ std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId
   const auto first = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
   std::size_t page = first;
   PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return 0;
   for (; (page + 1) * kPageTokens < tokens.size(); ++page) {
     const auto block = page_tokens(tokens, page);
     const PageId found =
@@ -148,7 +152,20 @@ std::optional<std::uint64_t> KvPool::next_page_hash(const KvSequence& sequence,
   const bool shareable = sequence.committed_ % kPageTokens == 0 && (page + 1) * kPageTokens < tokens.size();
   if (!config_.prefix_cache || !shareable) return std::nullopt;
   const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return std::nullopt;
   return tree_.hash_after(parent, sequence.salt_, page_tokens(tokens, page));
+}
+
+std::optional<std::uint64_t> KvPool::tail_hash(const KvSequence& sequence, std::span<const TokenId> tokens,
+                                               std::int32_t end) const {
+  const std::int32_t page = end / kPageTokens;
+  if (!config_.prefix_cache || end % kPageTokens < kLeastTail) return std::nullopt;
+  const PageId parent = page > 0 ? sequence.pages_[static_cast<std::size_t>(page - 1)] : -1;
+  if (page > 0 && (parent < 0 || !tree_.contains(parent))) return std::nullopt;
+  std::uint64_t hash = mix64(parent < 0 ? chain_root(sequence.salt_) : tree_.hash(parent));
+  for (std::int32_t i = page * kPageTokens; i < end; ++i)
+    hash = mix64(hash ^ static_cast<std::uint32_t>(tokens[static_cast<std::size_t>(i)]));
+  return hash;
 }
 
 bool KvPool::reserve(KvSequence& sequence, std::int32_t tokens) {
@@ -171,6 +188,7 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
        ++page) {
     PageId& own = sequence.pages_[page];
     const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+    if (!may_follow(parent)) return;
     const auto block = page_tokens(tokens, page);
     const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
     if (const PageId twin = tree_.find(parent, sequence.salt_, block, hash); twin >= 0) {
@@ -185,7 +203,27 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
 
 void KvPool::close(KvSequence&& sequence) {
   const KvSequence closed = std::move(sequence);
-  for (auto page = closed.pages_.rbegin(); page != closed.pages_.rend(); ++page) release(*page);
+  const auto held = std::span(closed.pages_).subspan(static_cast<std::size_t>(closed.passed_));
+  for (auto page = held.rbegin(); page != held.rend(); ++page) release(*page);
+  if (closed.passed_ == 0 || held.empty() || !tree_.contains(held.front())) return;
+  // What it passed was used as lately as the rest, and is of no use without it nor it without that.
+  for (PageId page = tree_.parent(held.front()); page >= 0; page = tree_.parent(page)) {
+    if (at(page).holders > 0) continue;
+    unlink(page);
+    link_newest(page);
+  }
+}
+
+void KvPool::release_passed(KvSequence& sequence) {
+  if (config_.window == 0) return;
+  // The last full page stays: the next one's place in the tree is behind it.
+  const std::int32_t end = std::min((sequence.committed_ + 1 - config_.window) / kPageTokens,
+                                    sequence.committed_ / kPageTokens - 1);
+  for (std::int32_t page = end; page-- > sequence.passed_;) {
+    release(std::exchange(sequence.pages_[static_cast<std::size_t>(page)], -1));
+    ++passed_;
+  }
+  sequence.passed_ = std::max(sequence.passed_, end);
 }
 
 void KvPool::drop_cache() {
@@ -202,6 +240,7 @@ KvPoolStats KvPool::stats() const {
           .prefix_hits = prefix_hits_,
           .evictions = evictions_,
           .expirations = expirations_,
+          .passed = passed_,
           .misses = misses_,
           .recent_misses = recent_misses_,
           .oldest = oldest_ >= 0 ? now_ - at(oldest_).since : Duration{},
@@ -216,7 +255,7 @@ PageId KvPool::take_page() {
     free_.pop_back();
   } else {
     page = drop_oldest(DroppedPages::Cause::kEvicted);
-    ++evictions_;
+    keep_few_entries();
   }
   at(page).holders = 1;
   return page;
@@ -235,9 +274,13 @@ void KvPool::release(PageId page) {
     return;
   }
   link_newest(page);
+  keep_few_entries();
+}
+
+// More than one at a time only with a window, where a page may end as an entry because what followed it left.
+void KvPool::keep_few_entries() {
   while (entries_ > config_.max_entries) {
     free_.push_back(drop_oldest(DroppedPages::Cause::kEvicted));
-    ++evictions_;
   }
 }
 
@@ -259,16 +302,39 @@ void KvPool::unlink(PageId page) {
   if (!tree_.has_children(page)) --entries_;
 }
 
-// Takes the least recently used cached page out of the cache; it has no children.
+// Takes the least recently used cached page out of the cache.
 PageId KvPool::drop_oldest(DroppedPages::Cause cause) {
   const PageId page = oldest_;
+  drop_below(page, cause);
+  leave_tree(page, cause);
+  return page;
+}
+
+// Whatever follows the page in the tree cannot be found without it: cached pages become free, and what is
+// held belongs to its sequences alone. Only a window makes that happen.
+void KvPool::drop_below(PageId root, DroppedPages::Cause cause) {
+  PageId page = root;
+  while (true) {
+    while (tree_.has_children(page)) page = tree_.newest_child(page);
+    if (page == root) return;
+    const PageId parent = tree_.parent(page);
+    leave_tree(page, cause);
+    if (at(page).holders == 0) free_.push_back(page);
+    page = parent;
+  }
+}
+
+void KvPool::leave_tree(PageId page, DroppedPages::Cause cause) {
   const PageId parent = tree_.parent(page);
   dropped_.add(tree_.hash(page), cause);
-  if (cause == DroppedPages::Cause::kEvicted) evicted_ages_.add(to_seconds(now_ - at(page).since));
-  unlink(page);
+  if (at(page).holders == 0) {
+    if (cause == DroppedPages::Cause::kEvicted) evicted_ages_.add(to_seconds(now_ - at(page).since));
+    evictions_ += cause == DroppedPages::Cause::kEvicted ? 1 : 0;
+    expirations_ += cause == DroppedPages::Cause::kExpired ? 1 : 0;
+    unlink(page);
+  }
   tree_.leave(page);
   if (parent >= 0 && at(parent).holders == 0 && !tree_.has_children(parent)) ++entries_;
-  return page;
 }
 
 }  // namespace mlxs

@@ -3,6 +3,10 @@
 // Pages hold kPageTokens tokens. Every page is exactly one of free, held (by ≥ 1 sequence) or cached (held by
 // none, prefix kept); check() proves it. Costs O(pages touched), allocates nothing but a sequence's page
 // table. Misuse throws kInternal.
+//
+// With a window (every layer's attention sees so many tokens back) a sequence gives up the pages that no
+// later token of it sees, so that who holds a page may no longer hold those before it. They stay cached for
+// others that begin alike; where one is evicted, what follows it leaves the tree, too.
 #pragma once
 
 #include <array>
@@ -24,7 +28,9 @@ namespace mlxs {
 struct KvPoolConfig {
   std::int32_t num_pages = 0;  // ≥ 1, else kInvalidArgument
   bool prefix_cache = true;
-  bool list_entered = false;       // for take_entered(), which must then be called
+  bool list_entered = false;  // for take_entered(), which must then be called
+  // Tokens that a token's attention sees at most, itself included, in every layer; 0: some see all. ≥ 0.
+  std::int32_t window = 0;
   Duration ttl = Duration::max();  // cached pages unused for so long become free
   // Prompts in the cache, counted as the cached pages that none follows; more push out the least recently
   // used. ≥ 1, else kInvalidArgument.
@@ -53,6 +59,7 @@ struct KvPoolStats {
   std::int32_t entries = 0;
   std::uint64_t prefix_queries = 0, prefix_hits = 0;  // tokens asked for, tokens found
   std::uint64_t evictions = 0, expirations = 0;       // cached pages given up
+  std::uint64_t passed = 0;                           // pages that their sequence's window left behind
   std::array<std::uint64_t, kMissReasons> misses{};   // calls of open(), by MissReason
   std::array<PrefixMiss, 8> recent_misses{};          // newest first; kNone: no more
   Duration oldest{};                                  // since the least recently used cached page was used
@@ -79,17 +86,20 @@ class KvSequence {
   KvSequence(KvSequence&& other) noexcept
       : pages_(std::move(other.pages_)),
         committed_(std::exchange(other.committed_, 0)),
+        passed_(std::exchange(other.passed_, 0)),
         salt_(std::exchange(other.salt_, 0)),
         miss_(std::exchange(other.miss_, {})) {}
   KvSequence& operator=(KvSequence&& other) noexcept {
     std::swap(pages_, other.pages_);
     std::swap(committed_, other.committed_);
+    std::swap(passed_, other.passed_);
     std::swap(salt_, other.salt_);
     std::swap(miss_, other.miss_);
     return *this;
   }
 
-  std::span<const PageId> pages() const { return pages_; }
+  std::span<const PageId> pages() const { return pages_; }  // -1: passed, none is held
+  std::int32_t passed() const { return passed_; }           // of them, the first ones
   // Tokens whose KV is computed and known to the pool.
   std::int32_t committed_tokens() const { return committed_; }
   PrefixMiss miss() const { return miss_; }  // of its open()
@@ -98,6 +108,7 @@ class KvSequence {
   friend class KvPool;
   std::vector<PageId> pages_;
   std::int32_t committed_ = 0;
+  std::int32_t passed_ = 0;
   std::uint64_t salt_ = 0;
   PrefixMiss miss_;
 };
@@ -125,6 +136,13 @@ class KvPool {
   std::optional<std::uint64_t> next_page_hash(const KvSequence& sequence,
                                               std::span<const TokenId> tokens) const;
 
+  // Hash of tokens[0, end) where the last page of them is begun and not full; nullopt if it is full, holds
+  // less than kLeastTail tokens or its place in the tree is unknown. The sequence must hold the page before
+  // it.
+  std::optional<std::uint64_t> tail_hash(const KvSequence& sequence, std::span<const TokenId> tokens,
+                                         std::int32_t end) const;
+  static constexpr std::int32_t kLeastTail = 4;
+
   // Grows to hold `tokens` tokens. False (and no change) if free + cached pages do not suffice.
   bool reserve(KvSequence& sequence, std::int32_t tokens);
   // KV of tokens[0, count) is now computed: full pages enter the prefix tree. tokens: the sequence's tokens
@@ -132,6 +150,9 @@ class KvPool {
   // that share a prefix end up sharing its pages, and a page in the tree is never held without the pages
   // before it.
   void commit(KvSequence& sequence, std::span<const TokenId> tokens, std::int32_t count);
+  // Gives up the pages that the window left behind. At a time of the caller's choice: not while a step that
+  // reads them is planned.
+  void release_passed(KvSequence& sequence);
   // Gives the pages back; full committed pages stay cached until evicted (least recently used, leaves first).
   void close(KvSequence&& sequence);
   void drop_cache();  // every cached page becomes free
@@ -169,6 +190,10 @@ class KvPool {
   void link_newest(PageId page);
   void unlink(PageId page);
   PageId drop_oldest(DroppedPages::Cause cause);
+  void keep_few_entries();
+  void drop_below(PageId root, DroppedPages::Cause cause);
+  void leave_tree(PageId page, DroppedPages::Cause cause);
+  bool may_follow(PageId parent) const { return parent < 0 || tree_.contains(parent); }
   void check_order() const;
 
   KvPoolConfig config_;
@@ -181,7 +206,7 @@ class KvPool {
   TimePoint now_{};
   std::int32_t cached_ = 0;
   std::int32_t entries_ = 0;  // cached pages without children
-  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0;
+  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0, passed_ = 0;
   std::array<std::uint64_t, kMissReasons> misses_{};
   std::array<PrefixMiss, 8> recent_misses_{};
   PageAges reused_ages_, evicted_ages_;

@@ -27,6 +27,7 @@ class PrefixTree {
 
   bool contains(PageId page) const { return at(page).entry != 0; }
   bool has_children(PageId page) const { return at(page).first_child >= 0; }
+  PageId newest_child(PageId page) const { return at(page).first_child; }  // -1: none
   // Tells one stay in the tree from the next: rises with every page that enters; 0 outside.
   std::uint64_t entry(PageId page) const { return at(page).entry; }
   // Of pages inside.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace mlxs {
@@ -31,6 +32,8 @@ class Decoder final : public Model {
           const DecoderSpec& spec)
       : spec_(spec) {
     config_ = config;
+    const bool all_slide = std::ranges::find(spec.sliding, false) == spec.sliding.end();
+    config_.window = all_slide ? spec.window : 0;
     const ModelConfig& c = config_;
     WeightLoader load(file, backend, cache);
     rope_ = read_rope(file, c, load, spec_.interleaved_rope);

@@ -29,6 +29,8 @@ struct ModelConfig {
   float norm_epsilon = 1e-5f;
   float rope_base = 10000.0f;
   std::int32_t rope_dims = 0;
+  std::int32_t window =
+      0;  // tokens that attention sees at most, itself included, in every layer; 0: some see all
 };
 
 class Model {

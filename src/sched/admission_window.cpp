@@ -30,12 +30,18 @@ double AdaptiveWindow::ms(Level level) const {
 
 double AdaptiveWindow::window_ms() const { return ms(level_); }
 
+// Between medium and high load what holds stays, so that a load at the border does not move the window.
+AdaptiveWindow::Level AdaptiveWindow::target() const {
+  if (ema_ <= options_.low_threshold) return Level::kLow;
+  if (ema_ <= options_.medium_threshold) return Level::kMedium;
+  if (ema_ >= options_.high_threshold) return Level::kHigh;
+  return std::max(level_, Level::kMedium);
+}
+
 double AdaptiveWindow::update(int queue_depth, TimePoint now) {
   ema_ = updates_ == 0 ? queue_depth : options_.ema_alpha * queue_depth + (1 - options_.ema_alpha) * ema_;
   ++updates_;
-  const Level target = ema_ <= options_.low_threshold      ? Level::kLow
-                       : ema_ <= options_.medium_threshold ? Level::kMedium
-                                                           : Level::kHigh;
+  const Level target = this->target();
   if (target == level_) {
     agreeing_ = 0;
     return window_ms();
@@ -75,11 +81,18 @@ void BatchSize::add(double step_ms) {
   }
 }
 
-void BatchSize::measure() {
-  sorted_ = samples_;
-  const auto rank = static_cast<std::ptrdiff_t>(0.99 * static_cast<double>(sorted_.size() - 1));
+double BatchSize::percentile(double share) {
+  const auto rank = static_cast<std::ptrdiff_t>(share * static_cast<double>(sorted_.size() - 1));
   std::nth_element(sorted_.begin(), sorted_.begin() + rank, sorted_.end());
-  p99_ms_ = sorted_[static_cast<std::size_t>(rank)];
+  return sorted_[static_cast<std::size_t>(rank)];
+}
+
+void BatchSize::measure() {
+  ++checks_;
+  sorted_ = samples_;
+  p99_ms_ = percentile(0.99);
+  p95_ms_ = percentile(0.95);
+  p50_ms_ = percentile(0.5);
   const double alpha = options_.auto_tune.ema_alpha;
   ema_p99_ms_ = ema_p99_ms_ == 0 ? p99_ms_ : alpha * p99_ms_ + (1 - alpha) * ema_p99_ms_;
 }
@@ -138,12 +151,14 @@ double AdmissionWindow::window_ms() const {
   return ms * batch_.window_factor();
 }
 
-bool AdmissionWindow::open(TimePoint now, int waiting, int running, bool urgent) {
+bool AdmissionWindow::open(TimePoint now, int waiting, int running, bool urgent,
+                           std::optional<TimePoint> arrived) {
   if (!options_.enabled) return true;
+  asked_ = now;
   const bool alone = !holding_ && waiting == 1 && running == 0;
   if (!holding_) {
     if (options_.adaptive.enabled) adaptive_.update(waiting, now);
-    opens_at_ = now + from_ms(window_ms());
+    opens_at_ = arrived.value_or(now) + from_ms(window_ms());
     holding_ = true;
   }
   const bool fast = options_.fast_path && alone;
@@ -154,19 +169,32 @@ bool AdmissionWindow::open(TimePoint now, int waiting, int running, bool urgent)
 }
 
 AdmissionWindowStats AdmissionWindow::stats() const {
-  return {.enabled = options_.enabled,
-          .fast_path = fast_path_,
-          .normal = normal_,
-          .degradation_events = batch_.degradations(),
-          .adjustments = batch_.adjustments(),
-          .updates = adaptive_.updates(),
-          .transitions = adaptive_.transitions(),
-          .batch_size = batch_.size(),
-          .window_ms = window_ms(),
-          .ema_queue_depth = adaptive_.ema(),
-          .p99_ms = batch_.p99_ms(),
-          .ema_p99_ms = batch_.ema_p99_ms(),
-          .samples = batch_.samples()};
+  AdmissionWindowStats stats{.enabled = options_.enabled,
+                             .adaptive = options_.adaptive.enabled,
+                             .fast_path_enabled = options_.fast_path,
+                             .auto_tune = options_.auto_tune.enabled,
+                             .fast_path = fast_path_,
+                             .normal = normal_,
+                             .degradation_events = batch_.degradations(),
+                             .adjustments = batch_.adjustments(),
+                             .updates = adaptive_.updates(),
+                             .transitions = adaptive_.transitions(),
+                             .batch_size = batch_.size(),
+                             .window_ms = window_ms(),
+                             .ema_queue_depth = adaptive_.ema(),
+                             .ema_p99_ms = batch_.ema_p99_ms(),
+                             .p50_ms = batch_.p50_ms(),
+                             .p95_ms = batch_.p95_ms(),
+                             .p99_ms = batch_.p99_ms(),
+                             .samples = batch_.samples(),
+                             .steps = batch_.steps(),
+                             .checks = batch_.checks()};
+  auto out = stats.recent_transitions.begin();
+  for (auto at = adaptive_.history().rbegin(); at != adaptive_.history().rend(); ++at) {
+    if (out == stats.recent_transitions.end()) break;
+    *out++ = {to_seconds(asked_ - at->at), at->window_ms, at->reason};
+  }
+  return stats;
 }
 
 }  // namespace mlxs

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -38,6 +39,7 @@ class AdaptiveWindow {
  private:
   enum class Level : std::uint8_t { kLow, kMedium, kHigh };
   double ms(Level level) const;
+  Level target() const;
 
   AdmissionWindowOptions::Adaptive options_;
   Level level_ = Level::kMedium, pending_ = Level::kMedium;
@@ -57,12 +59,17 @@ class BatchSize {
   double window_factor() const { return window_factor_; }  // 1, or less once the batch size is at its floor
   std::uint64_t degradations() const { return degradations_; }
   std::uint64_t adjustments() const { return adjustments_; }
+  double p50_ms() const { return p50_ms_; }
+  double p95_ms() const { return p95_ms_; }
   double p99_ms() const { return p99_ms_; }
   double ema_p99_ms() const { return ema_p99_ms_; }
   std::size_t samples() const { return samples_.size(); }
+  std::uint64_t steps() const { return steps_; }
+  std::uint64_t checks() const { return checks_; }
 
  private:
   void measure();
+  double percentile(double share);  // of sorted_, partly sorted
   void tune();
   void degrade_or_recover();
 
@@ -71,9 +78,9 @@ class BatchSize {
   double window_factor_ = 1;
   std::vector<double> samples_, sorted_;  // ring; scratch
   std::size_t next_ = 0;
-  std::uint64_t steps_ = 0, degradations_ = 0, adjustments_ = 0;
+  std::uint64_t steps_ = 0, checks_ = 0, degradations_ = 0, adjustments_ = 0;
   int healthy_ = 0;
-  double p99_ms_ = 0, ema_p99_ms_ = 0;
+  double p50_ms_ = 0, p95_ms_ = 0, p99_ms_ = 0, ema_p99_ms_ = 0;
 };
 
 class AdmissionWindow {
@@ -81,9 +88,10 @@ class AdmissionWindow {
   explicit AdmissionWindow(const AdmissionWindowOptions& options)
       : options_(options), adaptive_(options.adaptive), batch_(options) {}
 
-  // May `waiting` (≥ 1) requests start? running: requests that run beside them. While not: ask again at
-  // opens_at().
-  bool open(TimePoint now, int waiting, int running, bool urgent);
+  // May `waiting` (≥ 1) requests start? running: requests that run beside them; arrived: the first of those
+  // that wait, else now: what it waited for the step before to end counts, or it would lose another step.
+  // While not: ask again at opens_at().
+  bool open(TimePoint now, int waiting, int running, bool urgent, std::optional<TimePoint> arrived = {});
   TimePoint opens_at() const { return opens_at_; }
   void step_took(double seconds) {
     if (options_.enabled) batch_.add(seconds * 1e3);
@@ -97,7 +105,7 @@ class AdmissionWindow {
   AdaptiveWindow adaptive_;
   BatchSize batch_;
   bool holding_ = false;
-  TimePoint opens_at_{};
+  TimePoint opens_at_{}, asked_{};
   std::uint64_t fast_path_ = 0, normal_ = 0;
 };
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "sched/branching.h"
+
 namespace mlxs {
 namespace {
 
@@ -15,16 +17,22 @@ std::int32_t chunk_size(const SchedEntry& entry, std::int32_t limit) {
   return boundary > start ? boundary - start : limit;
 }
 
-// Full pages that the chunks of a step begin with: nobody computes the same page beside them.
+// Pages that the chunks of a step begin with, full or the prompt's last: nobody computes the same page beside
+// them.
 class PagesInWork {
  public:
   explicit PagesInWork(const KvPool& pool) : pool_(pool) {}
 
   // False if another chunk computes the page that this one would begin with.
   bool claim(const SchedEntry& entry, std::int32_t tokens) {
-    const auto page = pool_.next_page_hash(entry.sequence, entry.tokens);
+    auto page = pool_.next_page_hash(entry.sequence, entry.tokens);
+    std::int32_t needed = kPageTokens;
+    if (!page && entry.max_tokens > entry.num_tokens() + 1) {  // it will be there for the others
+      page = Branching::tail_of(entry, pool_);
+      needed = entry.remaining();
+    }
     if (page && std::ranges::find(pages_, *page) != pages_.end()) return false;
-    if (page && tokens >= kPageTokens) pages_.push_back(*page);
+    if (page && tokens >= needed) pages_.push_back(*page);
     return true;
   }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct SchedEntry {
   std::int32_t prompt_tokens = 0;
   std::int32_t max_tokens = 0;  // prompt + new
   std::uint64_t cache_salt = 0;
+  std::int32_t pin_tokens = 0;  // of the prompt, once it is computed
   Priority priority = Priority::kNormal;
 
   KvSequence sequence;  // has pages only while running
@@ -28,9 +30,10 @@ struct SchedEntry {
   std::uint64_t admission = 0;  // order of first admissions; 0 before
   bool running = false;         // has a slot and pages; else it waits
   bool paused = false;
-  bool decoding = false;          // has sampled since it was admitted
-  bool preempted = false;         // was admitted before and lost its pages
-  std::int32_t spared_until = 0;  // tokens; see returning()
+  std::optional<std::uint64_t> tail;  // see Branching; while others may copy its prompt's last page
+  bool decoding = false;              // has sampled since it was admitted
+  bool preempted = false;             // was admitted before and lost its pages
+  std::int32_t spared_until = 0;      // tokens; see returning()
 
   std::vector<std::int32_t> swapped;  // slots of the host that keep its pages from swapped_from on, while it
                                       // waits

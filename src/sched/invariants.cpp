@@ -38,20 +38,23 @@ void check_entry(const SchedEntry& entry, const KvPool& pool) {
 
 }  // namespace
 
-void check_entries(const SchedEntries& entries, std::span<SchedEntry* const> running, const KvPool& pool) {
+void check_entries(const SchedEntries& entries, std::span<SchedEntry* const> running, const KvPool& pool,
+                   const PinnedPrefixes& pins) {
   std::vector<std::int32_t> holders(static_cast<std::size_t>(pool.stats().total), 0);
   for (const auto& [id, entry] : entries) {
     check_entry(entry, pool);
     require(std::ranges::count(running, &entry) == (entry.running ? 1 : 0), id,
             "runs and is not listed, or twice");
-    for (const PageId page : entry.sequence.pages()) ++holders[static_cast<std::size_t>(page)];
+    const auto held = entry.sequence.pages().subspan(static_cast<std::size_t>(entry.sequence.passed()));
+    for (const PageId page : held) ++holders[static_cast<std::size_t>(page)];
   }
+  pins.add_holders(holders);
   for (std::size_t page = 0; page < holders.size(); ++page) {
     const std::int32_t counted = pool.holders(static_cast<PageId>(page));
     if (holders[page] == counted) continue;
     throw Error(ErrorCode::kInternal,
-                fmt::format("scheduler: page {} is held by {} requests, {} by the pool's count", page,
-                            holders[page], counted),
+                fmt::format("scheduler: page {} is held by {} requests and pins, {} by the pool's count",
+                            page, holders[page], counted),
                 "this is a bug; please report it");
   }
 }

@@ -1,4 +1,5 @@
 // The step loop's control half: age → grow decodes (preempting) → admit → plan decodes → plan prefills.
+#include <algorithm>
 #include <utility>
 
 #include "sched/invariants.h"
@@ -35,6 +36,7 @@ void Scheduler::Impl::grow_decodes(TimePoint now, StepPlan& out) {
       // The only active request is never the victim: alone it fits, so paused ones hold what it lacks.
       SchedEntry* victim =
           num_active() > 1 ? choose_victim(running, pool) : choose_paused_victim(running, pool);
+      if (victim == nullptr && pins.give_up_oldest()) continue;
       require(victim != nullptr, entry->id, "finds no page and nobody to preempt");
       preempt(*victim, entry->id, now, out);
     }
@@ -48,12 +50,12 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
     const bool has_slot = running.size() < static_cast<std::size_t>(slots);
     if (has_slot && fits(*next)) {
       if (out.admitted.empty() && !next->preempted &&
-          !window.open(now, static_cast<int>(queue.size()), static_cast<int>(running.size()),
-                       next->tier == 0)) {
+          !window.open(now, static_cast<int>(queue.size()), static_cast<int>(running.size()), next->tier == 0,
+                       next->arrival)) {
         out.held_until = window.opens_at();
         return;
       }
-      start(*next, out);
+      start(*next, now, out);
       out.admitted.push_back(next->id);
       continue;
     }
@@ -62,6 +64,7 @@ void Scheduler::Impl::admit(TimePoint now, StepPlan& out) {
     // runs.
     if (has_slot && num_active() > 0) return overtake(*next, now, out);
     SchedEntry* victim = choose_paused_victim(running, pool);
+    if (victim == nullptr && has_slot && pins.give_up_oldest()) continue;
     if (victim == nullptr) return;
     preempt(*victim, next->id, now, out);
     out.blocked = QueueBlock::kNothing;
@@ -83,7 +86,7 @@ void Scheduler::Impl::overtake(SchedEntry& first, TimePoint now, StepPlan& out) 
     if (entry->tenant == barred) continue;
     const std::int32_t spare = spare_pages();
     if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare) {
-      start(*entry, out);
+      start(*entry, now, out);
       out.admitted.push_back(entry->id);
       ++counters.overtakings;
     } else if (!may_overtake(*entry)) {
@@ -115,9 +118,11 @@ bool Scheduler::Impl::fits(const SchedEntry& entry) {
   return false;
 }
 
-void Scheduler::Impl::start(SchedEntry& entry, StepPlan& out) {
+void Scheduler::Impl::start(SchedEntry& entry, TimePoint now, StepPlan& out) {
   queue.remove(entry);
   entry.sequence = pool.open(entry.tokens, entry.cache_salt);
+  pins.used_by(entry.sequence, now);
+  pool.release_passed(entry.sequence);
   require(pool.reserve(entry.sequence, entry.num_tokens()), entry.id, "was admitted without pages");
   entry.running = true;
   running.push_back(&entry);
@@ -176,7 +181,13 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
   scratch.clear();
   for (SchedEntry* entry : running) {
     if (!entry->active() || entry->decoding) continue;
-    const std::int32_t gained = pool.extend_prefix(entry->sequence, entry->tokens);
+    std::int32_t gained = pool.extend_prefix(entry->sequence, entry->tokens);
+    if (const auto branch = branching.branch(*entry)) {
+      out.branches.push_back(*branch);
+      gained += entry->remaining() - 1;
+      pool.commit(entry->sequence, entry->tokens, entry->num_tokens() - 1);
+      ++counters.branched_pages;
+    }
     if (!entry->preempted) {
       entry->cached_prompt_tokens += gained;
       counters.cached_prompt_tokens += static_cast<std::uint64_t>(gained);
@@ -200,6 +211,9 @@ void Scheduler::Impl::plan_span(SchedEntry& entry, std::int32_t count, StepPlan&
   const auto pages = entry.sequence.pages().first(static_cast<std::size_t>(KvPool::pages_for(end)));
   span.pages.resize(pages.size());  // unlike assign(), grows by more than it must
   std::copy(pages.begin(), pages.end(), span.pages.begin());
+  // Nobody looks at what the window left behind, but addresses may be computed from it.
+  const auto passed = static_cast<std::size_t>(entry.sequence.passed());
+  if (passed > 0) std::fill_n(span.pages.begin(), passed, pages[passed]);
   out.total_tokens += count;
   in_flight.push_back({&entry, end, count, span.samples});
 }
@@ -210,11 +224,14 @@ bool Scheduler::Impl::accept(const Planned& span, const SpanResult& result, Time
   if (result.finished && result.token < 0) return true;
   require((result.token >= 0) == span.samples, entry.id, "has a token too many or too few");
   pool.commit(entry.sequence, entry.tokens, span.end);
+  pool.release_passed(entry.sequence);
   if (!span.samples) return result.finished;
   entry.tokens.push_back(result.token);
   entry.decoding = true;
   if (entry.num_tokens() == entry.prompt_tokens + 1) {
     entry.first_token = now;
+    pin(entry, now);
+    if (!result.finished) branching.offer(entry);
     if (std::exchange(entry.rescued, false)) entry.tier = entry.asked_tier();
   }
   entry.last_token = now;
@@ -223,7 +240,12 @@ bool Scheduler::Impl::accept(const Planned& span, const SpanResult& result, Time
   return result.finished || entry.num_tokens() == entry.max_tokens;
 }
 
+void Scheduler::Impl::pin(const SchedEntry& entry, TimePoint now) {
+  if (entry.pin_tokens >= kPageTokens) pins.pin(entry.tokens, entry.pin_tokens, entry.cache_salt, now);
+}
+
 void Scheduler::Impl::stop(SchedEntry& entry) {
+  branching.withdraw(entry);
   pool.close(std::move(entry.sequence));
   entry.running = false;
   std::erase(running, &entry);

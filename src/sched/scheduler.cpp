@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -30,6 +31,10 @@ void validate(const SchedulerConfig& config) {
   if (config.swap_pages < 0) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("swap_pages = {} is below 0", config.swap_pages),
                 "0 turns swapping off", "swap_pages");
+  }
+  if (config.pinned_pages < 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("pinned_pages = {} is below 0", config.pinned_pages),
+                "0 turns pinning off", "pinned_pages");
   }
   const auto& [enabled, prompt_weight, output_weight] = config.fairness;
   if (!(prompt_weight > 0 && output_weight > 0)) {
@@ -72,6 +77,7 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
   entry.max_tokens = static_cast<std::int32_t>(tokens);
   entry.tokens = std::move(request.prompt);
   entry.cache_salt = request.cache_salt;
+  entry.pin_tokens = std::clamp(request.pin_tokens, 0, entry.prompt_tokens);
   entry.priority = request.priority;
   entry.tier = static_cast<int>(request.priority);
   entry.slo = request.slo;
@@ -123,6 +129,11 @@ void Scheduler::finish(RequestId id) {
   cancel(id);
 }
 
+void Scheduler::drop_cache() {
+  impl_->pins.clear();
+  impl_->pool.drop_cache();
+}
+
 void Scheduler::pause(RequestId id) { impl_->set_paused(id, true); }
 void Scheduler::resume(RequestId id) { impl_->set_paused(id, false); }
 
@@ -132,6 +143,7 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.step = 0;
   out.swap_out.clear();
   out.swap_in.clear();
+  out.branches.clear();
   out.preempted.clear();
   out.preempted_for.clear();
   out.admitted.clear();
@@ -142,6 +154,7 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
   s.pool.advance(now);
+  s.pins.expire(now);
   s.swap.begin_step();
   s.drop_hopeless(now, out);
   s.grow_decodes(now, out);
@@ -198,6 +211,7 @@ SchedulerStats Scheduler::stats() const {
   stats.swap_slots_used = s.swap.used();
   stats.swap_page_s = s.swap.page_seconds();
   stats.kv = s.pool.stats();
+  stats.pins = s.pins.stats();
   // As requests see it: what a preempted one looks up again is no query of a client's.
   stats.kv.prefix_queries = s.counters.prompt_tokens;
   stats.kv.prefix_hits = s.counters.cached_prompt_tokens;
@@ -230,7 +244,7 @@ void Scheduler::check() const {
     fail(fmt::format("{} running (of {}) + {} waiting, but {} requests", s.running.size(), s.slots,
                      s.queue.size(), s.entries.size()));
   }
-  check_entries(s.entries, s.running, s.pool);
+  check_entries(s.entries, s.running, s.pool, s.pins);
   std::int32_t swapped = 0;
   for (const auto& [id, entry] : s.entries) swapped += static_cast<std::int32_t>(entry.swapped.size());
   if (swapped != s.swap.used())

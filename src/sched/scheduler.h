@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/types.h"
 #include "kv/kv_pool.h"
+#include "kv/pinned_prefixes.h"
 #include "mlxs/admission_window.h"
 #include "mlxs/observer.h"
 #include "sched/fair_share.h"
@@ -58,7 +59,9 @@ struct SchedulerConfig {
   // steps allows; zero: only requests with a TPOT target shorten them.
   Duration target_itl{};
   FairnessConfig fairness;
-  std::int32_t swap_pages = 0;  // that preempted requests may keep on the host; 0: they recompute
+  std::int32_t swap_pages = 0;    // that preempted requests may keep on the host; 0: they recompute
+  std::int32_t pinned_pages = 0;  // that pinned prompts may hold together, ≥ 0
+  Duration pin_ttl = std::chrono::hours(1);  // a pinned prompt unused for so long is let go
   AdmissionWindowOptions window;
 };
 
@@ -69,6 +72,7 @@ struct SchedRequest {
   Priority priority = Priority::kNormal;
   TimePoint arrival{};
   std::uint64_t cache_salt = 0;  // separates prefix caches (tenant)
+  std::int32_t pin_tokens = 0;   // so many of the prompt's first stay in the cache; see PinnedPrefixes
   SloTarget slo;
   TenantId tenant = 0;
   double tenant_weight = 1;  // > 0; its share of the machine relative to other tenants'
@@ -88,6 +92,7 @@ struct SchedulerStats {
   std::int32_t running = 0, waiting = 0, paused = 0;  // every request is in one of them
   std::uint64_t steps = 0, preemptions = 0, admitted = 0, finished = 0, refused = 0;
   std::uint64_t swaps = 0, swapped_pages = 0;  // preemptions that keep their pages on the host
+  std::uint64_t branched_pages = 0;            // last pages of a prompt, copied from an equal one
   std::uint64_t overtakings = 0;               // of the admitted: before one that lacked pages
   std::uint64_t displaced = 0;                 // of the refused: had a place in the full queue and lost it
   // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
@@ -99,6 +104,7 @@ struct SchedulerStats {
   std::int32_t swap_slots = 0, swap_slots_used = 0;
   double swap_page_s = 0;  // measured: a page, one way
   KvPoolStats kv;
+  PinStats pins;
   std::array<std::int64_t, kTokenBlocks>
       blocked_tokens{};  // that the last step could have had, by TokenBlock
 };
@@ -120,6 +126,8 @@ class Scheduler {
   void cancel(RequestId id);
   // The same for one that is complete: its answer counts.
   void finish(RequestId id);
+  // What any of them computed may be wrong: nothing of the cache is used again.
+  void drop_cache();
   // Back-pressure: a paused request keeps its pages but gets no rows until resumed. It loses its pages only
   // to a request that could not run otherwise. Unknown ids are ignored.
   void pause(RequestId id);

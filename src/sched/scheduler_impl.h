@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sched/admission_window.h"
+#include "sched/branching.h"
 #include "sched/chunking.h"
 #include "sched/entry.h"
 #include "sched/finish_rate.h"
@@ -36,8 +37,10 @@ struct Scheduler::Impl {
       : config(given),
         slots(std::min(given.max_running, given.token_budget)),
         pool(kv),
+        pins(kv, given.pinned_pages, given.pin_ttl),
         queue(given.aging_interval),
         swap(given.swap_pages),
+        branching(kv),
         window(given.window),
         budget(given.token_budget) {}
 
@@ -61,7 +64,7 @@ struct Scheduler::Impl {
   std::int32_t spare_pages() const;
   std::int32_t pages_needed(const SchedEntry& entry) const;
   bool fits(const SchedEntry& entry);
-  void start(SchedEntry& entry, StepPlan& out);
+  void start(SchedEntry& entry, TimePoint now, StepPlan& out);
   void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
 
   // swapping.cpp
@@ -75,6 +78,7 @@ struct Scheduler::Impl {
   void count_blocked(const StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
   bool accept(const Planned& span, const SpanResult& result, TimePoint now);
+  void pin(const SchedEntry& entry, TimePoint now);
   void stop(SchedEntry& entry);
   void end(SchedEntry& entry);
   std::int32_t num_active() const {
@@ -84,9 +88,11 @@ struct Scheduler::Impl {
   SchedulerConfig config;
   std::int32_t slots;  // every running request gets at least one token of the budget in every step
   KvPool& pool;
+  PinnedPrefixes pins;
   SchedEntries entries;
   WaitQueue queue;
   SwapSpace swap;
+  Branching branching;
   std::vector<SchedEntry*> running;
   std::vector<Planned> in_flight;  // empty between commit() and plan()
   Blocked blocked;

@@ -23,7 +23,7 @@ double Scheduler::Impl::forecast(const SchedEntry& entry, int tier) const {
   std::int32_t pages_held = 0;
   for (const SchedEntry* other : running) {
     count_running(*other, oldest, tier, backlog);
-    pages_held += static_cast<std::int32_t>(other->sequence.pages().size());
+    pages_held += static_cast<std::int32_t>(other->sequence.pages().size()) - other->sequence.passed();
   }
   std::int32_t pages_missing = KvPool::pages_for(entry.uncached_tokens) - pool.available();
   std::int32_t ahead = 0;

@@ -48,11 +48,19 @@ struct PageCopy {
   bool operator==(const PageCopy&) const = default;
 };
 
+// Copy-on-write of a page that is not full: the second request goes on with it by itself.
+struct PageBranch {
+  PageId from = -1, to = -1;
+
+  bool operator==(const PageBranch&) const = default;
+};
+
 struct StepPlan {
   std::uint64_t step = 0;                   // 1, 2, … of this scheduler; 0 if empty
   std::vector<PlannedSpan> spans;           // decode rows first, then prefill chunks
   std::vector<PageCopy> swap_out, swap_in;  // before the step, also of an empty plan: first from pages to
                                             // slots, then back
+  std::vector<PageBranch> branches;         // before the step and after those, also of an empty plan
   std::vector<RequestId> preempted;         // lost their pages before this step; what was not copied will be
                                             // recomputed
   std::vector<RequestId> preempted_for;     // beside preempted: who needed a page, even itself

@@ -7,6 +7,7 @@
 namespace mlxs {
 
 void Scheduler::Impl::swap_out(SchedEntry& victim, StepPlan& out) {
+  if (victim.sequence.passed() > 0) return;  // what comes back would lack what it was computed from
   const auto pages = victim.sequence.pages();
   const std::int32_t committed = victim.sequence.committed_tokens();
   // Who holds a page holds those before it, so the victim's own are the last ones.

@@ -16,7 +16,7 @@ Loss loss_of(const SchedEntry& entry, const KvPool& pool) {
   Loss loss;
   std::int32_t start = 0;
   for (const PageId page : entry.sequence.pages()) {
-    if (pool.holders(page) == 1) {
+    if (page >= 0 && pool.holders(page) == 1) {
       ++loss.pages;
       loss.tokens += std::clamp(committed - start, 0, kPageTokens);
     }

@@ -128,6 +128,7 @@ void guided(Draft& draft, const Json& value) {
 
 constexpr std::array<std::string_view, 4> kPriorities{"critical", "high", "normal", "low"};
 constexpr std::array<std::string_view, 4> kTiers{"auto", "default", "flex", "priority"};
+constexpr std::array<std::string_view, 3> kRetentions{"in_memory", "in-memory", "24h"};
 constexpr std::array<std::string_view, 6> kEfforts{"none", "minimal", "low", "medium", "high", "xhigh"};
 
 constexpr std::string_view kSchemaSchema =
@@ -201,6 +202,10 @@ constexpr Field<Draft> kCommonFields[] = {
     // A hint that sends equal keys to one machine's cache: here there is one, and every request uses it.
     {field::text("prompt_cache_key", "Chooses among machines: here there is one"),
      [](Draft&, const Json&) {}},
+    {field::choice(
+         "prompt_cache_retention", kRetentions,
+         "24h: what begins the prompt stays computed when nobody uses it, as long as serve lets it"),
+     [](Draft& d, const Json& v) { d.request.params.pin_prompt = v.get<std::string>() == "24h"; }},
     {field::number("slo_ttft_ms", 1, kLongestSloMs, "Wanted: milliseconds to the first token"),
      [](Draft& d, const Json& v) { d.request.params.slo_ttft_ms = v.get<double>(); }},
     {field::number("slo_tpot_ms", 1, kLongestSloMs, "Wanted: milliseconds of every later token"),

@@ -12,31 +12,47 @@ nlohmann::json window_json(const EngineSchedulerStats& stats) {
     return static_cast<double>(part) / static_cast<double>(std::max<std::uint64_t>(1, whole));
   };
   const std::uint64_t batches = w.fast_path + w.normal;
+  nlohmann::json transitions = nlohmann::json::array();
+  for (const WindowTransition& transition : w.recent_transitions) {
+    if (transition.reason.empty()) break;
+    transitions.push_back({{"seconds_ago", transition.seconds_ago},
+                           {"window_ms", transition.window_ms},
+                           {"reason", transition.reason}});
+  }
   return {{"enabled", w.enabled},
           {"total_jobs", stats.admitted},
           {"total_batches", batches},
           {"queue_size", stats.waiting},
           {"current_batch_size", w.batch_size},
           {"current_window_ms", w.window_ms},
+          {"latency_p50_ms", w.p50_ms},
+          {"latency_p95_ms", w.p95_ms},
           {"latency_p99_ms", w.p99_ms},
           {"sample_count", w.samples},
           {"degradation_events", w.degradation_events},
           {"fast_path",
-           {{"executions", w.fast_path},
+           {{"enabled", w.fast_path_enabled},
+            {"executions", w.fast_path},
             {"normal_executions", w.normal},
             {"total_executions", batches},
             {"fast_path_rate", rate(w.fast_path, batches)}}},
           {"adaptive_window",
-           {{"current_window_ms", w.window_ms},
+           {{"enabled", w.adaptive},
+            {"current_window_ms", w.window_ms},
             {"ema_queue_depth", w.ema_queue_depth},
             {"total_updates", w.updates},
             {"window_transitions", w.transitions},
-            {"transition_rate", rate(w.transitions, w.updates)}}},
+            {"transition_rate", rate(w.transitions, w.updates)},
+            {"recent_transitions", std::move(transitions)}}},
           {"auto_tune",
-           {{"current_batch_size", w.batch_size},
+           {{"enabled", w.auto_tune},
+            {"current_batch_size", w.batch_size},
             {"p99_latency_ms", w.p99_ms},
             {"ema_p99_ms", w.ema_p99_ms},
-            {"adjustment_count", w.adjustments}}}};
+            {"batch_count", w.steps},
+            {"adjustment_count", w.adjustments},
+            {"degradation_events", w.degradation_events},
+            {"stability", 1 - rate(w.adjustments, w.checks)}}}};
 }
 
 }  // namespace
@@ -60,6 +76,7 @@ nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
           {"running", s.running},
           {"waiting", s.waiting},
           {"paused", s.paused},
+          {"concurrency_limit", s.concurrency_limit},
           {"steps", s.steps},
           {"admitted", s.admitted},
           {"finished", s.finished},
@@ -72,7 +89,9 @@ nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
            {{"total", s.kv_pages_total},
             {"held", s.kv_pages_held},
             {"cached", s.kv_pages_cached},
-            {"free", s.kv_pages_free}}},
+            {"free", s.kv_pages_free},
+            {"passed", s.kv_pages_passed},
+            {"branched", s.kv_pages_branched}}},
           {"prefix_query_tokens", s.prefix_query_tokens},
           {"prefix_hit_tokens", s.prefix_hit_tokens},
           {"slo",
@@ -100,6 +119,15 @@ nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
             {"evicted_pages", s.prefix_evicted_pages},
             {"expired_pages", s.prefix_expired_pages},
             {"misses", std::move(misses)},
+            {"pinned",
+             {{"prompts", s.pinned_prompts},
+              {"pages", s.pinned_pages},
+              {"max_pages", s.pinned_pages_most},
+              {"total", s.pins},
+              {"hits", s.pin_hits},
+              {"expired", s.pins_expired},
+              {"displaced", s.pins_displaced},
+              {"refused", s.pins_refused}}},
             {"recent_misses", std::move(recent)},
             {"disk", std::move(disk)}}}};
 }

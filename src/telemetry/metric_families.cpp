@@ -159,6 +159,24 @@ void Registry::prefix_cache() {
         {{"held", [](const Stats& s) { return number(s.kv_pages_held); }},
          {"cached", [](const Stats& s) { return number(s.kv_pages_cached); }},
          {"free", [](const Stats& s) { return number(s.kv_pages_free); }}});
+  total("mlxs_kv_branched_pages_total",
+        "Last pages of prompts that were copied from an equal prompt's, for choices that go on apart.",
+        [](const Stats& s) { return number(s.kv_pages_branched); });
+  total("mlxs_kv_passed_pages_total",
+        "KV pages given up by running requests because the model's attention window left them behind.",
+        [](const Stats& s) { return number(s.kv_pages_passed); });
+  level("mlxs_prefix_cache_pinned_prompts", "Prompts that stay in the cache because requests pinned them.",
+        [](const Stats& s) { return number(s.pinned_prompts); });
+  level("mlxs_prefix_cache_pinned_pages", "KV pages that they hold.",
+        [](const Stats& s) { return number(s.pinned_pages); });
+  total("mlxs_prefix_cache_pin_hits_total", "Requests that began with a pinned prompt.",
+        [](const Stats& s) { return number(s.pin_hits); });
+  split(out_.counter("mlxs_prefix_cache_pins_total", "Pins that were asked for, and how they ended."),
+        "event",
+        {{"pinned", [](const Stats& s) { return number(s.pins); }},
+         {"expired", [](const Stats& s) { return number(s.pins_expired); }},
+         {"displaced", [](const Stats& s) { return number(s.pins_displaced); }},
+         {"refused", [](const Stats& s) { return number(s.pins_refused); }}});
   level("mlxs_kv_oldest_cached_page_age_seconds", "Since the least recently used cached page was used.",
         [](const Stats& s) { return s.oldest_cached_page_seconds; });
   const auto ages = [this](const char* name, const char* help, PageAges Stats::*member) {
@@ -207,6 +225,19 @@ void Registry::scheduling() {
         [](const Stats& s) { return number(s.admitted); });
   total("mlxs_requests_refused_total", "Requests that found the queue full, or could never fit.",
         [](const Stats& s) { return number(s.refused); });
+  level("mlxs_concurrency_limit", "Requests that may run at once.",
+        [](const Stats& s) { return number(s.concurrency_limit); });
+  total("mlxs_requests_overtaking_total", "Requests that started before one that lacked KV pages.",
+        [](const Stats& s) { return number(s.overtakings); });
+  total("mlxs_requests_displaced_total", "Of the refused: had a place in the full queue and lost it.",
+        [](const Stats& s) { return number(s.displaced); });
+  total("mlxs_swap_preemptions_total", "Preemptions whose KV pages were kept on the host.",
+        [](const Stats& s) { return number(s.swaps); });
+  total("mlxs_swap_pages_total", "KV pages copied to the host by preemptions.",
+        [](const Stats& s) { return number(s.swapped_pages); });
+  split(out_.gauge("mlxs_swap_slots", "KV pages that the host can keep, by what they hold."), "state",
+        {{"used", [](const Stats& s) { return number(s.swap_slots_used); }},
+         {"free", [](const Stats& s) { return number(s.swap_slots - s.swap_slots_used); }}});
   split(out_.counter("mlxs_window_batches_total", "Batches of requests that started, by their way."), "path",
         {{"fast", [](const Stats& s) { return number(s.window.fast_path); }},
          {"window", [](const Stats& s) { return number(s.window.normal); }}});

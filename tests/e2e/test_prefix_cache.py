@@ -75,6 +75,39 @@ def test_wrong_values_are_named(server, field, value):
     assert response.json()["error"]["param"] == field
 
 
+def test_a_pinned_system_prompt_outlives_its_time_and_others(folder, monkeypatch):
+    monkeypatch.setenv("MLXS_PROMPT_CACHE_MAX_ENTRIES", "1")  # whatever nobody uses goes with the next prompt
+    server = ServeProcess(MODEL, "--prefix-cache-ttl", "1", cache=folder)
+    system = "You answer in one word. " + PROMPT
+
+    def ask(question, **fields):
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        body = {"messages": messages, "max_tokens": 2, **fields}
+        response = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+        assert response.status_code == 200, response.text
+        assert "x-mlxs-warning" not in response.headers
+        return response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    def pinned():
+        stats = requests.get(f"{server.url}/v1/scheduler/stats", timeout=10).json()
+        return stats["data"][0]["prefix_cache"]["pinned"]
+
+    try:
+        assert ask("Why?", prompt_cache_retention="24h") == 0
+        assert pinned()["prompts"] == 1 and pinned()["total"] == 1
+        held = 16 * pinned()["pages"]
+        assert 100 < held < 300, "the system prompt, not the question"
+        for i in range(3):
+            requests.post(f"{server.url}/v1/completions", json={"prompt": f"{i} {PROMPT}", "max_tokens": 1}, timeout=60)
+        time.sleep(1.1)  # longer than an unpinned prompt is kept
+        assert ask("And what else?", prompt_cache_retention="in_memory") == held
+        assert pinned()["hits"] >= 1
+        wrong = requests.post(f"{server.url}/v1/completions", json={"prompt": "a", "prompt_cache_retention": "1h"}, timeout=60)
+        assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "prompt_cache_retention"
+    finally:
+        server.close()
+
+
 def test_tenants_share_where_the_operator_says_so(folder):
     server = ServeProcess(MODEL, "--api-keys", str(folder / "keys"), "--share-prefix-cache", cache=folder)
     try:

@@ -65,6 +65,41 @@ TEST(Load, ClampsFilesAndVariablesAndSaysSo) {
                           HasSubstr("MLX_GPU_SCHEDULER_BATCH_SIZE = 99 is outside 1 … 16: 16 is used")));
 }
 
+// The scheduler's own: each is moved inside its range, with a warning, and reaches the engine.
+TEST(Load, ClampsTheSchedulersKeys) {
+  struct Case {
+    const char *path, *given;
+    double EngineOptions::*number;
+    int EngineOptions::*whole;
+    double taken;
+  };
+  constexpr Case kCases[] = {
+      {"mlx.concurrency_limit", "0", nullptr, &EngineOptions::max_running, 1},
+      {"mlx.concurrency_limit", "100000", nullptr, &EngineOptions::max_running, 4096},
+      {"scheduling.priority_scheduler.max_queue_depth", "0", nullptr, &EngineOptions::max_queue_depth, 1},
+      {"scheduling.priority_scheduler.aging_interval_ms", "5", nullptr, &EngineOptions::aging_interval_ms,
+       100},
+      {"scheduling.target_itl_ms", "99999999", &EngineOptions::target_itl_ms, nullptr, 60e3},
+      {"prompt_cache.pinning.max_share", "3", &EngineOptions::prefix_cache_pin_share, nullptr, 0.9},
+      {"prompt_cache.pinning.ttl_ms", "1", nullptr, &EngineOptions::prefix_cache_pin_ttl_ms, 1000},
+      {"prompt_cache.max_entries", "0", nullptr, &EngineOptions::prefix_cache_max_entries, 1},
+  };
+  for (const Case& c : kCases) {
+    const Config config = load_given({.variables = {{find_key(c.path)->own_variable(), c.given}}});
+    const EngineOptions& engine = config.settings.engine;
+    EXPECT_EQ(c.number != nullptr ? engine.*c.number : engine.*c.whole, c.taken) << c.path;
+    EXPECT_THAT(config.warnings, ElementsAre(HasSubstr("is outside"))) << c.path;
+  }
+  const Config large = load_given({.file = "mlx:\n  large_models_alone: on\n"});
+  EXPECT_TRUE(large.settings.engine.large_models_alone);
+}
+
+TEST(Load, ThresholdsOfTheWindowStandInOrder) {
+  const Config config = load_given({.variables = {{"MLX_ADAPTIVE_WINDOW_MEDIUM_THRESHOLD", "9"}}});
+  EXPECT_EQ(config.settings.engine.admission_window.adaptive.high_threshold, 9);
+  EXPECT_THAT(config.warnings, ElementsAre(HasSubstr("high_load_threshold = 6 is below")));
+}
+
 TEST(Load, RefusesAFlagOutsideItsRange) {
   EXPECT_THAT(refusal({.flags = {{"server.port", "70000"}}}),
               HasSubstr("--port = 70000 is outside 0 … 65535"));

@@ -33,11 +33,12 @@ class InvarianceTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  std::unique_ptr<Engine> start(EngineOptions options) const {
+  std::unique_ptr<Engine> start(EngineOptions options) const { return start(std::move(options), path_); }
+  std::unique_ptr<Engine> start(EngineOptions options, const std::string& path) const {
     options.cache_dir = (folder_ / "cache").string();
     options.threads = 2;
     auto engine = Engine::create(options);
-    engine->load_model({.model = path_});
+    engine->load_model({.model = path, .served_name = "tiny"});
     return engine;
   }
   // Groups of four share most of their prompt.
@@ -118,6 +119,56 @@ TEST_F(InvarianceTest, Swapping) {
   EXPECT_GT(stats.preemptions, 0u);
   EXPECT_EQ(stats.swap_slots, 200);
   EXPECT_EQ(stats.swap_slots_used, 0);
+}
+
+// A model whose attention sees 40 tokens: what a request leaves behind is free for others, and answers stay
+// those of a pool that never lacks pages and of one without a cache.
+TEST_F(InvarianceTest, AWindowsOldPages) {
+  const auto folder = folder_ / "window";
+  std::filesystem::create_directories(folder);
+  path_ = test::TinyModel{.window = 40}.write(folder).string();
+  const std::vector<std::vector<Step>> global = alone_;
+  alone_.clear();
+  const auto engine = start({.prefix_cache = false});
+  for (int i = 0; i < kRequests; ++i) alone_.push_back(collect(*engine->create_generator(request(i))));
+  EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_held, 0);
+  EXPECT_GT(engine->scheduler_stats().at(0).kv_pages_passed, 16u * 4u);
+  const auto differs = [](const auto& a, const auto& b) {
+    return a.at(0).at(60).token != b.at(0).at(60).token;
+  };
+  EXPECT_TRUE(differs(global, alone_) || global.at(1).back().token != alone_.at(1).back().token)
+      << "the window changes nothing: the test proves nothing";
+  EXPECT_GT(run({}).cached_prompt_tokens, 16u * 16u);
+  EXPECT_GT(run({.kv_cache_bytes = 30 * kPageBytes}).kv_pages_passed, 16u * 4u);
+  EXPECT_GT(run({.kv_cache_bytes = 14 * kPageBytes}).kv_pages_passed, 16u * 4u);
+}
+
+// Six equal prompts at once: the page that is not full is computed once and copied, and each goes on apart.
+TEST_F(InvarianceTest, CopiedLastPages) {
+  const auto engine = start({});
+  std::vector<GenerateParams> choices(6, request(1));
+  const std::vector<std::int32_t> prompt = engine->encode_prompt("tiny", choices[0].prompt);
+  choices[0].prompt = TokenPrompt{{prompt.begin(), prompt.begin() + 4 * 16 + 11}};
+  const std::vector<Step> alone = collect(*engine->create_generator(choices[0]));
+  EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 0u);
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    choices[i].prompt = choices[0].prompt;
+    choices[i].cache_salt = "apart from what was";
+    choices[i].temperature = i < 3 ? 0.0f : 1.0f;
+    choices[i].seed = i;
+  }
+  std::vector<std::vector<Step>> answers;
+  for (const auto& generator : engine->create_generators(choices)) answers.push_back(collect(*generator));
+  EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 5u);
+  int compared = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t t = 0; t < alone.size() && alone[t].margin >= kNoise; ++t, ++compared)
+      ASSERT_EQ(answers[i][t].token, alone[t].token) << "choice " << i << ", token " << t;
+  }
+  EXPECT_GT(compared, 10);
+  EXPECT_NE(answers[3].back().token * 1000 + answers[3].front().token,
+            answers[4].back().token * 1000 + answers[4].front().token)
+      << "drawn apart";
 }
 
 TEST_F(InvarianceTest, PublishingLate) {

@@ -33,6 +33,12 @@ TEST(LoadPlan, ForeseesTheBytesThatLoadingTakes) {
   EXPECT_GT(plan_load(*file, *backend, {.max_running = 128}, 0).batch_bytes, plan.batch_bytes);
 }
 
+TEST(LoadPlan, LargeModelsRunAloneIfAskedFor) {
+  EXPECT_EQ(running_limit({.max_running = 8}, 70'000'000'000), 8);
+  EXPECT_EQ(running_limit({.max_running = 8, .large_models_alone = true}, 29'900'000'000), 8);
+  EXPECT_EQ(running_limit({.max_running = 8, .large_models_alone = true}, 30'000'000'000), 1);
+}
+
 LoadPlan example() {
   LoadPlan plan;
   plan.weight_bytes = 1000;

@@ -50,6 +50,37 @@ TEST(AdaptiveWindow, HardlyMovesWhileTheLoadOscillates) {
   EXPECT_LE(window.history().size(), AdaptiveWindow::kHistory);
 }
 
+TEST(AdaptiveWindow, BetweenMediumAndHighLoadItStaysAsItIs) {
+  AdaptiveWindow window({.medium_threshold = 5, .high_threshold = 8, .ema_alpha = 0.9});
+  for (int i = 0; i < 20; ++i) window.update(7, {});
+  EXPECT_EQ(window.window_ms(), 1.0) << "medium, as at the start";
+  for (int i = 0; i < 20; ++i) window.update(9, {});
+  EXPECT_EQ(window.window_ms(), 2.0);
+  for (int i = 0; i < 20; ++i) window.update(7, {});
+  EXPECT_EQ(window.window_ms(), 2.0) << "high, as before";
+  for (int i = 0; i < 20; ++i) window.update(0, {});
+  for (int i = 0; i < 20; ++i) window.update(7, {});
+  EXPECT_EQ(window.window_ms(), 1.0) << "more than low load in any case";
+}
+
+TEST(AdmissionWindow, SaysItsLastTransitionsAndPercentiles) {
+  AdmissionWindow window({.enabled = true});
+  TimePoint now{};
+  for (int i = 0; i < 100; ++i, now += milliseconds(50)) {
+    while (!window.open(now, i < 50 ? 20 : 1, 1, false)) now = window.opens_at();
+    window.step_took(i < 95 ? 0.010 : 0.020);
+  }
+  const AdmissionWindowStats stats = window.stats();
+  ASSERT_GE(stats.transitions, 2u);
+  EXPECT_EQ(stats.recent_transitions[0].reason, "low load");
+  EXPECT_EQ(stats.recent_transitions[0].window_ms, 0.75);
+  EXPECT_LT(stats.recent_transitions[0].seconds_ago, stats.recent_transitions[1].seconds_ago);
+  EXPECT_EQ(stats.recent_transitions[stats.transitions].reason, "");
+  EXPECT_EQ(stats.p50_ms, 10);
+  EXPECT_EQ(stats.p99_ms, 20);
+  EXPECT_EQ(stats.steps, 100u);
+}
+
 TEST(AdmissionWindow, IsOpenWhileItIsOff) {
   AdmissionWindow window({});
   EXPECT_TRUE(window.open({}, 2, 0, false));
@@ -65,6 +96,14 @@ TEST(AdmissionWindow, HoldsUntilTheBatchIsFullOrTheWindowOver) {
   EXPECT_FALSE(window.open(TimePoint{} + milliseconds(5), 2, 0, false));
   EXPECT_TRUE(window.open(TimePoint{} + milliseconds(6), 2, 0, false)) << "over";
   EXPECT_EQ(window.stats().normal, 2u);
+}
+
+TEST(AdmissionWindow, WaitingForAStepCounts) {
+  AdmissionWindow window({.enabled = true});
+  const TimePoint arrived{}, now = arrived + milliseconds(8);
+  EXPECT_TRUE(window.open(now, 2, 5, false, arrived)) << "it would start a whole step later else";
+  EXPECT_FALSE(window.open(now, 2, 5, false, now - microseconds(100)));
+  EXPECT_EQ(window.opens_at(), now + microseconds(900));
 }
 
 TEST(AdmissionWindow, AnUrgentRequestOpensIt) {

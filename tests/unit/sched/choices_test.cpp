@@ -49,8 +49,8 @@ Played play(KvPool& pool, std::int32_t prompt_tokens, std::int32_t new_tokens) {
 TEST(Choices, HoldTheirPromptOnce) {
   KvPool pool({.num_pages = 64});
   const Played played = play(pool, 5 * kPageTokens + 7, 20);
-  EXPECT_EQ(played.prompt_tokens_computed, 5 * kPageTokens + kChoices * 7)
-      << "the last page, which each goes on to write, is each one's own";
+  EXPECT_EQ(played.prompt_tokens_computed, 5 * kPageTokens + 7 + kChoices - 1)
+      << "the last page, which each goes on to write, is copied for all but the first";
   // 87 + 20 tokens, of which the last is never fed back: 7 pages, 5 of them common.
   EXPECT_EQ(played.most_held, 5 + kChoices * 2);
   EXPECT_EQ(pool.stats().held, 0);
@@ -65,6 +65,15 @@ TEST(Choices, WithoutAPrefixCacheEachHoldsItsOwn) {
 }
 
 // Apart, one choice would fill more than half of the pool.
+TEST(Choices, OfAPromptShorterThanAPageCopyIt) {
+  KvPool pool({.num_pages = 64});
+  EXPECT_EQ(play(pool, 9, 20).prompt_tokens_computed, 9 + kChoices - 1);
+  KvPool other({.num_pages = 64});
+  EXPECT_EQ(play(other, 3, 20).prompt_tokens_computed, 3 * kChoices) << "too little to wait for";
+  KvPool third({.num_pages = 64});
+  EXPECT_EQ(play(third, 9, 1).prompt_tokens_computed, 9 * kChoices) << "who ends at once leaves no page";
+}
+
 TEST(Choices, RunTogetherWhereTheyWouldNotFitApart) {
   KvPool pool({.num_pages = 40});
   const Played played = play(pool, 20 * kPageTokens + 1, 10);

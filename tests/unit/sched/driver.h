@@ -51,7 +51,7 @@ class Driver {
   // wanted 0: as many as it may. The id counts from 1.
   std::optional<Refusal> add(std::vector<TokenId> prompt, std::int32_t max_new,
                              Priority priority = Priority::kNormal, std::size_t wanted = 0,
-                             std::uint64_t salt = 0) {
+                             std::uint64_t salt = 0, std::int32_t pin_tokens = 0) {
     Request request;
     request.salt = salt;
     request.prompt_tokens = prompt.size();
@@ -63,7 +63,8 @@ class Driver {
                                          .max_new_tokens = max_new,
                                          .priority = priority,
                                          .arrival = now_,
-                                         .cache_salt = salt});
+                                         .cache_salt = salt,
+                                         .pin_tokens = pin_tokens});
     if (!refusal) live_.emplace(id, std::move(request));
     return refusal;
   }
@@ -156,6 +157,10 @@ class Driver {
     for (const PageCopy& copy : plan_.swap_in) {
       std::ranges::copy(host_.at(static_cast<std::size_t>(copy.slot)), page_at(copy.page));
     }
+    for (const PageBranch& branch : plan_.branches) {
+      EXPECT_EQ(pool_.holders(branch.to), 1);
+      std::copy_n(page_at(branch.from), kPageTokens, page_at(branch.to));
+    }
     copied_pages_ += plan_.swap_out.size() + plan_.swap_in.size();
   }
 
@@ -215,7 +220,8 @@ class Driver {
     computed_tokens_ += static_cast<std::uint64_t>(span.count);
     for (std::int32_t p = span.start; p < end; ++p)
       slot(span, p) = request.prefix[static_cast<std::size_t>(p)];
-    for (std::int32_t p = 0; p < end; ++p) {
+    const std::int32_t first = kv_.window > 0 ? std::max(0, span.start + 1 - kv_.window) : 0;
+    for (std::int32_t p = first; p < end; ++p) {
       EXPECT_EQ(slot(span, p), request.prefix[static_cast<std::size_t>(p)])
           << "KV of another prefix at " << p;
     }

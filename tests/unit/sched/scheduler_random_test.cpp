@@ -35,8 +35,9 @@ class RandomTraffic : public testing::TestWithParam<std::uint32_t> {
       const RequestId any = 1 + below(driver.last_id() + 1);
       if (operation < 15) {
         const std::int32_t max_new = 1 + static_cast<std::int32_t>(below(50));
+        const std::int32_t pinned = pins_ && below(3) == 0 ? static_cast<std::int32_t>(below(100)) : 0;
         driver.add(random_prompt(driver), max_new, static_cast<Priority>(below(4)),
-                   1 + below(static_cast<std::size_t>(max_new)), below(2));
+                   1 + below(static_cast<std::size_t>(max_new)), below(2), pinned);
       } else if (operation < 18) {
         driver.cancel(any);
       } else if (operation < 23) {
@@ -54,6 +55,7 @@ class RandomTraffic : public testing::TestWithParam<std::uint32_t> {
   }
 
   std::mt19937 random_;
+  bool pins_ = false;
 };
 
 TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
@@ -64,8 +66,13 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
                                .max_context = 200,
                                .aging_interval = std::chrono::milliseconds(50),
                                .prefill_order = static_cast<PrefillOrder>(GetParam() % 3),
-                               .swap_pages = static_cast<std::int32_t>(GetParam() % 2 * below(30))};
-  const KvPoolConfig kv{.num_pages = static_cast<std::int32_t>(4 + below(24)), .prefix_cache = below(4) != 0};
+                               .swap_pages = static_cast<std::int32_t>(GetParam() % 2 * below(30)),
+                               .pinned_pages = static_cast<std::int32_t>(GetParam() % 4 == 3 ? below(12) : 0),
+                               .pin_ttl = std::chrono::milliseconds(2000)};
+  const KvPoolConfig kv{.num_pages = static_cast<std::int32_t>(4 + below(24)),
+                        .prefix_cache = below(4) != 0,
+                        .window = static_cast<std::int32_t>(GetParam() % 5 == 4 ? 1 + below(60) : 0)};
+  pins_ = config.pinned_pages > 0;
   const auto state = random_;
 
   Driver driver(config, kv);
@@ -73,6 +80,7 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
   for (const auto& [id, request] : driver.done())
     ASSERT_EQ(request.tokens, Driver::alone(request)) << "request " << id;
   EXPECT_EQ(driver.scheduler().stats().finished, driver.done().size());
+  driver.scheduler().drop_cache();
   EXPECT_EQ(driver.scheduler().stats().kv.held, 0);
   EXPECT_GT(driver.done().size(), 10u);
 

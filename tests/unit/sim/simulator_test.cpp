@@ -135,6 +135,29 @@ TEST(Simulator, GoodputIsTwiceThatOfWholePromptsInOrderOfArrival) {
   EXPECT_LE(ours.clients.itl.percentiles().p99, 1.5 * SloTargets{}.tpot_s) << "while 32k prompts arrive";
 }
 
+// What the window costs: the seeds allow 6 ms of the first token. Values of the three presets.
+TEST(Simulator, AnAdmissionWindowDelaysFirstTokensByLessThan6Ms) {
+  const AdmissionWindowOptions presets[] = {
+      {.enabled = true, .window_ms = 0.75, .batch_size = 2, .adaptive = {.enabled = false}},
+      {.enabled = true, .window_ms = 1, .batch_size = 4, .auto_tune = {.enabled = true}},
+      {.enabled = true, .window_ms = 2, .batch_size = 8, .auto_tune = {.enabled = true, .max_batch = 16}}};
+  for (const double rate : {1.0, 20.0}) {
+    const auto ttft = [rate](const AdmissionWindowOptions& window) {
+      SimSetup setup{.scheduler = {.max_running = 256, .window = window},
+                     .kv = {.num_pages = 50'000},
+                     .cost = h200_cost()};
+      const auto streams = scenario("steady", {.requests_per_s = rate, .seconds = 100});
+      return simulate(setup, *generated_traffic(streams, 1)).clients.ttft.percentiles();
+    };
+    const Percentiles without = ttft({});
+    for (const AdmissionWindowOptions& window : presets) {
+      const Percentiles with = ttft(window);
+      EXPECT_LT(with.p50 - without.p50, 0.006) << window.window_ms << " ms, " << rate << " requests/s";
+      EXPECT_LT(with.p99 - without.p99, 0.006 + 0.03 * without.p99) << window.window_ms;
+    }
+  }
+}
+
 TEST(Simulator, AnAdmissionWindowHoldsAndLosesNobody) {
   const TrafficStream traffic{.requests_per_s = 20, .requests = 400};
   const SimReport report = simulate_stream({.window = {.enabled = true, .window_ms = 5}}, 8192, traffic);
