@@ -13,6 +13,7 @@ constexpr int kHealthyChecks = 10;         // in a row before a degradation is t
 constexpr double kTolerance = 0.2;         // of the target P99
 constexpr double kEmergency = 2;           // times the target P99
 constexpr double kLeastFactor = 0.5;
+constexpr double kNear = 0.1;  // an average comes down to a steady depth and never reaches it
 
 }  // namespace
 
@@ -32,7 +33,7 @@ double AdaptiveWindow::window_ms() const { return ms(level_); }
 
 // Between medium and high load what holds stays, so that a load at the border does not move the window.
 AdaptiveWindow::Level AdaptiveWindow::target() const {
-  if (ema_ <= options_.low_threshold) return Level::kLow;
+  if (ema_ <= options_.low_threshold + kNear) return Level::kLow;
   if (ema_ <= options_.medium_threshold) return Level::kMedium;
   if (ema_ >= options_.high_threshold) return Level::kHigh;
   return std::max(level_, Level::kMedium);

@@ -156,7 +156,7 @@ TEST_P(RandomPool, KeepsEveryPromise) {
   EXPECT_EQ(stats.held, 0);
   EXPECT_EQ(stats.free + stats.cached, kPages);
   EXPECT_GT(hits_, 1000u) << "the test must meet what it tests";
-  EXPECT_GT(full_, 1000u);
+  EXPECT_GT(full_, window_ > 0 ? 20u : 1000u) << "windows leave more room";
   EXPECT_GT(stats.evictions, 1000u);
   EXPECT_GT(stats.expirations, 500u);
   EXPECT_EQ(stats.passed > 1000, window_ > 0 && window_ < 60);
