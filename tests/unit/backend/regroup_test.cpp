@@ -11,6 +11,7 @@
 #include "backend/cpu/cpu_weight.h"
 #include "backend/cpu/float_bits.h"
 #include "mlxs/error.h"
+#include "random_weights.h"
 
 namespace mlxs::cpu {
 namespace {
@@ -22,47 +23,6 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
   std::vector<std::byte> bytes(values.size() * sizeof(T));
   std::memcpy(bytes.data(), values.data(), bytes.size());
   return bytes;
-}
-
-// w = scale · code + bias, with everything that a kernel may not see kept beside it.
-struct Grouped {
-  RawWeight raw;
-  std::vector<std::byte> codes, scales, biases;
-  std::vector<double> expected;  // [rows, columns]
-};
-
-Grouped affine(DType type, int bits, int group, DType scale_type, std::int64_t rows, std::int64_t columns) {
-  std::mt19937 random(static_cast<unsigned>(bits * 1000 + group));
-  std::uniform_real_distribution<float> size(0.005f, 0.1f);
-  std::vector<std::uint8_t> stream(static_cast<std::size_t>(rows * columns * bits / 8));
-  std::vector<float> scales, biases;
-  Grouped w;
-  for (std::int64_t i = 0; i < rows * columns; ++i) {
-    if (i % group == 0) {
-      // Three significant bits: exact in every float type.
-      scales.push_back(std::ldexp(std::round(size(random) * 512.0f), -9));
-      biases.push_back(-scales.back() * 2.0f);
-    }
-    const auto code = static_cast<std::uint32_t>(random() & ((1u << bits) - 1));
-    for (int b = 0; b < bits; ++b) {
-      const std::int64_t at = i * bits + b;
-      if ((code >> b) & 1u)
-        stream[static_cast<std::size_t>(at / 8)] |= static_cast<std::uint8_t>(1 << at % 8);
-    }
-    w.expected.push_back(static_cast<double>(scales.back()) * code + static_cast<double>(biases.back()));
-  }
-  const auto store = [&](const std::vector<float>& values) {
-    if (scale_type == DType::kF32) return bytes_of(values);
-    std::vector<std::uint16_t> halves;
-    for (const float v : values)
-      halves.push_back(scale_type == DType::kF16 ? float_to_f16(v) : float_to_bf16(v));
-    return bytes_of(halves);
-  };
-  w.codes = bytes_of(stream);
-  w.scales = store(scales);
-  w.biases = store(biases);
-  w.raw = {"w", type, rows, columns, w.codes, {scale_type, group, 1, w.scales, w.biases}};
-  return w;
 }
 
 std::vector<float> packed_row(const RawWeight& raw, WeightUse use, std::int64_t row) {
@@ -78,20 +38,19 @@ std::vector<float> packed_row(const RawWeight& raw, WeightUse use, std::int64_t 
 }
 
 TEST(Regroup, ReadsEveryWidthGroupAndScaleTypeOfMlx) {
-  const std::pair<DType, int> widths[] = {{DType::kMlx2, 2}, {DType::kMlx3, 3}, {DType::kMlx4, 4},
-                                          {DType::kMlx5, 5}, {DType::kMlx6, 6}, {DType::kMlx8, 8}};
-  for (const auto& [type, bits] : widths) {
-    for (const int group : {32, 64, 128}) {
+  std::mt19937 random(1);
+  for (const test::MlxWidth& width : test::kMlxWidths) {
+    for (const int group : test::kMlxGroups) {
       for (const DType scale : {DType::kF32, DType::kF16, DType::kBF16}) {
         constexpr std::int64_t kRows = 19, kColumns = 256;
-        const Grouped w = affine(type, bits, group, scale, kRows, kColumns);
+        const test::RandomWeight w = test::random_affine(width, group, scale, kRows, kColumns, random);
         for (const std::int64_t row : {0, 15, 16, 18}) {
           for (const WeightUse use : {WeightUse::kMatrix, WeightUse::kVector}) {
-            const auto got = packed_row(w.raw, use, row);
+            const auto got = packed_row(w.raw(), use, row);
             for (std::int64_t k = 0; k < kColumns; ++k) {
-              const double want = w.expected[static_cast<std::size_t>(row * kColumns + k)];
-              ASSERT_EQ(got[static_cast<std::size_t>(k)], static_cast<float>(want))
-                  << bits << " bits, group " << group << ", row " << row << ", column " << k;
+              ASSERT_EQ(got[static_cast<std::size_t>(k)],
+                        w.values[static_cast<std::size_t>(row * kColumns + k)])
+                  << width.bits << " bits, group " << group << ", row " << row << ", column " << k;
             }
           }
         }
@@ -143,19 +102,21 @@ TEST(Regroup, ReadsBlockScaledFp8) {
 }
 
 TEST(Regroup, SlicesTakeTheirScalesAlong) {
-  const Grouped w = affine(DType::kMlx4, 4, 64, DType::kBF16, 8, 128);
-  const RawWeight part = slice_rows(w.raw, 3, 2);
-  EXPECT_EQ(packed_row(part, WeightUse::kMatrix, 1), packed_row(w.raw, WeightUse::kMatrix, 4));
-  EXPECT_THROW((void)slice_rows(w.raw, 7, 2), Error);
-  RawWeight shared = w.raw;
+  std::mt19937 random(2);
+  const test::RandomWeight w = test::random_affine({DType::kMlx4, 4}, 64, DType::kBF16, 8, 128, random);
+  const RawWeight part = slice_rows(w.raw(), 3, 2);
+  EXPECT_EQ(packed_row(part, WeightUse::kMatrix, 1), packed_row(w.raw(), WeightUse::kMatrix, 4));
+  EXPECT_THROW((void)slice_rows(w.raw(), 7, 2), Error);
+  RawWeight shared = w.raw();
   shared.scales.group_rows = 4;
   EXPECT_THROW((void)slice_rows(shared, 2, 2), Error);
 }
 
 TEST(Regroup, RefusesScalesThatDoNotFit) {
-  const Grouped w = affine(DType::kMlx4, 4, 64, DType::kBF16, 4, 128);
+  std::mt19937 random(2);
+  const test::RandomWeight w = test::random_affine({DType::kMlx4, 4}, 64, DType::kBF16, 4, 128, random);
   const auto refusal = [&](auto&& damage) -> std::string {
-    RawWeight raw = w.raw;
+    RawWeight raw = w.raw();
     damage(raw);
     try {
       (void)packed_row(raw, WeightUse::kMatrix, 0);
@@ -165,7 +126,8 @@ TEST(Regroup, RefusesScalesThatDoNotFit) {
     }
     return "accepted";
   };
-  EXPECT_THAT(refusal([](RawWeight& r) { r.scales = {}; }), HasSubstr("'w' (MLX4 [4, 128]) has no scales"));
+  EXPECT_THAT(refusal([](RawWeight& r) { r.scales = {}; }),
+              HasSubstr("'weight' (MLX4 [4, 128]) has no scales"));
   EXPECT_THAT(refusal([](RawWeight& r) { r.scales.group = 48; }), HasSubstr("has groups of 48"));
   EXPECT_THAT(refusal([](RawWeight& r) { r.scales.scales = r.scales.scales.first(14); }),
               HasSubstr("has 14 bytes of scales instead of 16"));
