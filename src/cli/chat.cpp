@@ -83,7 +83,7 @@ class InterruptibleStream {
 class Conversation {
  public:
   Conversation(Engine& engine, const ModelInfo& model, const ChatFlags& flags)
-      : engine_(engine), params_(generate_params(flags.sampling, model.id)), stats_(flags.stats) {
+      : engine_(engine), params_(generate_params(flags.sampling, model)), stats_(flags.stats) {
     set_system(flags.sampling.system);
   }
 

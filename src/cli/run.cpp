@@ -70,7 +70,7 @@ nlohmann::json to_json(const ModelInfo& model, const std::string& text, const Ch
 int run(const RunFlags& flags) {
   std::string text = prompt_text(flags.words);  // before the model loads: a wrong call fails at once
   const LoadedEngine loaded = load_single(flags.engine, flags.model);
-  GenerateParams params = generate_params(flags.sampling, loaded.model.id);
+  GenerateParams params = generate_params(flags.sampling, loaded.model);
   params.prompt = make_prompt(flags, std::move(text), loaded.model.has_chat_template);
 
   std::string answer;

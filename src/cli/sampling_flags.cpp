@@ -2,27 +2,47 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <memory>
+#include <string_view>
+
+#include "base/log.h"
+#include "formats/model_file.h"
+
 namespace mlxs::cli {
+namespace {
+
+// A number that the model's makers advise; unset where they say nothing, or nothing possible.
+std::optional<double> advised(const ModelFile& file, std::string_view key, double low, double high) {
+  const auto found = file.metadata().find(key);
+  if (found == file.metadata().end()) return std::nullopt;
+  const auto* real = std::get_if<double>(&found->second);
+  const auto* whole = std::get_if<std::int64_t>(&found->second);
+  const double value = real != nullptr ? *real : whole != nullptr ? static_cast<double>(*whole) : -1.0;
+  if (value >= low && value <= high) return value;
+  log::warn("{}: {} is not {} … {} and is left out", file.path().string(), key, low, high);
+  return std::nullopt;
+}
+
+}  // namespace
 
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   command.add_option("--max-tokens", flags.max_tokens, "Longest answer (default: up to the context's end)")
       ->check(CLI::Range(1, 1 << 24, ">= 1"));
-  command.add_option("--temperature", flags.temperature, "0 is greedy, higher is more random")
-      ->check(CLI::Range(0.0, 2.0, "0..2"))
-      ->capture_default_str();
-  command.add_option("--top-p", flags.top_p, "Sample from the smallest set of this much probability")
-      ->check(CLI::Range(1e-6, 1.0, "0..1"))
-      ->capture_default_str();
-  command.add_option("--top-k", flags.top_k, "Sample from the k likeliest tokens; 0: all")
-      ->check(CLI::Range(0, 1 << 24, ">= 0"))
-      ->capture_default_str();
-  command
-      .add_option("--min-p", flags.min_p, "Drop tokens below this share of the likeliest one's probability")
-      ->check(CLI::Range(0.0, 0.999999, "0..1"))
-      ->capture_default_str();
-  command.add_option("--repetition-penalty", flags.repetition_penalty, "Above 1 discourages repeats")
-      ->check(CLI::Range(0.01, 100.0, "0.01..100"))
-      ->capture_default_str();
+  const auto add = [&](const char* name, auto& value, double low, double high, const char* range,
+                       const char* help) {
+    command.add_option(name, value, help)->check(CLI::Range(low, high, range));
+  };
+  add("--temperature", flags.temperature, 0.0, 2.0, "0..2",
+      "0 is greedy, higher is more random (default: what the model's makers advise, else 0.7)");
+  add("--top-p", flags.top_p, 1e-6, 1.0, "0..1",
+      "Sample from the smallest set of this much probability (default: the makers', else 1)");
+  add("--top-k", flags.top_k, 0, 1 << 24, ">= 0",
+      "Sample from the k likeliest tokens; 0: all (default: the makers', else 0)");
+  add("--min-p", flags.min_p, 0.0, 0.999999, "0..1",
+      "Drop tokens below this share of the likeliest one's probability (default: the makers', else 0)");
+  add("--repetition-penalty", flags.repetition_penalty, 0.01, 100.0, "0.01..100",
+      "Above 1 discourages repeats (default: the makers', else 1)");
   command.add_option("--seed", flags.seed, "The same seed gives the same answer");
   command.add_option("--stop", flags.stop, "Text that ends the answer; may be given up to 16 times")
       ->expected(1)
@@ -31,15 +51,22 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   command.add_option("--system", flags.system, "System message");
 }
 
-GenerateParams generate_params(const SamplingFlags& flags, const std::string& model_id) {
+GenerateParams generate_params(const SamplingFlags& flags, const ModelInfo& model) {
   GenerateParams params;
-  params.model = model_id;
+  params.model = model.id;
   params.max_tokens = flags.max_tokens;
-  params.temperature = flags.temperature;
-  params.top_p = flags.top_p;
-  params.top_k = flags.top_k;
-  params.min_p = flags.min_p;
-  params.repetition_penalty = flags.repetition_penalty;
+  std::unique_ptr<ModelFile> file;  // a mock has none
+  if (std::filesystem::exists(model.path)) file = ModelFile::open(model.path);
+  const auto choose = [&]<class T>(T& value, const std::optional<T>& flag, std::string_view key, double low,
+                                   double high) {
+    const auto advice = flag || !file ? std::nullopt : advised(*file, key, low, high);
+    if (flag || advice) value = flag ? *flag : static_cast<T>(*advice);
+  };
+  choose(params.temperature, flags.temperature, "general.sampling.temp", 0, 2);
+  choose(params.top_p, flags.top_p, "general.sampling.top_p", 1e-6, 1);
+  choose(params.top_k, flags.top_k, "general.sampling.top_k", 0, 1 << 24);
+  choose(params.min_p, flags.min_p, "general.sampling.min_p", 0, 0.999999);
+  choose(params.repetition_penalty, flags.repetition_penalty, "general.sampling.penalty_repeat", 0.01, 100);
   params.seed = flags.seed;
   params.stop = flags.stop;
   return params;

@@ -14,18 +14,16 @@ namespace mlxs::cli {
 
 struct SamplingFlags {
   std::optional<int> max_tokens;
-  float temperature = GenerateParams{}.temperature;
-  float top_p = GenerateParams{}.top_p;
-  int top_k = GenerateParams{}.top_k;
-  float min_p = GenerateParams{}.min_p;
-  float repetition_penalty = GenerateParams{}.repetition_penalty;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int> top_k;
   std::optional<std::uint64_t> seed;
   std::vector<std::string> stop;
   std::string system;
 };
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags);
-// Everything but the prompt.
-GenerateParams generate_params(const SamplingFlags& flags, const std::string& model_id);
+// Everything but the prompt. What no flag says is as the model's makers advise (generation_config.json,
+// GGUF's general.sampling.*), else GenerateParams' own default.
+GenerateParams generate_params(const SamplingFlags& flags, const ModelInfo& model);
 // One line: tokens, time to the first, rate.
 std::string describe_stats(const GenerationStats& stats, FinishReason finish);
 

@@ -65,6 +65,21 @@ void add_ids(const json& object, std::string_view key, const std::string& name,
   }
 }
 
+// How the makers want the model sampled, under GGUF's keys.
+void add_sampling(const json& object, ModelContent& content) {
+  constexpr std::pair<const char*, const char*> kKeys[] = {
+      {"temperature", "general.sampling.temp"},
+      {"top_p", "general.sampling.top_p"},
+      {"min_p", "general.sampling.min_p"},
+      {"repetition_penalty", "general.sampling.penalty_repeat"}};
+  for (const auto& [from, to] : kKeys) {
+    const auto entry = object.find(from);
+    if (entry != object.end() && entry->is_number()) content.set(to, entry->get<double>());
+  }
+  if (const auto entry = object.find("top_k"); entry != object.end() && entry->is_number_integer())
+    content.set("general.sampling.top_k", entry->get<std::int64_t>());
+}
+
 }  // namespace
 
 void read_hf_tokenizer(const fs::path& folder, const json& config, ModelContent& content) {
@@ -96,8 +111,10 @@ void read_hf_tokenizer(const fs::path& folder, const json& config, ModelContent&
   // generation_config.json says what ends an answer; config.json often less.
   std::vector<std::int64_t> ends;
   const fs::path generation = folder / "generation_config.json";
-  if (const auto object = read_json_object(generation))
+  if (const auto object = read_json_object(generation)) {
     add_ids(*object, "eos_token_id", generation.string(), ends);
+    add_sampling(*object, content);
+  }
   add_ids(config, "eos_token_id", (folder / "config.json").string(), ends);
   if (ends.empty()) return;
   content.set("tokenizer.ggml.eos_token_id", ends.front());

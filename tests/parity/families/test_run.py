@@ -22,7 +22,8 @@ def folder(tmp_path):
 
 def run(folder, *arguments):
     environment = {**os.environ, "MLXS_CACHE_DIR": str(folder.parent / "cache"), "HF_HUB_OFFLINE": "1"}
-    command = [os.environ["MLXS_BIN"], "run", folder, PROMPT, "--json", "--temperature", "0", *arguments]
+    greedily = [] if "--seed" in arguments else ["--temperature", "0"]
+    command = [os.environ["MLXS_BIN"], "run", folder, PROMPT, "--json", *greedily, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -65,6 +66,17 @@ def test_every_end_of_generation_config_ends_the_answer(folder):
     assert result["finish_reason"] == "stop"
     # The end token is counted, not shown; the same id earlier would have ended it earlier.
     assert result["usage"]["generated_tokens"] == 1 + answer.index(answer[2])
+
+
+def test_sampling_is_as_the_makers_advise_unless_a_flag_says_otherwise(folder):
+    answer = tokenizer_of(folder).decode(greedy(folder, tokenizer_of(folder).encode(PROMPT).ids, 8))
+    advice = folder / "generation_config.json"
+    advice.write_text(json.dumps({"temperature": 2.0, "top_k": 1, "top_p": 7}))
+    arguments = ["--raw", "--max-tokens", "8", "--seed", "5"]
+    assert run(folder, *arguments)["text"] == answer  # the likeliest of one; what is no probability counts as not said
+    assert run(folder, *arguments, "--top-k", "0")["text"] != answer
+    advice.write_text(json.dumps({"temperature": 0}))
+    assert run(folder, *arguments)["text"] == answer
 
 
 def test_a_second_load_maps_the_packed_weights(folder):
