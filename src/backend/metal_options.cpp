@@ -26,7 +26,8 @@ void validate(const MetalOptimizations& options) {
   check_range("memory_pool.min_heaps", pool.min_heaps, 1, 8);
   check_range("memory_pool.heap_size_mb", pool.heap_size_mb, 64, pool.max_heap_size_mb);
   check_range("memory_pool.num_heaps", pool.num_heaps, std::max(2, pool.min_heaps), 16);
-  for (const int size : pool.warmup_sizes_mb) check_range("memory_pool.warmup_sizes", size, 1, 4096);
+  for (const int size : pool.warmup_sizes_mb)
+    check_range("memory_pool.warmup_buffer_sizes_mb", size, 1, 4096);
   check_range("blit_queue.max_pending_ops", blit.max_pending_ops, 1, 64);
   check_range("blit_queue.staging_buffer_size_mb", blit.staging_buffer_size_mb, 1, 1024);
   check_range("blit_queue.queue_priority", blit.queue_priority, 0, 2);

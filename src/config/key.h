@@ -79,6 +79,12 @@ Key bound(std::string path, std::string sets, Access access) {
     bind(Type::kNumber, std::type_identity<double>());
   } else if constexpr (std::is_same_v<Field, std::string>) {
     bind(Type::kText, std::type_identity<std::string>());
+  } else if constexpr (std::is_same_v<Field, std::vector<int>>) {
+    key.type = Type::kIntegers;
+    key.get = [access](const Settings& s) { return Value(Integers(access(s).begin(), access(s).end())); };
+    key.set = [access](Settings& s, const Value& v) {
+      access(s).assign(std::get<Integers>(v).begin(), std::get<Integers>(v).end());
+    };
   } else if constexpr (std::is_same_v<Field, Weights>) {
     bind(Type::kWeights, std::type_identity<Weights>());
   } else {

@@ -51,6 +51,9 @@ bool move_inside(const Key& key, Value& value) {
   if (auto* whole = std::get_if<std::int64_t>(&value)) return move_inside(key, *whole);
   if (auto* number = std::get_if<double>(&value)) return move_inside(key, *number);
   bool moved = false;
+  if (auto* integers = std::get_if<Integers>(&value)) {
+    for (std::int64_t& number : *integers) moved = move_inside(key, number) || moved;
+  }
   if (auto* weights = std::get_if<Weights>(&value)) {
     for (auto& [name, weight] : *weights) moved = move_inside(key, weight) || moved;
   }
@@ -72,6 +75,8 @@ std::string wanted(const Key& key) {
       return key.choices.empty() ? "one text" : "one of " + key.values();
     case Type::kList:
       return "a list of texts";
+    case Type::kIntegers:
+      return "a list of whole numbers, each " + key.values();
     case Type::kWeights:
       return "names and numbers, {alice: 2} or alice=2, each " + key.values();
   }

@@ -57,6 +57,8 @@ std::string yaml_value(const Key& key, const Value& value) {
     }
     case Type::kList:
       return nlohmann::json(std::get<std::vector<std::string>>(value)).dump();
+    case Type::kIntegers:
+      return nlohmann::json(std::get<Integers>(value)).dump();
     case Type::kWeights: {
       nlohmann::json map = nlohmann::json::object();
       for (const auto& [name, weight] : std::get<Weights>(value)) map[name] = weight;

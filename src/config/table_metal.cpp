@@ -25,6 +25,11 @@ std::vector<Key> metal_keys() {
       MLXS_KEY("metal_optimizations.memory_pool.num_heaps", engine.metal_optimizations.memory_pool.num_heaps)
           .range(2, 16)
           .says("Heaps, at least min_heaps"),
+      MLXS_KEY("metal_optimizations.memory_pool.warmup_buffer_sizes_mb",
+               engine.metal_optimizations.memory_pool.warmup_sizes_mb)
+          .range(1, 4096)
+          .in("MB")
+          .says("Sizes that are touched in every heap before the first step"),
       MLXS_KEY("metal_optimizations.memory_pool.track_statistics",
                engine.metal_optimizations.memory_pool.track_statistics)
           .says("Count what the pool does"),

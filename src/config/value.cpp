@@ -78,11 +78,23 @@ std::optional<Value> to_weights(const Raw& raw) {
   return weights;
 }
 
+std::optional<Value> to_integers(const Raw& raw) {
+  Integers integers;
+  for (const std::string& part : raw.kind == Raw::Kind::kList ? raw.items : split(raw.scalar)) {
+    const auto number = to_number(part);
+    const auto whole = number ? to_integer(*number) : std::nullopt;
+    if (!whole) return std::nullopt;
+    integers.push_back(std::get<std::int64_t>(*whole));
+  }
+  return integers;
+}
+
 }  // namespace
 
 std::optional<Value> parse(Type type, const Raw& raw) {
   if (type == Type::kList && raw.kind == Raw::Kind::kList) return raw.items;
   if (type == Type::kWeights && raw.kind != Raw::Kind::kNull) return to_weights(raw);
+  if (type == Type::kIntegers && raw.kind == Raw::Kind::kList) return to_integers(raw);
   if (raw.kind != Raw::Kind::kScalar) return std::nullopt;
   switch (type) {
     case Type::kBool:
@@ -99,6 +111,8 @@ std::optional<Value> parse(Type type, const Raw& raw) {
       return raw.scalar;
     case Type::kList:
       return split(raw.scalar);
+    case Type::kIntegers:
+      return to_integers(raw);
     case Type::kWeights:
       break;
   }
@@ -130,6 +144,7 @@ std::string to_text(const Value& value) {
     std::string operator()(const std::vector<std::string>& v) const {
       return fmt::format("{}", fmt::join(v, ", "));
     }
+    std::string operator()(const Integers& v) const { return fmt::format("{}", fmt::join(v, ", ")); }
     std::string operator()(const Weights& v) const {
       std::vector<std::string> parts;
       for (const auto& [name, weight] : v) parts.push_back(fmt::format("{}={:g}", name, weight));
@@ -158,6 +173,8 @@ std::string_view type_name(Type type) {
       return "text";
     case Type::kList:
       return "list";
+    case Type::kIntegers:
+      return "integers";
     case Type::kWeights:
       return "weights";
   }

@@ -16,12 +16,15 @@ enum class Type {
   kNumber,
   kBytes,  // whole numbers, or "2GiB"
   kText,
-  kList,     // of texts; "a,b" where there is one text only
-  kWeights,  // names and numbers; "a=2,b=1" where there is one text only
+  kList,      // of texts; "a,b" where there is one text only
+  kIntegers,  // "32,64" where there is one text only
+  kWeights,   // names and numbers; "a=2,b=1" where there is one text only
 };
 
 using Weights = std::vector<std::pair<std::string, double>>;
-using Value = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, Weights>;
+using Integers = std::vector<std::int64_t>;
+using Value =
+    std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, Integers, Weights>;
 
 struct Raw {
   enum class Kind { kNull, kScalar, kList, kMap } kind = Kind::kNull;

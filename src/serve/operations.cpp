@@ -60,7 +60,9 @@ void add_operations_routes(Router& router, Engine& engine, OperationsSources sou
         nlohmann::json data = nlohmann::json::array();
         for (const EngineSchedulerStats& stats : engine.scheduler_stats())
           data.push_back(scheduler_stats_json(stats));
-        return json_response({{"object", "list"}, {"data", std::move(data)}});
+        return json_response({{"object", "list"},
+                              {"data", std::move(data)},
+                              {"metal_optimizations", metal_stats_json(engine.metal_optimizations_stats())}});
       },
       Access::kAdmin);
 }

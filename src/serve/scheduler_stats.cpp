@@ -132,4 +132,47 @@ nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
             {"disk", std::move(disk)}}}};
 }
 
+nlohmann::json metal_stats_json(const MetalOptimizationsStats& stats) {
+  const nlohmann::json off = nlohmann::json::object({{"enabled", false}});
+  nlohmann::json pool = off, blit = off, ring = off;
+  if (const MemoryPoolStats& p = stats.memory_pool; p.enabled) {
+    pool = {{"enabled", true},
+            {"total_acquired", p.total_acquired},
+            {"total_released", p.total_released},
+            {"exhaustion_events", p.exhaustion_events},
+            {"fallback_events", p.fallback_events},
+            {"pool_size", p.pool_size},
+            {"available_count", p.available_count},
+            {"utilization", p.utilization()}};
+  }
+  if (const BlitQueueStats& b = stats.blit_queue; b.enabled) {
+    blit = {{"enabled", true},
+            {"total_uploads", b.total_uploads},
+            {"total_downloads", b.total_downloads},
+            {"uploaded_bytes", b.uploaded_bytes},
+            {"avg_upload_ms", b.avg_upload_ms()},
+            {"avg_download_ms", b.avg_download_ms()},
+            {"total_overlap_ms", b.total_overlap_ms},
+            {"overlap_ratio", b.overlap_ratio()},
+            {"sync_wait_count", b.sync_wait_count},
+            {"avg_sync_wait_ms", b.avg_sync_wait_ms()}};
+  }
+  if (const CommandBufferRingStats& r = stats.command_buffer_ring; r.enabled) {
+    ring = {{"enabled", true},
+            {"ring_size", r.ring_size},
+            {"available_count", r.available_count},
+            {"in_flight_count", r.in_flight_count},
+            {"total_acquired", r.total_acquired},
+            {"total_released", r.total_released},
+            {"wait_events", r.wait_events},
+            {"timeout_events", r.timeout_events},
+            {"rotations", r.rotations},
+            {"avg_wait_time_us", r.avg_wait_time_us},
+            {"max_wait_time_us", r.max_wait_time_us}};
+  }
+  return {{"memory_pool", std::move(pool)},
+          {"blit_queue", std::move(blit)},
+          {"command_buffer_ring", std::move(ring)}};
+}
+
 }  // namespace mlxs

@@ -1,4 +1,5 @@
-// What GET /v1/scheduler/stats says of one model. Pure.
+// What GET /v1/scheduler/stats says of one model, and of how the device's memory, copies and steps are
+// managed. Pure.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -8,5 +9,7 @@
 namespace mlxs {
 
 nlohmann::json scheduler_stats_json(const EngineSchedulerStats& stats);
+// A part that is off says only that.
+nlohmann::json metal_stats_json(const MetalOptimizationsStats& stats);
 
 }  // namespace mlxs
