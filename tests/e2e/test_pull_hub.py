@@ -141,6 +141,22 @@ class TestLayout:
         names = [entry["name"] for entry in json.loads(pull.command("ls", "--json").out)]
         assert names == ["org/tiny"]
 
+    @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+    def test_the_cache_can_be_elsewhere_than_in_hf_home(self, hub, pull, tmp_path, variable):
+        elsewhere = {variable: str(tmp_path / "elsewhere")}
+        result = pull("org/tiny", env=elsewhere)
+        assert result.status == 0, result.err
+        assert result.out == f"{tmp_path}/elsewhere/models--org--tiny/snapshots/{'a' * 40}\n"
+        assert not pull.cache.exists()
+        # Python's package, told the same, finds it; without the variable neither does.
+        script = "from huggingface_hub import snapshot_download as find; print(find('org/tiny', local_files_only=True))"
+        python = [sys.executable, "-c", script]
+        found = subprocess.run(python, env={**pull.environment, **elsewhere}, capture_output=True, text=True, check=True)
+        assert found.stdout == result.out
+        assert subprocess.run(python, env=pull.environment, capture_output=True, check=False).returncode != 0
+        assert pull("org/tiny", env={"HF_HUB_OFFLINE": "1"}).status == 1
+        assert pull("org/tiny", env={"HF_HUB_OFFLINE": "1", **elsewhere}).out == result.out
+
     def test_a_quantization_is_picked_with_all_its_parts(self, hub, pull):
         result = pull("org/tiny-GGUF:q8_0")
         assert result.status == 0, result.err
