@@ -28,6 +28,10 @@ struct EngineOptions {
   int device = 0;                    // which GPU, of the CUDA backend
   int threads = 0;                   // compute threads; 0: one a physical core
   std::uint64_t kv_cache_bytes = 0;  // 0: what one context of every running request may need, within memory
+  // Of the memory of a device that has its own: what weights, a step and the KV cache may take of it, of
+  // which the KV cache gets the rest unless kv_cache_bytes says how much. 0.05 … 1; other devices: no
+  // meaning.
+  double gpu_memory_utilization = 0.9;
   std::string kv_cache_dtype =
       "auto";  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
   // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it

@@ -257,6 +257,7 @@ struct DeviceInfo {
   std::string description;   // "2 threads, amx+avx512"
   std::size_t memory_bytes;  // total memory of the device
   std::size_t free_bytes;    // available now
+  bool own_memory = false;   // the device's own, taken when it is asked for and not when it is touched
   std::string packed_layout =
       {};  // name and version of the packed weights' layout: the key of the weight cache
 };
@@ -306,6 +307,9 @@ class Backend {
   virtual void sample(Tensor logits, std::span<const SampleRow> rows) = 0;
   // Ends the step, waits for it, and returns what sample() drew (empty if it was not called).
   virtual std::span<const Sampled> end_step() = 0;
+
+  // Seconds that the device was at work on the last step; 0: not known.
+  virtual double busy_seconds() { return 0.0; }
 
   // Nothing reads `tensor` any more in this step: its memory may serve the next op, which keeps activations
   // in the cache.

@@ -23,6 +23,7 @@
 #include "cli/engine_flags.h"
 #include "cli/format.h"
 #include "cli/load_client.h"
+#include "engine/load_plan.h"
 
 namespace mlxs::cli {
 namespace {
@@ -237,11 +238,30 @@ int kernels(const BenchFlags& flags) {
 int synthetic(const BenchFlags& flags) {
   const auto backend =
       make_backend(flags.engine.backend, {.threads = flags.engine.threads, .device = flags.engine.device});
-  print_synthetic(run_synthetic(*backend, flags.synthetic), backend->device().description, flags.json);
+  SyntheticBench what = flags.synthetic;
+  what.kv_type = kv_type(engine_options(flags.engine));
+  print_synthetic(run_synthetic(*backend, what), backend->device().description, flags.json);
   return 0;
 }
 
 }  // namespace
+
+std::vector<std::string> spell_out_synthetic(std::vector<std::string> arguments) {
+  constexpr std::string_view kFlag = "--synthetic";
+  if (arguments.empty() || arguments.front() != "bench") return arguments;
+  const auto flag = std::ranges::find_if(arguments, [&](std::string_view argument) {
+    return argument == kFlag ||
+           (argument.starts_with(kFlag) && argument.substr(kFlag.size()).starts_with('='));
+  });
+  if (flag == arguments.end()) return arguments;
+  if (flag->size() > kFlag.size()) {
+    *flag = flag->substr(kFlag.size() + 1);
+  } else {
+    arguments.erase(flag);
+  }
+  arguments.insert(arguments.begin() + 1, "synthetic");
+  return arguments;
+}
 
 void add_bench(CLI::App& app, Action& action) {
   auto flags = std::make_shared<BenchFlags>();
@@ -320,6 +340,7 @@ void add_bench(CLI::App& app, Action& action) {
   invented->add_flag("--json", flags->json, "One JSON object");
   add_engine_flags(*invented, flags->engine);
   invented->footer(
+      "The same as a flag: mlx-serving bench --synthetic CONFIG …\n"
       "Examples:\n  mlx-serving bench synthetic bench/configs/qwen3-30b-a3b-4bit.json\n"
       "  mlx-serving bench synthetic config.json --backend cpu --streams 1,4 --prompt-tokens 64");
   invented->callback([flags, &action] { action = [flags] { return synthetic(*flags); }; });

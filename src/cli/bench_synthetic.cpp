@@ -61,14 +61,16 @@ WeightBytes weigh(const ModelFile& file, const Backend& backend) {
 // A model and so many sequences of equal length, stepped together.
 class Streams {
  public:
-  Streams(Backend& backend, Model& model, int count, int longest) : backend_(backend), model_(model) {
+  Streams(Backend& backend, Model& model, DType kv_type, int count, int longest)
+      : backend_(backend), model_(model) {
     const ModelConfig& c = model.config();
     const int each = KvPool::pages_for(longest);
     kv_ = backend.make_kv({.layers = c.layers,
                            .kv_heads = c.kv_heads,
                            .key_dim = c.key_dim,
                            .value_dim = c.value_dim,
-                           .num_pages = count * each});
+                           .num_pages = count * each,
+                           .type = kv_type});
     pages_.resize(static_cast<std::size_t>(count) * static_cast<std::size_t>(each));
     std::iota(pages_.begin(), pages_.end(), 0);
     std::ranges::shuffle(pages_, random_);
@@ -138,7 +140,7 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
   figures.read_gb_per_second = backend.read_gb_per_second();
 
   const int most = std::ranges::max(what.streams), steps = what.steps + kWarmSteps;
-  Streams streams(backend, *model, most, what.context + steps);
+  Streams streams(backend, *model, what.kv_type, most, what.context + steps);
   // Whole prompts a step, as many as it may hold; a longer prompt in chunks.
   const int at_once = std::clamp(what.rows / what.context, 1, most),
             chunk = std::min(what.context, what.rows);
@@ -154,24 +156,27 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
   figures.prefill_tokens_per_second = static_cast<double>(most) * what.context / seconds;
 
   const double kv_token =
-      static_cast<double>(Runner::page_bytes(model->config(), DType::kBF16)) / kPageTokens;
+      static_cast<double>(Runner::page_bytes(model->config(), what.kv_type)) / kPageTokens;
   for (const int count : what.streams) {
     std::vector<double> took, host;
+    double busy = 0;
     for (int i = 0; i < steps; ++i) {
       const double one = streams.step(0, count, what.context + i, 1);
       if (i < kWarmSteps) continue;
       took.push_back(one);
       host.push_back(streams.host_seconds());
+      busy += backend.busy_seconds();
     }
     const double used = 1.0 - std::pow(1.0 - weights.chosen, count);  // of the experts, on average
     const double bytes = weights.every_step + used * weights.experts +
                          kv_token * count * (what.context + kWarmSteps + what.steps / 2.0);
+    const double all = std::accumulate(took.begin(), took.end(), 0.0);
     const double limit = figures.read_gb_per_second * 1e9 / bytes * count;
     figures.decode.push_back({.streams = count,
-                              .tokens_per_second = static_cast<double>(count) * what.steps /
-                                                   std::accumulate(took.begin(), took.end(), 0.0),
+                              .tokens_per_second = static_cast<double>(count) * what.steps / all,
                               .host_us = percentile(host, 50) * 1e6,
                               .step_ms = percentile(took, 50) * 1e3,
+                              .idle_share = busy > 0 ? 1.0 - busy / all : -1.0,
                               .gigabytes = bytes * 1e-9,
                               .limit_tokens_per_second = limit});
   }
@@ -186,6 +191,7 @@ void print_synthetic(const SyntheticFigures& figures, const std::string& device,
                         {"tokens_per_second", f.tokens_per_second},
                         {"step_ms", f.step_ms},
                         {"host_us", f.host_us},
+                        {"idle_share", f.idle_share < 0 ? nlohmann::json() : nlohmann::json(f.idle_share)},
                         {"read_gigabytes", f.gigabytes},
                         {"limit_tokens_per_second", f.limit_tokens_per_second}});
     }
@@ -202,10 +208,12 @@ void print_synthetic(const SyntheticFigures& figures, const std::string& device,
       "{}; reads {:.0f} GB/s at most\n{:.2f} GB of random weights in {:.1f} s; prefill {:.0f} tokens/s\n\n",
       device, figures.read_gb_per_second, figures.weight_gigabytes, figures.load_seconds,
       figures.prefill_tokens_per_second);
-  std::vector<std::vector<std::string>> table{{"STREAMS", "TOKENS/S", "A STEP", "HOST", "READS", "OF LIMIT"}};
+  std::vector<std::vector<std::string>> table{
+      {"STREAMS", "TOKENS/S", "A STEP", "HOST", "IDLE", "READS", "OF LIMIT"}};
   for (const DecodeFigure& f : figures.decode) {
     table.push_back({std::to_string(f.streams), fmt::format("{:.1f}", f.tokens_per_second),
                      fmt::format("{:.3f} ms", f.step_ms), fmt::format("{:.0f} us", f.host_us),
+                     f.idle_share < 0 ? "?" : fmt::format("{:.1f} %", 100 * f.idle_share),
                      fmt::format("{:.2f} GB", f.gigabytes),
                      f.limit_tokens_per_second > 0
                          ? fmt::format("{:.1f} %", 100 * f.tokens_per_second / f.limit_tokens_per_second)

@@ -16,6 +16,7 @@ struct SyntheticBench {
   int context = 512;  // tokens of each prompt
   int steps = 64;     // measured decode steps
   int rows = 4096;    // of a prefill step, at most
+  DType kv_type = DType::kBF16;
 };
 
 struct DecodeFigure {
@@ -23,6 +24,7 @@ struct DecodeFigure {
   double tokens_per_second = 0;
   double host_us = 0;                  // of a step, median: until everything was handed to the device
   double step_ms = 0;                  // median
+  double idle_share = 0;               // of all steps' time: the device had nothing to do; < 0: not known
   double gigabytes = 0;                // weights and KV that one step must read
   double limit_tokens_per_second = 0;  // if memory were all; 0: its bandwidth is not known
 };

@@ -6,6 +6,8 @@
 #include <CLI/CLI.hpp>
 
 #include <functional>
+#include <string>
+#include <vector>
 
 namespace mlxs::cli {
 
@@ -23,6 +25,8 @@ void add_ps(CLI::App& app, Action& action);
 void add_why(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+// `bench --synthetic CONFIG …` as the command line that it stands for: `bench synthetic CONFIG …`.
+std::vector<std::string> spell_out_synthetic(std::vector<std::string> arguments);
 void add_sim(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_collect_env(CLI::App& app, Action& action);

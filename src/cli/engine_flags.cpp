@@ -22,6 +22,12 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
   add_bytes_option(command, "--kv-cache-bytes", flags.kv_cache_bytes,
                    "Memory for the KV cache, such as 2GiB (default: what the running requests may need)");
   command
+      .add_option("--gpu-memory-utilization", flags.gpu_memory_utilization,
+                  "Share of a GPU's memory that weights, a step and the KV cache may take; the KV cache gets "
+                  "what the others leave of it")
+      ->check(CLI::Range(0.05, 1.0, "0.05..1"))
+      ->capture_default_str();
+  command
       .add_option("--kv-cache-dtype", flags.kv_cache_dtype,
                   "Type of keys and values: auto (bf16), bf16, int8 (half the memory)")
       ->check(CLI::IsMember({"auto", "bf16", "int8"}))
@@ -60,6 +66,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.threads = flags.threads;
   options.device = flags.device;
   options.kv_cache_bytes = flags.kv_cache_bytes;
+  options.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.kv_cache_dtype = flags.kv_cache_dtype;
   options.kv_swap_bytes = flags.kv_swap_bytes;
   options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;

@@ -20,6 +20,7 @@ struct EngineFlags {
   int device = 0;
   int threads = 0;
   std::uint64_t kv_cache_bytes = 0, kv_swap_bytes = 0;
+  double gpu_memory_utilization = EngineOptions{}.gpu_memory_utilization;
   std::string kv_cache_dtype = "auto";
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;

@@ -1,9 +1,11 @@
 // The program: parses the command line, runs one command, turns every error into one line and an exit status.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -77,7 +79,10 @@ int main(int argc, char** argv) {
   mlxs::cli::add_version(app, action);
 
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> arguments =
+        mlxs::cli::spell_out_synthetic(std::vector<std::string>(argv + 1, argv + std::max(argc, 1)));
+    std::ranges::reverse(arguments);  // as CLI11 wants them
+    app.parse(std::move(arguments));
     return action();
   } catch (const CLI::ParseError& error) {
     return explain(app, error);

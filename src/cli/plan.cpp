@@ -51,6 +51,7 @@ int plan(const PlanFlags& flags) {
                                 {"device", backend->device().description},
                                 {"memory_bytes", p.memory_bytes},
                                 {"free_bytes", p.free_bytes},
+                                {"usable_bytes", p.usable_bytes},
                                 {"weight_bytes", p.weight_bytes},
                                 {"batch_bytes", p.batch_bytes},
                                 {"kv_bytes", p.kv_bytes},
@@ -64,16 +65,19 @@ int plan(const PlanFlags& flags) {
   }
   fmt::print(
       "{}",
-      format_table(
-          {{"model", catalog.display_name(flags.model)},
-           {"device", backend->device().description},
-           {"memory", fmt::format("{}, {} free", format_bytes(p.memory_bytes), format_bytes(p.free_bytes))},
-           {"weights", format_bytes(p.weight_bytes)},
-           {"a step", fmt::format("up to {}", format_bytes(p.batch_bytes))},
-           {"KV cache", fmt::format("{} a token, {} at least", format_bytes(p.kv_bytes_per_token),
-                                    format_bytes(p.kv_bytes))},
-           {"needed", format_bytes(p.needed_bytes())},
-           {"fits", p.fits() ? "yes" : "no"}}));
+      format_table({{"model", catalog.display_name(flags.model)},
+                    {"device", backend->device().description},
+                    {"memory",
+                     fmt::format("{}, {} free{}", format_bytes(p.memory_bytes), format_bytes(p.free_bytes),
+                                 p.usable_bytes == p.free_bytes ? ""
+                                                                : fmt::format(", {} of these may be taken",
+                                                                              format_bytes(p.usable_bytes)))},
+                    {"weights", format_bytes(p.weight_bytes)},
+                    {"a step", fmt::format("up to {}", format_bytes(p.batch_bytes))},
+                    {"KV cache", fmt::format("{} a token, {} at least", format_bytes(p.kv_bytes_per_token),
+                                             format_bytes(p.kv_bytes))},
+                    {"needed", format_bytes(p.needed_bytes())},
+                    {"fits", p.fits() ? "yes" : "no"}}));
   if (!counts.empty() && p.fits()) {
     std::vector<std::vector<std::string>> rows{{"USERS", "TOKENS EACH"}};
     for (const int count : counts) {
@@ -107,7 +111,7 @@ void add_plan(CLI::App& app, Action& action) {
   command->footer(
       "Exit status 1: it does not fit. The table is what --kv-cache-bytes can give; by default the cache "
       "takes\n"
-      "a fifth of the free memory, or one context.\n"
+      "a fifth of the free memory, or one context; of a GPU all that the table says.\n"
       "Examples:\n"
       "  mlx-serving plan smollm2\n"
       "  mlx-serving plan ./model.gguf --users 8 --context 4096\n"

@@ -21,9 +21,15 @@ std::vector<Key> engine_keys() {
       MLXS_KEY("engine.kv_cache_bytes", engine.kv_cache_bytes)
           .bytes()
           .range(1 << 20, 0x1p50)
-          .or_zero("what the running requests may need")
+          .or_zero("what the running requests may need; on a GPU what gpu_memory_utilization leaves")
           .flag("--kv-cache-bytes")
           .says("Memory for the KV cache, such as 2GiB"),
+      MLXS_KEY("engine.gpu_memory_utilization", engine.gpu_memory_utilization)
+          .range(0.05, 1)
+          .flag("--gpu-memory-utilization")
+          .says("Share of a GPU's memory that weights, a step and the KV cache may take; the KV cache gets "
+                "what "
+                "the others leave of it, unless kv_cache_bytes says how much"),
       MLXS_KEY("engine.kv_cache_dtype", engine.kv_cache_dtype)
           .one_of({"auto", "bf16", "int8"})
           .flag("--kv-cache-dtype")

@@ -38,8 +38,8 @@ std::string megabytes(std::uint64_t bytes) {
 
 std::int64_t LoadPlan::tokens() const {
   const std::uint64_t taken = weight_bytes + batch_bytes;
-  if (kv_bytes_per_token == 0 || free_bytes <= taken) return 0;
-  const auto tokens = static_cast<std::int64_t>((free_bytes - taken) / kv_bytes_per_token);
+  if (kv_bytes_per_token == 0 || usable_bytes <= taken) return 0;
+  const auto tokens = static_cast<std::int64_t>((usable_bytes - taken) / kv_bytes_per_token);
   return tokens / kPageTokens * kPageTokens;
 }
 
@@ -53,6 +53,23 @@ DType kv_type(const EngineOptions& engine) {
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("kv_cache_dtype = '{}' is not a type of the KV cache", engine.kv_cache_dtype),
               "one of: auto, bf16, int8", "kv_cache_dtype");
+}
+
+std::uint64_t usable_bytes(const DeviceInfo& device, const EngineOptions& engine) {
+  const double share = engine.gpu_memory_utilization;
+  if (!(share >= 0.05 && share <= 1.0)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("gpu_memory_utilization = {} is not a share of the memory", share),
+                "a number from 0.05 to 1; 0.9 is the default", "gpu_memory_utilization");
+  }
+  if (!device.own_memory) return device.free_bytes;
+  const std::uint64_t kept =
+      device.memory_bytes - static_cast<std::uint64_t>(share * static_cast<double>(device.memory_bytes));
+  return device.free_bytes > kept ? device.free_bytes - kept : 0;
+}
+
+std::uint64_t step_bytes(const ModelFile& file, const EngineOptions& engine) {
+  return activations(summarize(file), engine);
 }
 
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
@@ -75,6 +92,7 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   plan.batch_bytes = activations(summary, engine);
   plan.memory_bytes = device.memory_bytes;
   plan.free_bytes = device.free_bytes;
+  plan.usable_bytes = usable_bytes(device, engine);
   plan.context = context > 0 ? context : summary.context;
   const std::int64_t tokens = context > 0 ? context : std::min(plan.context, kMinContext);
   plan.kv_bytes = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes
@@ -91,9 +109,13 @@ void require_fit(const LoadPlan& plan, std::string_view name) {
   if (plan.fits()) return;
   throw Error(
       ErrorCode::kOutOfMemory,
-      fmt::format("'{}' does not fit: {} of weights + {} of KV cache + {} for a step = {}, {} are free", name,
-                  megabytes(plan.weight_bytes), megabytes(plan.kv_bytes), megabytes(plan.batch_bytes),
-                  megabytes(plan.needed_bytes()), megabytes(plan.free_bytes)),
+      fmt::format("'{}' does not fit: {} of weights + {} of KV cache + {} for a step = {}, {} are free{}",
+                  name, megabytes(plan.weight_bytes), megabytes(plan.kv_bytes), megabytes(plan.batch_bytes),
+                  megabytes(plan.needed_bytes()), megabytes(plan.free_bytes),
+                  plan.usable_bytes == plan.free_bytes
+                      ? ""
+                      : fmt::format(", of which {} may be taken (gpu_memory_utilization)",
+                                    megabytes(plan.usable_bytes))),
       "close other programs, take a smaller quantization, ask for less with --context or --kv-cache-bytes; "
       "--force tries it all the same");
 }

@@ -225,13 +225,31 @@ void LoadedModel::resume(RequestId id) {
   tell(RequestEvent::Kind::kResumed, *found->second, now);
 }
 
-void LoadedModel::note_plan(TimePoint now) {
-  queue_clock_.advance(now, plan_.blocked);
+void LoadedModel::note_preempted(TimePoint now) {
   for (std::size_t i = 0; i < plan_.preempted.size(); ++i) {
     Request& request = *requests_.at(plan_.preempted[i]);
     request.timeline.preempted(now, seen(plan_.preempted_for[i]), static_cast<int>(request.tokens.size()));
     tell(RequestEvent::Kind::kPreempted, request, now);
   }
+}
+
+bool LoadedModel::give_way(const Error& error) {
+  if (error.code() != ErrorCode::kOutOfMemory) return false;
+  const TimePoint now = clock_.now();
+  const std::size_t requests = plan_.spans.size();
+  if (!scheduler_->shrink(now, plan_)) return false;
+  log::warn(
+      "step {} of '{}' with {} tokens of {} request(s) ran out of memory: {}; {} preempted, smaller steps "
+      "follow",
+      plan_.step, info_.id, plan_.total_tokens, requests, error.what(), plan_.preempted.size());
+  note_preempted(now);
+  publish_stats();
+  return true;
+}
+
+void LoadedModel::note_plan(TimePoint now) {
+  queue_clock_.advance(now, plan_.blocked);
+  note_preempted(now);
   for (const RequestId id : plan_.admitted) {
     Request& request = *requests_.at(id);
     request.timeline.admitted(now, queue_clock_);
@@ -260,9 +278,14 @@ bool LoadedModel::step() {
 
   std::span<const Sampled* const> sampled;
   std::string failure;
+  ErrorCode failure_code = ErrorCode::kInternal;
   try {
     sampled = runner_->run(plan, [&](RequestId id) -> Request& { return *requests_.at(id); });
   } catch (const std::exception& error) {
+    if (const auto* known = dynamic_cast<const Error*>(&error)) {
+      if (give_way(*known)) return true;
+      if (known->code() == ErrorCode::kOutOfMemory) failure_code = known->code();
+    }
     failure = error.what();
     log::error("step {} of '{}' failed and ends its {} request(s): {}", plan.step, info_.id,
                plan.spans.size(), failure);
@@ -292,7 +315,7 @@ bool LoadedModel::step() {
     if (!failure.empty()) {
       broken_ = true;
       if (tier_) tier_->forget(request.tokens, request.cache_salt);
-      fail(request, ErrorCode::kInternal, "the step failed: " + failure, ran);
+      fail(request, failure_code, "the step failed: " + failure, ran);
       outcome.finished = true;
     } else if (sampled[i] != nullptr) {
       outcome.token = sampled[i]->token;

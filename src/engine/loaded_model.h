@@ -93,6 +93,9 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   RequestSeen seen(RequestId id) const;
   // Of a step that is about to run: who got a place, who lost it.
   void note_plan(TimePoint now);
+  void note_preempted(TimePoint now);
+  // A step that ran out of memory: false if no smaller one can be tried.
+  bool give_way(const Error& error);
   // To the observer, if there is one.
   void tell(RequestEvent::Kind kind, const Request& request, TimePoint at);
   void tell_step(const StepShare& step, TimePoint planned, bool failed);

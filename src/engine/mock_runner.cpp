@@ -49,6 +49,9 @@ Sampled MockRunner::next_token(Request& request) {
 
 std::span<const Sampled* const> MockRunner::run(const StepPlan& plan,
                                                 const std::function<Request&(RequestId)>& request_of) {
+  if (spec_.memory > 0 && plan.total_tokens > spec_.memory) {
+    throw Error(ErrorCode::kOutOfMemory, "the mock's memory holds no step of so many tokens");
+  }
   if (spec_.delay_ms > 0)
     std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(spec_.delay_ms));
   sampled_.clear();

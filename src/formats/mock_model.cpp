@@ -25,9 +25,11 @@ constexpr std::string_view kTemplate =
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 [[noreturn]] void refuse(std::string_view name, const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("model '{}': {}", name, what),
-              "write mock:tokens=512,delay=0 (delay: milliseconds of each step); either may be left out",
-              "model");
+  throw Error(
+      ErrorCode::kInvalidArgument, fmt::format("model '{}': {}", name, what),
+      "write mock:tokens=512,delay=0,memory=0 (delay: milliseconds of each step; memory: tokens of a step "
+      "that there is memory for, 0: any); each may be left out",
+      "model");
 }
 
 template <class Number>
@@ -88,6 +90,8 @@ MockSpec parse_mock(std::string_view name) {
       spec.tokens = number_of<std::int32_t>(name, key, value, 1, 1'000'000);
     } else if (key == "delay") {
       spec.delay_ms = number_of<double>(name, key, value, 0, 600'000);
+    } else if (key == "memory") {
+      spec.memory = number_of<std::int32_t>(name, key, value, 0, 1'000'000);
     } else {
       refuse(name, fmt::format("'{}' is not an option", key));
     }

@@ -146,12 +146,16 @@ void Scheduler::Impl::start(SchedEntry& entry, TimePoint now, StepPlan& out) {
 // What it sampled becomes part of its prompt; its full pages stay cached until they are needed.
 void Scheduler::Impl::preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out) {
   swap_out(victim, out);
+  requeue(victim, now);
+  out.preempted.push_back(victim.id);
+  out.preempted_for.push_back(for_whom);
+}
+
+void Scheduler::Impl::requeue(SchedEntry& victim, TimePoint now) {
   stop(victim);
   victim.preempted = true;
   victim.decoding = false;
   queue.push(victim, now);
-  out.preempted.push_back(victim.id);
-  out.preempted_for.push_back(for_whom);
   ++counters.preemptions;
 }
 
@@ -170,10 +174,10 @@ std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
     const bool counts = entry->active() && entry->decoding && entry->slo.tpot > Duration::zero();
     if (counts) target = std::min(target, entry->slo.tpot);
   }
-  if (target == Duration::max() || decode_rows == 0 || cost.per_token() <= 0) return config.token_budget;
+  if (target == Duration::max() || decode_rows == 0 || cost.per_token() <= 0) return most_tokens;
   const double tokens = (kTargetShare * to_seconds(target) - cost.fixed()) / cost.per_token();
   const double least = decode_rows + kPageTokens;
-  return static_cast<std::int32_t>(std::min<double>(config.token_budget, std::max(tokens, least)));
+  return static_cast<std::int32_t>(std::min<double>(most_tokens, std::max(tokens, least)));
 }
 
 void Scheduler::Impl::plan_prefills(StepPlan& out) {

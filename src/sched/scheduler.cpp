@@ -191,6 +191,7 @@ void Scheduler::commit(const StepResult& result) {
   s.cost.add(tokens, result.seconds);
   s.swap.copied(std::exchange(s.copies, 0), result.copy_seconds);
   s.window.step_took(result.seconds);
+  s.step_ran();
 }
 
 bool Scheduler::idle() const { return impl_->entries.empty() && impl_->displaced.empty(); }

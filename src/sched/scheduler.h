@@ -137,6 +137,11 @@ class Scheduler {
   // Must be followed by commit() of its result unless empty.
   void plan(TimePoint now, StepPlan& out);
   void commit(const StepResult& result);
+  // Instead of commit(): the device has no memory for the step, and nothing of it happened. The next steps
+  // have at most half its tokens; requests for which that is too little are preempted, which `plan` then
+  // names. The bound doubles every kCalmSteps steps that ran. False: it had one token, so commit() it as
+  // failed.
+  bool shrink(TimePoint now, StepPlan& plan);
 
   bool idle() const;  // nothing waiting, running or paused, and plan() has nothing to say
   SchedulerStats stats() const;

@@ -20,6 +20,7 @@
 namespace mlxs {
 
 inline constexpr double kLeastRetrySeconds = 0.1;
+inline constexpr std::int32_t kCalmSteps = 64;
 
 struct Scheduler::Impl {
   struct Planned {  // a span of the step in flight
@@ -36,6 +37,7 @@ struct Scheduler::Impl {
   Impl(SchedulerConfig given, KvPool& kv)
       : config(given),
         slots(std::min(given.max_running, given.token_budget)),
+        most_tokens(given.token_budget),
         pool(kv),
         pins(kv, given.pinned_pages, given.pin_ttl),
         queue(given.aging_interval),
@@ -66,11 +68,16 @@ struct Scheduler::Impl {
   bool fits(const SchedEntry& entry);
   void start(SchedEntry& entry, TimePoint now, StepPlan& out);
   void preempt(SchedEntry& victim, RequestId for_whom, TimePoint now, StepPlan& out);
+  void requeue(SchedEntry& victim, TimePoint now);
 
   // swapping.cpp
   void swap_out(SchedEntry& victim, StepPlan& out);
   void swap_in(SchedEntry& entry, StepPlan& out);
   void drop_swapped(SchedEntry& entry);
+
+  // memory_pressure.cpp
+  void bound_steps(std::int32_t tokens);
+  void step_ran();
 
   void plan_decodes(StepPlan& out);
   std::int32_t choose_budget(std::int32_t decode_rows) const;
@@ -86,7 +93,9 @@ struct Scheduler::Impl {
   }
 
   SchedulerConfig config;
-  std::int32_t slots;  // every running request gets at least one token of the budget in every step
+  std::int32_t slots;           // every running request gets at least one token of the budget in every step
+  std::int32_t most_tokens;     // of a step: the budget, or what the device had memory for
+  std::int32_t calm_steps = 0;  // that ran since most_tokens changed
   KvPool& pool;
   PinnedPrefixes pins;
   SchedEntries entries;

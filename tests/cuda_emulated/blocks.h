@@ -67,6 +67,10 @@ T from_lane(const std::array<std::array<std::uint64_t, 4>, kLanes>& given, int l
   return value;
 }
 
+// What the device has; more than that is refused. What is allocated of it now.
+void set_device_memory(std::size_t bytes);
+std::size_t device_memory_taken();
+
 // Queued on the stream: at once, or when the graph that is being captured is launched.
 void queue(std::function<void()> work);
 void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel);

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "blocks.h"
@@ -13,6 +14,28 @@ namespace {
 using Work = std::vector<std::function<void()>>;
 Work* capturing = nullptr;
 
+// Host and device memory that is taken, and what there is of the device's.
+std::map<void*, size_t> taken;
+size_t device_taken = 0, device_memory = size_t{1} << 30;
+
+cudaError_t take(void** to, size_t bytes, bool of_device) {
+  if (bytes > size_t{1} << 30 || (of_device && device_taken + bytes > device_memory))
+    return cudaErrorMemoryAllocation;
+  *to = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  std::memset(*to, 0xff, bytes);  // nobody may count on zeros
+  taken[*to] = of_device ? bytes : 0;
+  device_taken += taken[*to];
+  return cudaSuccess;
+}
+cudaError_t give(void* memory) {
+  if (const auto found = taken.find(memory); found != taken.end()) {
+    device_taken -= found->second;
+    taken.erase(found);
+    std::free(memory);
+  }
+  return cudaSuccess;
+}
+
 int architecture() {
   const char* chosen = std::getenv("MLXS_EMULATED_SM");
   return chosen != nullptr ? std::atoi(chosen) : 90;
@@ -21,6 +44,9 @@ int architecture() {
 }  // namespace
 
 namespace mlxs::emulated {
+
+void set_device_memory(size_t bytes) { device_memory = bytes; }
+size_t device_memory_taken() { return device_taken; }
 
 void queue(std::function<void()> work) {
   if (capturing != nullptr) {
@@ -52,21 +78,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *free = *total = size_t{1} << 30;
+  *free = device_memory > device_taken ? device_memory - device_taken : 0;
+  *total = device_memory;
   return cudaSuccess;
 }
-cudaError_t cudaMalloc(void** to, size_t bytes) {
-  if (bytes > size_t{1} << 30) return cudaErrorMemoryAllocation;
-  *to = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  std::memset(*to, 0xff, bytes);  // nobody may count on zeros
-  return cudaSuccess;
-}
-cudaError_t cudaFree(void* memory) {
-  std::free(memory);
-  return cudaSuccess;
-}
-cudaError_t cudaMallocHost(void** to, size_t bytes) { return cudaMalloc(to, bytes); }
-cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
+cudaError_t cudaMalloc(void** to, size_t bytes) { return take(to, bytes, true); }
+cudaError_t cudaFree(void* memory) { return give(memory); }
+cudaError_t cudaMallocHost(void** to, size_t bytes) { return take(to, bytes, false); }
+cudaError_t cudaFreeHost(void* memory) { return give(memory); }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   std::memcpy(to, from, bytes);
   return cudaSuccess;
@@ -102,6 +121,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = reinterpret_cast<cudaEvent_t>(1);
   return cudaSuccess;
 }
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t) { return cudaErrorNotReady; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }

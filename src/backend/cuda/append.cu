@@ -1,7 +1,6 @@
 // Before attention: the per-head norms, the rotation, and the new keys and values into their pages.
-#include <cuda_bf16.h>
-
 #include "backend/cuda/head.cuh"
+#include "backend/cuda/kv_codes.cuh"
 #include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
@@ -38,9 +37,8 @@ __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ q
   if (head >= spec.heads + kv.kv_heads) {
     const int own = head - spec.heads - kv.kv_heads;
     from += query_columns + key_columns + own * kv.value_dim;
-    auto* to = static_cast<__nv_bfloat16*>(kv.values) +
-               ((static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage) * kv.value_dim;
-    for (int i = lane; i < kv.value_dim; i += 32) to[i] = __float2bfloat16(from[i]);
+    store_head(from, kv.value_dim, kv.values, kv.value_scales,
+               (static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage);
     return;
   }
   const bool is_query = head < spec.heads;
@@ -53,9 +51,8 @@ __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ q
     for (int i = lane; i < kv.key_dim; i += 32) to[i] = vector[i];
   } else {
     const int own = head - spec.heads;
-    auto* to = static_cast<__nv_bfloat16*>(kv.keys) +
-               ((static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage) * kv.key_dim;
-    for (int i = lane; i < kv.key_dim; i += 32) to[i] = __float2bfloat16(vector[i]);
+    store_head(vector, kv.key_dim, kv.keys, kv.key_scales,
+               (static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage);
   }
 }
 

@@ -20,6 +20,9 @@ __device__ inline void put_head(float* y, const Operand& operand, size_t place, 
   put_operand(operand, static_cast<int>(place / heads), static_cast<int>(place % heads) * dims + dim, value);
 }
 
+// Of what a row sees, which may be nothing. NaN stays.
+__device__ inline float share_of(float value, float total) { return total == 0.0f ? 0.0f : value / total; }
+
 // What a split of the tokens came to, for who merges: the sums, then the highest score and the total.
 __device__ inline float* part_of(float* partial, int split, int places, int place, int dims) {
   return partial + (static_cast<size_t>(split) * places + place) * (dims + 2);
@@ -62,7 +65,7 @@ __device__ void merge(float* partial, int splits, int places, int place, int hea
 #pragma unroll
   for (int i = 0; i < kParts * 2; ++i) {
     const int dim = lane + 32 * i;
-    if (dim < dims) put_head(y, operand, place, dim, dims, heads, sum > 0.0f ? values[i] / sum : 0.0f);
+    if (dim < dims) put_head(y, operand, place, dim, dims, heads, share_of(values[i], sum));
   }
 }
 

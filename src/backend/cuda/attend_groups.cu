@@ -5,6 +5,7 @@
 // kernel also turns the row's heads and puts its key and value into their page.
 #include "backend/cuda/attend.cuh"
 #include "backend/cuda/head.cuh"
+#include "backend/cuda/kv_codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
 
@@ -13,14 +14,24 @@ namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16;
 
+// Of a warp's page of keys and values in shared memory: how it arrives, and with codes of 8 bits once more as
+// bf16.
+template <int kDims, bool kInt8>
+constexpr int kStageBytes = kInt8 ? 2 * kPage * (kDims + 4) : 2 * kPage * (kDims + 8) * 2;
+template <int kDims, bool kInt8>
+constexpr int kOpenBytes = kInt8 ? 2 * kPage * (kDims + 8) * 2 : 0;
+
 // kStages: pages of a warp that are in shared memory or on their way there.
-template <int kDims, int kStages>
+template <int kDims, int kStages, bool kInt8>
 __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant__ Attend a) {
   constexpr int kStride = kDims + 8;  // rows start in different banks
   constexpr int kHalf = kPage * kStride, kWide = kDims + 4;
-  MLXS_DYNAMIC_SHARED(memory, 16);  // [warps][stages][keys, values]; then the warps' sums
+  constexpr int kStage = kStageBytes<kDims, kInt8>, kCodes = kPage * kDims;
+  using Element = KvElement<kInt8>;
+  MLXS_DYNAMIC_SHARED(memory, 16);  // [warps]{[stages][keys, values, scales], open}; then the warps' sums
   __shared__ __align__(16) __nv_bfloat16 queries[kRows][kStride];
-  __shared__ __align__(16) __nv_bfloat16 fresh[2][kDims];  // the row's own key and value
+  __shared__ __align__(16) __nv_bfloat16 fresh[2][kDims];  // the row's own key and value, or their codes
+  __shared__ float fresh_scales[2];
   __shared__ float vectors[kWarps][kDims];
   __shared__ float highest[kWarps][kRows], totals[kWarps][kRows], tops[kRows], sums_of[kRows];
   const StepRows& step = a.step;
@@ -47,19 +58,32 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
   const int from_page = begin / kPage + split * each;
   const int to_page = min(begin / kPage + all_pages, from_page + each);
 
-  auto* ring = reinterpret_cast<__nv_bfloat16*>(memory) + warp * (kStages * 2 * kHalf);
+  char* const ring = memory + warp * (kStages * kStage + kOpenBytes<kDims, kInt8>);
   int fetched = from_page + warp, fetch_stage = 0;
   const auto fetch = [&] {
     if (fetched < to_page) {
-      const size_t at = (static_cast<size_t>(pages[fetched]) * kv.kv_heads + kv_head) * (kPage * kDims);
-      const auto* keys = static_cast<const __nv_bfloat16*>(kv.keys) + at;
-      const auto* values = static_cast<const __nv_bfloat16*>(kv.values) + at;
-      __nv_bfloat16* to = ring + fetch_stage * 2 * kHalf;
+      const size_t page = static_cast<size_t>(pages[fetched]) * kv.kv_heads + kv_head;
+      const auto* keys = static_cast<const Element*>(kv.keys) + page * kCodes;
+      const auto* values = static_cast<const Element*>(kv.values) + page * kCodes;
+      char* const to = ring + fetch_stage * kStage;
+      if constexpr (kInt8) {
 #pragma unroll
-      for (int n = 0; n < kPage * kDims / 8 / 32; ++n) {
-        const int i = lane + 32 * n, place = i / (kDims / 8) * kStride + i % (kDims / 8) * 8;
-        copy16(to + place, keys + i * 8);
-        copy16(to + kHalf + place, values + i * 8);
+        for (int n = 0; n < kCodes / 16 / 32; ++n) {
+          const int i = (lane + 32 * n) * 16;
+          copy16(to + i, keys + i);
+          copy16(to + kCodes + i, values + i);
+        }
+        if (lane < 2 * kPage / 4) {
+          const float* scales = lane < kPage / 4 ? kv.key_scales : kv.value_scales;
+          copy16(to + 2 * kCodes + lane * 16, scales + page * kPage + lane % (kPage / 4) * 4);
+        }
+      } else {
+#pragma unroll
+        for (int n = 0; n < kCodes / 8 / 32; ++n) {
+          const int i = lane + 32 * n, place = i / (kDims / 8) * kStride + i % (kDims / 8) * 8;
+          copy16(to + place * 2, keys + i * 8);
+          copy16(to + (kHalf + place) * 2, values + i * 8);
+        }
       }
     }
     commit_copies();
@@ -115,14 +139,31 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     if (is_key)
       turn_head<kOwn>(fresh_raw, spec.norm_key, key_gains, spec.key_norm.epsilon, spec.rotation, turns,
                       vector);
-    auto* to =
-        static_cast<__nv_bfloat16*>(is_key ? kv.keys : kv.values) +
-        ((static_cast<size_t>(pages[own_page]) * kv.kv_heads + kv_head) * kPage + position % kPage) * kDims;
+    const size_t slot =
+        (static_cast<size_t>(pages[own_page]) * kv.kv_heads + kv_head) * kPage + position % kPage;
+    auto* to = static_cast<Element*>(is_key ? kv.keys : kv.values) + slot * kDims;
+    float inverse = 0.0f;
+    if constexpr (kInt8) {
+      unsigned largest = 0;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i)
+        largest = max(largest, magnitude(is_key ? vector[lane + 32 * i] : fresh_raw[i]));
+      const float scale = kv_scale(largest);
+      inverse = inverse_scale(scale);
+      if (lane == 0) {
+        fresh_scales[is_key ? 0 : 1] = scale;
+        if (part == 0) (is_key ? kv.key_scales : kv.value_scales)[slot] = scale;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       const int dim = lane + 32 * i;
-      const __nv_bfloat16 value = __float2bfloat16(is_key ? vector[dim] : fresh_raw[i]);
-      fresh[is_key ? 0 : 1][dim] = value;
+      const Element value = kv_element<kInt8>(is_key ? vector[dim] : fresh_raw[i], inverse);
+      if constexpr (kInt8) {
+        fresh[is_key ? 0 : 1][dim] = __float2bfloat16(static_cast<float>(value));
+      } else {
+        fresh[is_key ? 0 : 1][dim] = value;
+      }
       if (part == 0) to[dim] = value;
     }
   }
@@ -140,14 +181,27 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
   for (int page = from_page + warp; page < to_page; page += kWarps) {
     wait_copies<kStages - 2>();
     __syncwarp();  // the page is here for all lanes, and all have read the one before
-    __nv_bfloat16* keys = ring + stage * 2 * kHalf;
+    char* const arrived = ring + stage * kStage;
+    auto* keys = reinterpret_cast<__nv_bfloat16*>(kInt8 ? ring + kStages * kStage : arrived);
     const __nv_bfloat16* values = keys + kHalf;
+    auto* scales = reinterpret_cast<float*>(arrived + 2 * kCodes);  // [keys, values][tokens]
+    if constexpr (kInt8) {
+#pragma unroll
+      for (int n = 0; n < 2 * kCodes / 8 / 32; ++n) {
+        const int i = lane + 32 * n, place = i / (kDims / 8) * kStride + i % (kDims / 8) * 8;
+        *reinterpret_cast<uint4*>(keys + place) =
+            open_codes(*reinterpret_cast<const uint2*>(arrived + i * 8));
+      }
+      if (page == own_page && lane < 2) scales[lane * kPage + position % kPage] = fresh_scales[lane];
+      __syncwarp();
+    }
     if (page == own_page) {
       for (int i = lane; i < 2 * kDims; i += 32)
         keys[i / kDims * kHalf + position % kPage * kStride + i % kDims] = fresh[i / kDims][i % kDims];
       __syncwarp();
     }
-    if (page == (end - 1) / kPage) {  // nobody wrote behind the last token: no number times 0 may be NaN
+    if (!kInt8 &&
+        page == (end - 1) / kPage) {  // nobody wrote behind the last token: no number times 0 may be NaN
       const int first = (end - 1) % kPage + 1;
       for (int i = lane; i < (kPage - first) * (kDims / 2); i += 32)
         reinterpret_cast<unsigned*>(keys + kHalf + (first + i / (kDims / 2)) * kStride)[i % (kDims / 2)] = 0;
@@ -170,6 +224,7 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
       for (int c = 0; c < 4; ++c) {
         const int token = page * kPage + n * 8 + t * 2 + c % 2;
         float& score = scores[n][c];
+        if constexpr (kInt8) score *= scales[token % kPage];
         if (spec.soft_cap > 0.0f) score = spec.soft_cap * tanhf(score / spec.soft_cap);
         if (token < begin || token >= end) score = 2 * kNothing;
         top[c / 2] = fmaxf(top[c / 2], score);
@@ -190,6 +245,10 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
       for (int c = 0; c < 4; ++c) {
         scores[n][c] = __expf(scores[n][c] - most[c / 2]);
         total[c / 2] += scores[n][c];
+        if constexpr (kInt8) {
+          const int token = page * kPage + n * 8 + t * 2 + c % 2;
+          scores[n][c] *= token < end ? scales[kPage + token % kPage] : 0.0f;  // nobody wrote behind the last
+        }
       }
     }
     const unsigned weights[4] = {pair(scores[0][0], scores[0][1]), pair(scores[0][2], scores[0][3]),
@@ -249,8 +308,7 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) value += shares[(w * kRows + r) * kWide + dim] * highest[w][r];
     if (splits == 1) {
-      put_head(a.y, a.operand, first_place + r, dim, kDims, spec.heads,
-               sums_of[r] > 0.0f ? value / sums_of[r] : 0.0f);
+      put_head(a.y, a.operand, first_place + r, dim, kDims, spec.heads, share_of(value, sums_of[r]));
     } else {
       part_of(a.partial, split, places, first_place + r, kDims)[dim] = value;
     }
@@ -272,13 +330,13 @@ int blocks_of(const StepRows& step, int heads, const KvLayer& kv) {
 
 template <int kDims>
 constexpr int kSums = kWarps * kRows * (kDims + 4) * 4;  // bytes
-template <int kDims, int kStages>
-constexpr int kRing = kWarps * kStages * 2 * kPage * (kDims + 8) * 2;
+template <int kDims, int kStages, bool kInt8>
+constexpr int kRing = kWarps * (kStages * kStageBytes<kDims, kInt8> + kOpenBytes<kDims, kInt8>);
 
-template <int kDims, int kStages>
+template <int kDims, int kStages, bool kInt8>
 void start(cudaStream_t stream, const Attend& a) {
-  constexpr int kBytes = kRing<kDims, kStages> > kSums<kDims> ? kRing<kDims, kStages> : kSums<kDims>;
-  const auto kernel = groups_kernel<kDims, kStages>;
+  constexpr int kOwn = kRing<kDims, kStages, kInt8>, kBytes = kOwn > kSums<kDims> ? kOwn : kSums<kDims>;
+  const auto kernel = groups_kernel<kDims, kStages, kInt8>;
   static const bool allowed = (allow_shared(kernel, kBytes), true);
   static_cast<void>(allowed);
   const dim3 grid(a.step.rows, blocks_of(a.step, a.spec.heads, a.kv) / a.step.rows, a.splits);
@@ -294,8 +352,9 @@ bool attends_in_groups(const KvLayer& kv) {
 int group_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors) {
   const int blocks = blocks_of(step, heads, kv);
   if (blocks > kAttentionCounters) return 1;
-  // A page a warp at least, and no more blocks than two of them have room beside each other.
-  const int wanted = 2 * multiprocessors / blocks, possible = (step.longest + 63) / 64;
+  // Two pages a warp at least (what `longest` is rounded up to counts, too), and no more blocks than two of
+  // them have room beside each other.
+  const int wanted = 2 * multiprocessors / blocks, possible = (step.longest + 127) / 128;
   return max(1, min(min(wanted, possible), 64));
 }
 
@@ -303,9 +362,13 @@ void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, 
                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
                    const Operand& operand) {
   const Attend a{nullptr, qkv, step, spec, kv, splits, partial, counters, y, operand};
-  if (kv.key_dim == 64) return start<64, 3>(stream, a);
-  if (kRing<128, 3> <= most_shared()) return start<128, 3>(stream, a);
-  start<128, 2>(stream, a);
+  if (kv.key_scales != nullptr) {
+    if (kv.key_dim == 64) return start<64, 3, true>(stream, a);
+    return start<128, 3, true>(stream, a);
+  }
+  if (kv.key_dim == 64) return start<64, 3, false>(stream, a);
+  if (kRing<128, 3, false> <= most_shared()) return start<128, 3, false>(stream, a);
+  start<128, 2, false>(stream, a);
 }
 
 }  // namespace mlxs::cuda

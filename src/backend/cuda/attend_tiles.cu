@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include "backend/cuda/attend.cuh"
+#include "backend/cuda/kv_codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
 
@@ -14,14 +15,19 @@ namespace {
 constexpr int kKeys = 64;                                      // of a tile
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16;  // tokens of a warp
 
-// heads: of a block, 1, 2 or 4; it has 4 / heads times sixteen tokens.
+// Of a tile of keys and values with codes of 8 bits, as it arrives.
 template <int kDims>
+constexpr int kArrivedBytes = 2 * kKeys * (kDims + 4);
+
+// heads: of a block, 1, 2 or 4; it has 4 / heads times sixteen tokens.
+template <int kDims, bool kInt8>
 __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRows step, Attention spec,
                                                          KvLayer kv, int heads, float* y, Operand operand) {
   await();
   constexpr int kStride = kDims + 8;  // rows start in different banks
   constexpr int kTileBytes = kKeys * kStride * 2;
-  MLXS_DYNAMIC_SHARED(memory, 16);  // [2][keys, values]
+  // [2][keys, values]; of 8 bits: one such, then [2][keys, values, scales] as they arrive
+  MLXS_DYNAMIC_SHARED(memory, 16);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int2 tile = reinterpret_cast<const int2*>(step.tiles)[blockIdx.x];  // first row, rows
   const int tokens = kRows * kWarps / heads;
@@ -36,15 +42,35 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
   const int begin = spec.window > 0 ? max(0, first_position - spec.window + 1) / kKeys * kKeys : 0;
   const int* pages = step.pages + step.first_page[tile.x];
 
+  char* const arrived = memory + 2 * kTileBytes;  // of 8 bits
   const auto fetch = [&](int first, int stage) {
-    char* to = memory + stage * 2 * kTileBytes;
-    for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 8); i += kThreads) {
-      const int key = i / (kDims / 8), chunk = i % (kDims / 8), token = min(first + key, end - 1);
-      const size_t slot =
-          (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
-      char* at = to + (key * kStride + chunk * 8) * 2;
-      copy16(at, static_cast<const __nv_bfloat16*>(kv.keys) + slot * kDims + chunk * 8);
-      copy16(at + kTileBytes, static_cast<const __nv_bfloat16*>(kv.values) + slot * kDims + chunk * 8);
+    if constexpr (kInt8) {
+      char* to = arrived + stage * kArrivedBytes<kDims>;
+      for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 16); i += kThreads) {
+        const int key = i / (kDims / 16), token = min(first + key, end - 1);
+        const size_t slot =
+            (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
+        const size_t from_code = slot * kDims + i % (kDims / 16) * 16;
+        copy16(to + i * 16, static_cast<const char*>(kv.keys) + from_code);
+        copy16(to + kKeys * kDims + i * 16, static_cast<const char*>(kv.values) + from_code);
+      }
+      if (threadIdx.x < 2 * kKeys / 4) {  // a tile begins with a page
+        const int i = static_cast<int>(threadIdx.x) % (kKeys / 4);
+        const float* scales = threadIdx.x < kKeys / 4 ? kv.key_scales : kv.value_scales;
+        const int page = pages[min(first + i * 4, end - 1) / kPage];
+        copy16(to + 2 * kKeys * kDims + threadIdx.x * 16,
+               scales + (static_cast<size_t>(page) * kv.kv_heads + kv_head) * kPage + i * 4 % kPage);
+      }
+    } else {
+      char* to = memory + stage * 2 * kTileBytes;
+      for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 8); i += kThreads) {
+        const int key = i / (kDims / 8), chunk = i % (kDims / 8), token = min(first + key, end - 1);
+        const size_t slot =
+            (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
+        char* at = to + (key * kStride + chunk * 8) * 2;
+        copy16(at, static_cast<const __nv_bfloat16*>(kv.keys) + slot * kDims + chunk * 8);
+        copy16(at + kTileBytes, static_cast<const __nv_bfloat16*>(kv.values) + slot * kDims + chunk * 8);
+      }
     }
     commit_copies();
   };
@@ -78,8 +104,17 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
       wait_copies<0>();
     }
     __syncthreads();
-    const auto* keys = reinterpret_cast<const __nv_bfloat16*>(memory + stage * 2 * kTileBytes);
-    const auto* values = reinterpret_cast<const __nv_bfloat16*>(memory + (stage * 2 + 1) * kTileBytes);
+    const char* const codes = arrived + stage * kArrivedBytes<kDims>;
+    const auto* scales = reinterpret_cast<const float*>(codes + 2 * kKeys * kDims);  // [keys, values][tokens]
+    if constexpr (kInt8) {
+      for (int i = static_cast<int>(threadIdx.x); i < 2 * kKeys * (kDims / 8); i += kThreads)
+        *reinterpret_cast<uint4*>(memory + (i / (kDims / 8) * kStride + i % (kDims / 8) * 8) * 2) =
+            open_codes(*reinterpret_cast<const uint2*>(codes + i * 8));
+      __syncthreads();
+    }
+    const char* const open = memory + (kInt8 ? 0 : stage * 2 * kTileBytes);
+    const auto* keys = reinterpret_cast<const __nv_bfloat16*>(open);
+    const auto* values = reinterpret_cast<const __nv_bfloat16*>(open + kTileBytes);
 
     float scores[kKeys / 8][4] = {};
 #pragma unroll
@@ -100,6 +135,7 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
       for (int c = 0; c < 4; ++c) {
         const int r = c / 2, token = first + n * 8 + t * 2 + c % 2;
         float& score = scores[n][c];
+        if constexpr (kInt8) score *= scales[token - first];
         if (spec.soft_cap > 0.0f) score = spec.soft_cap * tanhf(score / spec.soft_cap);
         const bool hidden = (spec.causal ? token > positions[r] : token >= end) ||
                             (spec.window > 0 && token <= positions[r] - spec.window);
@@ -127,6 +163,10 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
       for (int c = 0; c < 4; ++c) {
         scores[n][c] = __expf(scores[n][c] - most[c / 2]);
         total[c / 2] += scores[n][c];
+        if constexpr (kInt8) {
+          const int key = n * 8 + t * 2 + c % 2;
+          scores[n][c] *= first + key < end ? scales[kKeys + key] : 0.0f;  // nobody wrote behind the last
+        }
       }
     }
 #pragma unroll
@@ -160,7 +200,7 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
       }
     }
     if (rows[r] > last_row || rows[r] >= own + kRows) continue;
-    const float factor = total[r] > 0.0f ? 1.0f / total[r] : 0.0f;
+    const float factor = share_of(1.0f, total[r]);
     float* to = y + (static_cast<size_t>(rows[r]) * spec.heads + head) * kDims + 2 * t;
 #pragma unroll
     for (int d = 0; d < kDims / 8; ++d) {
@@ -172,15 +212,17 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRow
   }
 }
 
-template <int kDims>
+template <int kDims, bool kInt8>
 void start(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
            const KvLayer& kv, float* y, const Operand& operand) {
   const int group = spec.heads / kv.kv_heads, heads = group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
-  constexpr int kBytes = 4 * kKeys * (kDims + 8) * 2;
-  static const bool allowed = (allow_shared(tiles_kernel<kDims>, kBytes), true);
+  constexpr int kTile = 2 * kKeys * (kDims + 8) * 2,
+                kBytes = kInt8 ? kTile + 2 * kArrivedBytes<kDims> : 2 * kTile;
+  static const bool allowed = (allow_shared(tiles_kernel<kDims, kInt8>, kBytes), true);
   static_cast<void>(allowed);
   const dim3 grid(step.num_tiles, spec.heads / heads, kTileRows * heads / (kRows * kWarps));
-  launch_early(tiles_kernel<kDims>, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y, operand);
+  launch_early(tiles_kernel<kDims, kInt8>, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y,
+               operand);
 }
 
 }  // namespace
@@ -193,8 +235,10 @@ bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int mu
 
 void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
                   const KvLayer& kv, float* y, const Operand& operand) {
-  if (kv.key_dim == 64) return start<64>(stream, q, step, spec, kv, y, operand);
-  start<128>(stream, q, step, spec, kv, y, operand);
+  const auto run = [&](auto start_it) { start_it(stream, q, step, spec, kv, y, operand); };
+  const bool int8 = kv.key_scales != nullptr;
+  if (kv.key_dim == 64) return int8 ? run(start<64, true>) : run(start<64, false>);
+  int8 ? run(start<128, true>) : run(start<128, false>);
 }
 
 }  // namespace mlxs::cuda

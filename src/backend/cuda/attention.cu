@@ -7,6 +7,7 @@
 
 #include "backend/cuda/attend.cuh"
 #include "backend/cuda/head.cuh"
+#include "backend/cuda/kv_codes.cuh"
 #include "backend/cuda/launch.cuh"
 
 namespace mlxs::cuda {
@@ -22,18 +23,25 @@ __device__ inline void unpack(const uint4& from, float* to) {
     to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
 }
+__device__ inline void unpack(const uint2& from, float* to) {
+  open_codes(from.x, to);
+  open_codes(from.y, to + 4);
+}
 
 // kParts: dims in units of 64. kHeads: query heads of a block, which share a KV head and what is read of it.
-template <int kParts, int kHeads>
+template <int kParts, int kHeads, bool kInt8>
 __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant__ Attend a) {
   await();
   constexpr int kDims = kParts * 64;
+  using Element = KvElement<kInt8>;
+  using Eight = std::conditional_t<kInt8, uint2, uint4>;
   const StepRows& step = a.step;
   const Attention& spec = a.spec;
   const KvLayer& kv = a.kv;
   __shared__ __align__(16) float queries[kHeads][kDims];
-  __shared__ __align__(16) float fresh[kDims];                // the row's own key, before it is rounded
-  __shared__ __align__(16) __nv_bfloat16 fresh_kv[2][kDims];  // its key and value as others will read them
+  __shared__ __align__(16) float fresh[kDims];          // the row's own key, before it is rounded
+  __shared__ __align__(16) Element fresh_kv[2][kDims];  // its key and value as others will read them
+  __shared__ float fresh_scales[2];
   __shared__ float highest[kHeads][kGroups], totals[kHeads][kGroups];
   __shared__ float merged[kGroups][kDims + 4];
   const int row = static_cast<int>(blockIdx.x), first_head = static_cast<int>(blockIdx.y) * kHeads;
@@ -50,19 +58,24 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
 
   // A token's key and value; the next ones are on their way while one is used.
   const bool adds = a.q == nullptr;
-  uint4 keys[kParts], values[kParts], next_keys[kParts], next_values[kParts];
+  Eight keys[kParts], values[kParts], next_keys[kParts], next_values[kParts];
+  float scales[2] = {1.0f, 1.0f}, next_scales[2] = {1.0f, 1.0f};  // of key and value
   const auto read = [&](int first) {
     const int token = min(first + group, end - 1);
     if (adds && token == position) return;  // not in its page yet
     const size_t slot =
         (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
-    const auto* key = static_cast<const __nv_bfloat16*>(kv.keys) + slot * kv.key_dim;
-    const auto* value = static_cast<const __nv_bfloat16*>(kv.values) + slot * kv.value_dim;
+    const auto* key = static_cast<const Element*>(kv.keys) + slot * kv.key_dim;
+    const auto* value = static_cast<const Element*>(kv.values) + slot * kv.value_dim;
+    if constexpr (kInt8) {
+      next_scales[0] = kv.key_scales[slot];
+      next_scales[1] = kv.value_scales[slot];
+    }
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       const int dim = p * 64 + lane * 8;
-      next_keys[p] = dim < kv.key_dim ? *reinterpret_cast<const uint4*>(key + dim) : uint4{};
-      next_values[p] = dim < kv.value_dim ? *reinterpret_cast<const uint4*>(value + dim) : uint4{};
+      next_keys[p] = dim < kv.key_dim ? *reinterpret_cast<const Eight*>(key + dim) : Eight{};
+      next_values[p] = dim < kv.value_dim ? *reinterpret_cast<const Eight*>(value + dim) : Eight{};
     }
   };
   if (begin < end) read(begin);
@@ -93,9 +106,20 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
                   row, fresh);
       }
       const float* from = is_key ? fresh : own + query_columns + key_columns + kv_head * dims;
-      auto* to = static_cast<__nv_bfloat16*>(is_key ? kv.keys : kv.values) + slot * dims;
+      auto* to = static_cast<Element*>(is_key ? kv.keys : kv.values) + slot * dims;
+      float inverse = 0.0f;
+      if constexpr (kInt8) {
+        unsigned largest = 0;
+        for (int i = own_lane; i < dims; i += 32) largest = max(largest, magnitude(from[i]));
+        const float scale = kv_scale(largest);
+        inverse = inverse_scale(scale);
+        if (own_lane == 0) {
+          fresh_scales[is_key ? 0 : 1] = scale;
+          if (writes) (is_key ? kv.key_scales : kv.value_scales)[slot] = scale;
+        }
+      }
       for (int i = own_lane; i < kDims; i += 32) {
-        const __nv_bfloat16 value = __float2bfloat16(i < dims ? from[i] : 0.0f);
+        const Element value = kv_element<kInt8>(i < dims ? from[i] : 0.0f, inverse);
         fresh_kv[is_key ? 0 : 1][i] = value;
         if (writes && i < dims) to[i] = value;
       }
@@ -118,11 +142,17 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
       keys[p] = next_keys[p];
       values[p] = next_values[p];
     }
+    scales[0] = next_scales[0];
+    scales[1] = next_scales[1];
     if (adds && min(first + group, end - 1) == position) {
 #pragma unroll
       for (int p = 0; p < kParts; ++p) {
-        keys[p] = *reinterpret_cast<const uint4*>(&fresh_kv[0][p * 64 + lane * 8]);
-        values[p] = *reinterpret_cast<const uint4*>(&fresh_kv[1][p * 64 + lane * 8]);
+        keys[p] = *reinterpret_cast<const Eight*>(&fresh_kv[0][p * 64 + lane * 8]);
+        values[p] = *reinterpret_cast<const Eight*>(&fresh_kv[1][p * 64 + lane * 8]);
+      }
+      if constexpr (kInt8) {
+        scales[0] = fresh_scales[0];
+        scales[1] = fresh_scales[1];
       }
     }
     if (first + kGroups < end) read(first + kGroups);
@@ -150,6 +180,7 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       float score = scores[h];
+      if constexpr (kInt8) score *= scales[0];
       if (spec.soft_cap > 0.0f) score = spec.soft_cap * tanhf(score / spec.soft_cap);
       if (score > most[h]) {
         const float shrink = __expf(most[h] - score);
@@ -160,6 +191,7 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
       }
       weights[h] = __expf(score - most[h]);
       total[h] += weights[h];
+      if constexpr (kInt8) weights[h] *= scales[1];
     }
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
@@ -209,7 +241,7 @@ __global__ __launch_bounds__(kThreads) void attend_kernel(const __grid_constant_
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) value += merged[g][dim] * factors[g];
       if (splits == 1) {
-        put_head(a.y, a.operand, place, dim, kv.value_dim, spec.heads, sum > 0.0f ? value / sum : 0.0f);
+        put_head(a.y, a.operand, place, dim, kv.value_dim, spec.heads, share_of(value, sum));
       } else {
         out[dim] = value;
       }
@@ -244,17 +276,22 @@ int attention_splits(const StepRows& step, int heads, const KvLayer& kv, int mul
 
 namespace {
 
-template <int kParts>
+template <int kParts, bool kInt8>
 void start(cudaStream_t stream, const Attend& a) {
   const auto run = [&](auto kernel, int heads) {
     launch_early(kernel, dim3(a.step.rows, a.spec.heads / heads, a.splits), kThreads, 0, stream, a);
   };
   const int together = heads_together(a.spec.heads, a.kv.kv_heads, max(a.kv.key_dim, a.kv.value_dim));
   if constexpr (kParts <= 2) {
-    if (together == 4) return run(attend_kernel<kParts, 4>, 4);
+    if (together == 4) return run(attend_kernel<kParts, 4, kInt8>, 4);
   }
-  if (together == 2) return run(attend_kernel<kParts, 2>, 2);
-  run(attend_kernel<kParts, 1>, 1);
+  if (together == 2) return run(attend_kernel<kParts, 2, kInt8>, 2);
+  run(attend_kernel<kParts, 1, kInt8>, 1);
+}
+template <int kParts>
+void start(cudaStream_t stream, const Attend& a) {
+  if (a.kv.key_scales != nullptr) return start<kParts, true>(stream, a);
+  start<kParts, false>(stream, a);
 }
 
 }  // namespace

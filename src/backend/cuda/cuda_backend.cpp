@@ -23,6 +23,8 @@ Stream::Stream(int device) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
+Event::Event() { check(cudaEventCreate(&event_), "an event"); }
+
 CudaBackend::CudaBackend(int device, int threads)
     : device_(device), stream_(device), pool_(threads), isa_(cpu::choose_isa()), uploader_(stream_.get()) {
   cudaDeviceProp properties{};
@@ -45,7 +47,8 @@ DeviceInfo CudaBackend::device() const {
   return {.name = "cuda",
           .description = fmt::format("device {}: {}", device_, name_),
           .memory_bytes = total,
-          .free_bytes = free};
+          .free_bytes = free,
+          .own_memory = true};
 }
 
 double CudaBackend::read_gb_per_second() {
@@ -149,6 +152,11 @@ void CudaBackend::begin_step(const Batch& batch) {
   sampled_.clear();
   memory_.reset();
   twins_.clear();
+  if (memory_.ran_out()) {  // blocks of other sizes, which graphs refer to
+    graphs_.clear();
+    memory_.trim();
+  }
+  check(cudaEventRecord(step_began_.get(), stream_.get()), "a step's begin");
   if (index_.begin(batch, shape.rows, shape.longest, stream_.get())) graphs_.clear();
   graphs_.start(stream_.get());
 }
@@ -325,7 +333,13 @@ void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
 }
 
 std::span<const Sampled> CudaBackend::end_step() {
-  graphs_.finish(stream_.get());
+  try {
+    graphs_.finish(stream_.get());
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kOutOfMemory) memory_.note_ran_out();
+    throw;
+  }
+  check(cudaEventRecord(step_ended_.get(), stream_.get()), "a step's end");
   sampled_.resize(sampling_.size());
   const auto plain = [](const SampleRow& row) {
     return row.temperature == 0.0f && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
@@ -341,6 +355,13 @@ std::span<const Sampled> CudaBackend::end_step() {
   if (host) sample_on_host();
   check(cudaGetLastError(), "the step");
   return sampled_;
+}
+
+double CudaBackend::busy_seconds() {
+  float milliseconds = 0;
+  return cudaEventElapsedTime(&milliseconds, step_began_.get(), step_ended_.get()) == cudaSuccess
+             ? milliseconds * 1e-3
+             : 0.0;
 }
 
 // Everything but plain greedy reads the logits here and uses the CPU's sampler, so that seeds mean the same

@@ -31,6 +31,19 @@ class Stream {
   cudaStream_t stream_{};
 };
 
+// A moment of a stream.
+class Event {
+ public:
+  Event();
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_{};
+};
+
 inline constexpr std::int64_t kLongSum = 4096, kShortSum = 2048;
 
 class CudaBackend final : public Backend {
@@ -57,6 +70,7 @@ class CudaBackend final : public Backend {
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
   std::span<const Sampled> end_step() override;
+  double busy_seconds() override;
   void release(Tensor tensor) override;
   void read(Tensor tensor, std::span<float> out) override;
 
@@ -102,6 +116,7 @@ class CudaBackend final : public Backend {
   bool hopper_ = false;
   std::string name_;
   Stream stream_;
+  Event step_began_, step_ended_;
   ThreadPool pool_;
   cpu::Isa isa_;
   Uploader uploader_;

@@ -155,25 +155,20 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   product(cuda_weight(*spec.router), input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
   const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
-  const Scratch routing(memory_, (3 * all + 2 * spec.experts.size() + 2) * sizeof(int));
+  const Scratch routing(memory_, (3 * all + 2 * spec.experts.size() + 1) * sizeof(int));
   auto* numbers = static_cast<int*>(routing.data());
   const Routed routed{.weights = routing.floats(),
                       .places = numbers + all,
                       .rows = numbers + 2 * all,
                       .first = numbers + 3 * all,
-                      .active = numbers + 3 * all + count + 1,
-                      .num_active = numbers + 3 * all + 2 * count + 1};
+                      .active = numbers + 3 * all + count + 1};
   route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
                    &down = cuda_weight(*spec.experts.front().down);
   const Input own = wide_experts == input.thin.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
-  ExpertRows rows{.first = routed.first,
-                  .active = routed.active,
-                  .num_active = routed.num_active,
-                  .rows = routed.rows,
-                  .count = count,
-                  .places = places};
+  ExpertRows rows{
+      .first = routed.first, .active = routed.active, .rows = routed.rows, .count = count, .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
   expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
                  own.owned != nullptr ? own.thin.operand : input.thin.operand,

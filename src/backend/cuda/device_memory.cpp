@@ -49,7 +49,9 @@ void* StepMemory::allocate(std::size_t bytes) {
   std::vector<DeviceBuffer>& same = free_[size];
   DeviceBuffer block;
   if (same.empty()) {
+    const bool before = std::exchange(ran_out_, true);  // unless the next line returns
     block = DeviceBuffer(size, "a step's activations");
+    ran_out_ = before;
   } else {
     block = std::move(same.back());
     same.pop_back();
@@ -57,6 +59,11 @@ void* StepMemory::allocate(std::size_t bytes) {
   void* address = block.data();
   used_.emplace(address, std::move(block));
   return address;
+}
+
+void StepMemory::trim() {
+  free_.clear();
+  ran_out_ = false;
 }
 
 void StepMemory::release(const void* block) {

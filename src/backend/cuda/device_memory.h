@@ -58,8 +58,13 @@ class StepMemory {
   void* allocate(std::size_t bytes);
   float* floats(std::size_t count) { return static_cast<float*>(allocate(count * sizeof(float))); }
   void release(const void* block);  // nullptr, or free already: nothing happens
+  // allocate() found no memory since the last trim(): who retries should trim() first, after reset().
+  bool ran_out() const { return ran_out_; }
+  void note_ran_out() { ran_out_ = true; }
+  void trim();  // gives back the blocks that are free, which nothing may refer to any more
 
  private:
+  bool ran_out_ = false;
   std::map<std::size_t, std::vector<DeviceBuffer>> free_;
   std::unordered_map<const void*, DeviceBuffer> used_;
 };

@@ -76,9 +76,8 @@ struct ExpertWeight {
 struct ExpertRows {
   const ExpertWeight* table = nullptr;  // [count]; of one shape and packing
   const int* first = nullptr;           // [count + 1]: places of an expert's rows
-  const int* active = nullptr;          // [num_active]: experts that have rows
-  const int* num_active = nullptr;
-  const int* rows = nullptr;  // of a place: the row of x; null: x is in that order already
+  const int* active = nullptr;          // [count]: experts that have rows, behind them -1
+  const int* rows = nullptr;            // of a place: the row of x; null: x is in that order already
   int count = 0;
   int places = 0;  // rows of the step times experts a row, at most
 };
@@ -173,8 +172,7 @@ struct Routed {
   int* places = nullptr;     // [rows][used]: in the order of experts; -1: the row is padding
   int* rows = nullptr;       // [rows · used]: the row of a place
   int* first = nullptr;      // [experts + 1]
-  int* active = nullptr;     // [experts]
-  int* num_active = nullptr;
+  int* active = nullptr;     // [experts]: those with rows, those with many of them first; behind them -1
 };
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
@@ -182,10 +180,13 @@ void route(cudaStream_t stream, const float* logits, const int* positions, int r
 
 // ---------------------------------------------------------------- attention
 
-// A model's KV of one layer: K [page][kv_head][16][key_dim], V alike, bf16.
+// A model's KV of one layer: K [page][kv_head][16][key_dim], V alike; bf16, or codes of 8 bits (kv_codes.cuh)
+// with scales [page][kv_head][16].
 struct KvLayer {
   void* keys = nullptr;
   void* values = nullptr;
+  float* key_scales = nullptr;  // null: bf16
+  float* value_scales = nullptr;
   int kv_heads = 0, key_dim = 0, value_dim = 0;
 };
 

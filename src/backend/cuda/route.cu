@@ -8,10 +8,10 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kTogether = 8;  // rows that one block routes, a warp each, and orders
+constexpr int kMany = 8;      // rows of an expert, of which thin() takes more than one turn: these come first
 
 // One block. counts: [experts] of shared memory.
 __device__ void order_places(int entries, const Route& spec, const Routed& to, int* counts) {
-  __shared__ int all, active;
   for (int e = threadIdx.x; e < spec.experts; e += static_cast<int>(blockDim.x)) counts[e] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
@@ -20,7 +20,11 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
   __syncthreads();
   if (threadIdx.x < 32) {
     const int lane = static_cast<int>(threadIdx.x);
-    int before = 0, alive = 0;
+    int before = 0, alive = 0, busy = 0;  // experts with rows, those with many among them
+    for (int base = 0; base < spec.experts; base += 32) {
+      const int own = base + lane < spec.experts ? counts[base + lane] : 0;
+      alive += __popc(__ballot_sync(0xffffffffu, own > kMany));
+    }
     for (int base = 0; base < spec.experts; base += 32) {
       const int e = base + lane, own = e < spec.experts ? counts[e] : 0;
       int sum = own;
@@ -29,24 +33,25 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
         const int lower = __shfl_up_sync(0xffffffffu, sum, step);
         if (lane >= step) sum += lower;
       }
-      const unsigned some = __ballot_sync(0xffffffffu, own > 0);
+      const unsigned many = __ballot_sync(0xffffffffu, own > kMany),
+                     few = __ballot_sync(0xffffffffu, own > 0 && own <= kMany),
+                     lower_lanes = (1u << lane) - 1;
       if (e < spec.experts) {
         to.first[e] = counts[e] = before + sum - own;
-        if (own > 0) to.active[alive + __popc(some & ((1u << lane) - 1))] = e;
+        if (own > kMany) {
+          to.active[busy + __popc(many & lower_lanes)] = e;
+        } else if (own > 0) {
+          to.active[alive + __popc(few & lower_lanes)] = e;
+        }
       }
       before += __shfl_sync(0xffffffffu, sum, 31);
-      alive += __popc(some);
+      busy += __popc(many);
+      alive += __popc(few);
     }
-    if (lane == 0) {
-      all = before;
-      active = alive;
-    }
+    for (int i = alive + lane; i < spec.experts; i += 32) to.active[i] = -1;
+    if (lane == 0) to.first[spec.experts] = before;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    to.first[spec.experts] = all;
-    *to.num_active = active;
-  }
   // In any order: a row's result does not depend on which rows stand beside it.
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
     const int expert = to.places[i];

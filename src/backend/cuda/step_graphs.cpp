@@ -78,6 +78,7 @@ void StepGraphs::clear() {
   }
   graphs_.clear();
   current_ = nullptr;
+  mode_ = Mode::kEager;  // of the step that has begun, too
 }
 
 Tensor StepGraphs::next() {

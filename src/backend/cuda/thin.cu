@@ -5,11 +5,19 @@
 
 namespace mlxs::cuda {
 
-// Measured on an H200 over the shapes of four models: a block's warps share a tile until the GPU has half a
-// dozen warps a multiprocessor and no share is much longer than two dozen units; beyond that the sum over
-// warps costs more than it brings. Short tiles of many weights: two of them one after the other.
+// Measured on an H200 over the shapes of four models. Up to eight rows a block's warps share a tile until the
+// GPU has a dozen warps a multiprocessor and no share is much longer than two dozen units of gates and ups,
+// or a hundred others; short tiles of many weights: three of them one after the other.
 ThinPlan plan_thin(const ThinShape& s) {
-  const int tiles = s.tiles * s.weights, longest = s.gated ? 24 : 32;
+  const int tiles = s.tiles * s.weights;
+  if (s.row_tiles == 1) {
+    const auto parts = [](int all, int each) { return (all + each - 1) / each; };
+    const int wanted = max(parts(13 * s.multiprocessors, tiles), parts(s.units, s.gated ? 24 : 96));
+    const int warps = max(s.least_warps, min(min(wanted, s.most_warps), max(1, s.units / 2)));
+    return {warps, warps == 1 && s.units < 16 && tiles > 32 * s.multiprocessors ? 3 : 1};
+  }
+  // More rows: until there are half a dozen; beyond that the sum over warps costs more than it brings.
+  const int longest = s.gated ? 24 : 32;
   int warps = s.least_warps;
   while (2 * warps <= s.most_warps && 2 * warps < s.units &&
          (tiles * warps < 8 * s.multiprocessors || s.units > longest * warps))

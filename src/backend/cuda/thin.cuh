@@ -71,8 +71,8 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
   if constexpr (kPlain) {
     if (a.experts.table != nullptr) {
       await();
-      if (static_cast<int>(blockIdx.y) >= *a.experts.num_active) return;
       const int expert = a.experts.active[blockIdx.y];
+      if (expert < 0) return;
       const ExpertWeight own = a.experts.table[expert];
       codes = own.codes;
       scales = own.scales;

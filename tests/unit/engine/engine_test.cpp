@@ -73,6 +73,30 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
+TEST_F(EngineTest, StepsWithoutMemoryAreMadeSmaller) {
+  engine_->load_model({.model = "mock:tokens=20,memory=3", .served_name = "small"});
+  std::vector<std::unique_ptr<Generator>> all;
+  for (int i = 0; i < 8; ++i) {
+    GenerateParams params = greedy("hello", 20);
+    params.model = "small";
+    all.push_back(engine_->create_generator(params));
+  }
+  for (const auto& generator : all) {
+    int tokens = 0;
+    while (const auto chunk = generator->next()) {
+      EXPECT_NE(chunk->type, Chunk::Type::kError) << chunk->error_message;
+      if (chunk->type == Chunk::Type::kToken) ++tokens;
+    }
+    EXPECT_EQ(tokens, 20);
+  }
+  for (const EngineSchedulerStats& stats : engine_->scheduler_stats()) {
+    if (stats.model == "small") {
+      EXPECT_GT(stats.preemptions, 0u);
+      EXPECT_EQ(stats.kv_pages_held, 0);
+    }
+  }
+}
+
 TEST_F(EngineTest, StreamsTokensThenExactlyOneDone) {
   const auto generator = engine_->create_generator(greedy("hello", 7));
   int tokens = 0, dones = 0;

@@ -45,7 +45,7 @@ LoadPlan example() {
   plan.batch_bytes = 100;
   plan.kv_bytes_per_token = 10;
   plan.kv_bytes = 160;
-  plan.free_bytes = 1100 + 10 * 100;
+  plan.free_bytes = plan.usable_bytes = 1100 + 10 * 100;
   plan.context = 64;
   return plan;
 }
@@ -57,13 +57,25 @@ TEST(LoadPlan, SharesWhatIsLeftInWholePages) {
   EXPECT_EQ(plan.tokens_each(2), 48);
   EXPECT_EQ(plan.tokens_each(3), 32);
   EXPECT_EQ(plan.tokens_each(7), 0);
-  plan.free_bytes = 1099;
+  plan.usable_bytes = 1099;
   EXPECT_EQ(plan.tokens(), 0);
+}
+
+TEST(LoadPlan, TakesAShareOfADevicesOwnMemory) {
+  DeviceInfo device{.name = "gpu", .description = {}, .memory_bytes = 1000, .free_bytes = 800};
+  EXPECT_EQ(usable_bytes(device, {}), 800u) << "the system's memory has other bounds";
+  device.own_memory = true;
+  EXPECT_EQ(usable_bytes(device, {}), 700u);  // a tenth of all is kept
+  EXPECT_EQ(usable_bytes(device, {.gpu_memory_utilization = 0.5}), 300u);
+  EXPECT_EQ(usable_bytes(device, {.gpu_memory_utilization = 0.1}), 0u) << "others have more already";
+  EXPECT_EQ(usable_bytes(device, {.gpu_memory_utilization = 1}), 800u);
+  EXPECT_THROW((void)usable_bytes(device, {.gpu_memory_utilization = 1.1}), Error);
+  EXPECT_THROW((void)usable_bytes(device, {.gpu_memory_utilization = 0}), Error);
 }
 
 TEST(LoadPlan, RefusesWithTheFigures) {
   LoadPlan plan = example();
-  plan.free_bytes = 1260;
+  plan.free_bytes = plan.usable_bytes = 1260;
   EXPECT_NO_THROW(require_fit(plan, "m"));
   plan.weight_bytes = 5'000'000'000;
   plan.free_bytes = 4'000'000'000;
