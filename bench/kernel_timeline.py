@@ -21,7 +21,8 @@ def read(path):
         rows = [line.rstrip("\n").split("\t") for line in lines]
     names = sorted({row[6] for row in rows})
     plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
-    short = {name: re.sub(r"^void |mlxs::cuda::|\(anonymous namespace\)::|[<(].*", "", text) for name, text in zip(names, plain)}
+    noise = re.compile(r"^void |mlxs::cuda::|\(anonymous namespace\)::|[<(].*")
+    short = {name: noise.sub("", text) for name, text in zip(names, plain, strict=False)}
     kernels = [(int(row[0]), int(row[1]), short[row[6]].removesuffix("_kernel"), row[2]) for row in rows]
     return sorted(kernels)
 
@@ -92,7 +93,8 @@ def main():
             yield f'<rect x="{x:.1f}" y="{top}" width="{w:.1f}" height="{tall}" fill="{fill}"><title>{tip}</title></rect>'
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 2 * left} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 2 * left} {height}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{width + 2 * left}" height="{height}" fill="#ffffff"/>',
         f'<text x="{left}" y="16">{escape(args.title)} one step, {total:.0f} us, {len(step)} kernels</text>',
         *draw(step, 0, total, 24, 28),

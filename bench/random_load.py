@@ -17,7 +17,8 @@ import time
 import urllib.parse
 import urllib.request
 
-PREFIXES = [" ".join(f"{word}-{number}" for word in ("ask", "tell", "say", "show") for number in range(12 + 8 * i)) for i in range(5)]
+WORDS = ("ask", "tell", "say", "show")
+PREFIXES = [" ".join(f"{word}-{number}" for word in WORDS for number in range(12 + 8 * i)) for i in range(5)]
 
 
 def request_of(rng, model):
@@ -110,7 +111,8 @@ def main():
             break
         time.sleep(0.1)
     failures = [text for client in clients for text in client.failures]
-    print(f"{took:.0f} s: {dict(counts)}, {tokens / took:.0f} events/s, first token {statistics.median(first) * 1e3:.1f} ms (p50)")
+    middle = statistics.median(first) * 1e3
+    print(f"{took:.0f} s: {dict(counts)}, {tokens / took:.0f} events/s, first token {middle:.1f} ms (p50)")
     print(f"pages: {held}")
     for text in failures[:5]:
         print(text)

@@ -139,7 +139,8 @@ class Random:
 
 
 def main() -> None:
-    config = json.load(open(sys.argv[1]))
+    with open(sys.argv[1]) as file:
+        config = json.load(file)
     arch = NAMES[config["model_type"]]
     values = metadata(config, arch)
     infos, offset, plan = [], 0, []
