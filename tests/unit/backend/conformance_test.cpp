@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <string_view>
 
 #include "backend/registry.h"
 #include "mlxs/error.h"
@@ -342,6 +343,8 @@ TEST_P(Conformance, AttentionAndFusionsOverRaggedSteps) {
 
 // Keys and values of 8 bits: both sides round to codes, of values that differ by what bf16 leaves.
 constexpr double kInt8Bound = 2 * kBound;
+constexpr std::string_view kInt8Cases[] = {"plain",           "window",     "sinks_soft_cap", "one_kv_head",
+                                           "values_narrower", "wide_heads", "encoder",        "latent"};
 
 TEST_P(Conformance, KeysAndValuesOf8Bits) {
   try {
@@ -352,6 +355,7 @@ TEST_P(Conformance, KeysAndValuesOf8Bits) {
     GTEST_SKIP() << error.full();
   }
   for (const AttentionCase& c : kCases) {
+    if (std::ranges::find(kInt8Cases, c.name) == std::end(kInt8Cases)) continue;
     TinyModel reference(*cpu_, c, DType::kI8), tried(*other_, c, DType::kI8);
     Steps steps(4, TinyModel::kVocabulary);
     for (std::size_t i = 0; i < kSteps.size(); ++i) {
