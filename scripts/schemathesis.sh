@@ -9,7 +9,8 @@ work=$(mktemp -d)
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 build/mlx-serving pull smollm2 >/dev/null
 build/mlx-serving pull minilm >/dev/null
-build/mlx-serving serve smollm2 minilm --port 0 >"$work/ready" 2>"$work/log" &
+# A short context: where nothing else bounds an answer, it does.
+build/mlx-serving serve smollm2 minilm --port 0 --context 512 >"$work/ready" 2>"$work/log" &
 server=$!
 for _ in $(seq 600); do
   grep -q ' on http' "$work/ready" && break

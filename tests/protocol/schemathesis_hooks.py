@@ -17,7 +17,7 @@ def map_body(context, body):
     if not isinstance(body, dict):
         return body
     path = context.operation.path
-    if isinstance(body.get("model"), str):
+    if body.get("model") and isinstance(body["model"], str):  # an empty one is wrong
         body["model"] = ENCODER if path in ENCODER_PATHS else MODEL
     if path in LIMIT:
         body.setdefault(LIMIT[path], 4)
