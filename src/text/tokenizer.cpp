@@ -97,6 +97,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, EncodeOptions opti
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, bool include_special) const {
+  if (impl_->table.joins != 0) return joined(ids, include_special);
   std::string text;
   bool after_prefix = impl_->table.space_prefix != 0;  // encode() put a space where the next piece starts
   for (const TokenId id : ids) {
@@ -110,6 +111,19 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool include_special
     after_prefix = false;
     text += bytes;
   }
+  return text;
+}
+
+// As the file's own decoder joins them: WordPiece writes "##" where no space stands before.
+std::string Tokenizer::joined(std::span<const TokenId> ids, bool include_special) const {
+  const std::vector<std::uint32_t> numbers(ids.begin(), ids.end());
+  mlxs_text_bytes bytes{};
+  call_rust([&](mlxs_text_error* error) {
+    return mlxs_tokenizer_decode(impl_->handle, numbers.data(), numbers.size(), include_special, &bytes,
+                                 error);
+  });
+  std::string text(reinterpret_cast<const char*>(bytes.data), bytes.size);
+  mlxs_text_free(bytes);
   return text;
 }
 

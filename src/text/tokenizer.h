@@ -46,7 +46,8 @@ class Tokenizer {
   };
   std::vector<TokenId> encode(std::string_view text, EncodeOptions options) const;
   // Bytes of the ids joined; specials included if asked. decode(encode(x)) == x for valid UTF-8, but for
-  // bytes that the vocabulary has no token for: encode() leaves these out, as every implementation does.
+  // bytes that the vocabulary has no token for: encode() leaves these out, as every implementation does. An
+  // encoder's tokens (WordPiece) come back as words, as transformers joins them.
   std::string decode(std::span<const TokenId> ids, bool include_special = false) const;
 
   // The bytes that one token stands for, from a table made at load: no call into Rust. Empty for out-of-range
@@ -62,6 +63,8 @@ class Tokenizer {
   const mlxs_tokenizer* handle() const;                       // for src/text only
 
  private:
+  std::string joined(std::span<const TokenId> ids, bool include_special) const;
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

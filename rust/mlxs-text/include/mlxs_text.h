@@ -98,6 +98,7 @@ typedef struct {
   int32_t bos;
   int32_t eos;
   int32_t space_prefix; /* 1: encoding puts a space before the text, decoding takes it off */
+  int32_t joins;        /* 1: a text is more than its tokens' bytes in a row: mlxs_tokenizer_decode tells */
 } mlxs_token_table;
 
 mlxs_token_table mlxs_tokenizer_table(const mlxs_tokenizer* tokenizer);
@@ -106,6 +107,10 @@ int32_t mlxs_tokenizer_find(const mlxs_tokenizer* tokenizer, mlxs_str token);
 /* Invalid UTF-8 in text is read as U+FFFD. */
 int32_t mlxs_tokenizer_encode(const mlxs_tokenizer* tokenizer, mlxs_str text, int32_t add_special,
                               int32_t parse_special, mlxs_text_ids* out, mlxs_text_error* error);
+
+/* The text of ids, control tokens too if asked; where `joins` only. */
+int32_t mlxs_tokenizer_decode(const mlxs_tokenizer* tokenizer, const uint32_t* ids, size_t num_ids,
+                              int32_t include_special, mlxs_text_bytes* out, mlxs_text_error* error);
 
 /* ---- chat template ---- */
 

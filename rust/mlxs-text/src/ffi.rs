@@ -68,6 +68,7 @@ pub struct mlxs_token_table {
     bos: i32,
     eos: i32,
     space_prefix: i32,
+    joins: i32,
 }
 
 impl<T> OwnedArray<T> {
@@ -237,6 +238,7 @@ pub extern "C" fn mlxs_tokenizer_table(tokenizer: &Tokenizer) -> mlxs_token_tabl
         bos: id_or_none(tokenizer.bos),
         eos: id_or_none(tokenizer.eos),
         space_prefix: i32::from(tokenizer.space_prefix),
+        joins: i32::from(tokenizer.joins()),
     }
 }
 
@@ -264,6 +266,24 @@ pub unsafe extern "C" fn mlxs_tokenizer_encode(
         Ok(OwnedArray::new(ids))
     };
     unsafe { guard(out, error, encode) }
+}
+
+/// # Safety
+/// `ids` are valid during the call; `out` and `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_tokenizer_decode(
+    tokenizer: &Tokenizer,
+    ids: *const u32,
+    num_ids: usize,
+    include_special: i32,
+    out: *mut mlxs_text_bytes,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    let decode = || {
+        let text = tokenizer.decode(unsafe { as_slice(ids, num_ids) }, include_special != 0)?;
+        Ok(OwnedArray::new(text.into_bytes()))
+    };
+    unsafe { guard(out, error, decode) }
 }
 
 /// # Safety

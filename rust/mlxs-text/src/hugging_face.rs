@@ -1,4 +1,5 @@
-//! tokenizer.json files, through the `tokenizers` crate. Only encoding goes there; decoding uses our own table.
+//! tokenizer.json files, through the `tokenizers` crate. Encoding goes there; decoding uses our own table, but for
+//! kinds whose tokens do not simply stand one after the other (WordPiece).
 
 use crate::error::{Result, TextError};
 use crate::vocabulary::{Spelling, TokenType, Vocabulary, byte_token};
@@ -11,6 +12,8 @@ pub struct HuggingFace {
     tokenizer: Tokenizer,
     /// The same with control tokens read as plain characters; made when first asked for.
     plain: OnceLock<Tokenizer>,
+    /// A text is more than its tokens' bytes in a row: decode() tells.
+    pub joins: bool,
 }
 
 impl HuggingFace {
@@ -25,8 +28,9 @@ impl HuggingFace {
             .with_truncation(None)
             .map_err(|error| TextError::model(format!("tokenizer.json: {error}"), ""))?;
         let (spelling, space_prefix) = spelling_of(tokenizer.get_decoder());
+        let joins = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::WordPiece(_)));
         let vocabulary = vocabulary_of(&tokenizer, spelling)?;
-        let engine = Self { tokenizer, plain: OnceLock::new() };
+        let engine = Self { tokenizer, plain: OnceLock::new(), joins };
         Ok((engine, vocabulary, space_prefix))
     }
 
@@ -52,6 +56,14 @@ impl HuggingFace {
             .map_err(|error| TextError::input(format!("the text cannot be tokenized: {error}"), ""))?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
+    }
+}
+
+impl HuggingFace {
+    /// The text of ids as the file's own decoder joins them, control tokens too if asked.
+    pub fn decode(&self, ids: &[u32], include_special: bool) -> Result<String> {
+        let decoded = self.tokenizer.decode(ids, !include_special);
+        decoded.map_err(|error| TextError::input(format!("the tokens make no text: {error}"), ""))
     }
 }
 

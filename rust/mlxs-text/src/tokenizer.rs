@@ -148,6 +148,19 @@ impl Tokenizer {
         &self.vocabulary
     }
 
+    /// Whether the table does not tell a text from its tokens: decode() does.
+    pub fn joins(&self) -> bool {
+        matches!(&self.model, Model::HuggingFace(engine) if engine.joins)
+    }
+
+    /// The text of ids, where joins().
+    pub fn decode(&self, ids: &[u32], include_special: bool) -> Result<String> {
+        match &self.model {
+            Model::HuggingFace(engine) => engine.decode(ids, include_special),
+            _ => Err(TextError::input("this tokenizer's tokens are their own text", "")),
+        }
+    }
+
     /// `add_special`: with BOS and EOS as the model asks. `parse_special`: control tokens written out in the text
     /// become these tokens; else they are plain characters.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
