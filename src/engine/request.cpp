@@ -94,6 +94,18 @@ void Request::compute_mask(const Clock& clock) {
   timeline.masked(clock.now() - started);
 }
 
+bool Request::allows(TokenId token, const Clock& clock) {
+  const TimePoint started = clock.now();
+  bool fits = false;
+  try {
+    fits = grammar->allows(token);
+  } catch (const Error& error) {  // then its mask will fail as well, and end the request
+    log::warn("request {}: {}", label, error.full());
+  }
+  timeline.masked(clock.now() - started);
+  return fits;
+}
+
 void Request::keep_generated(std::int32_t kept) {
   tokens.resize(static_cast<std::size_t>(prompt_tokens + kept));
   timeline.keep_generated(kept);

@@ -42,6 +42,8 @@ struct Request {
   // its mask by the time they are read.
   SampleRow sample_row() const;
   void compute_mask(const Clock& clock);
+  // Whether its grammar, which it has, allows the token; false too if that cannot be told.
+  bool allows(TokenId token, const Clock& clock);
   // Tells on_ended. Once.
   void tell_end(std::string_view model, std::string_view reason, std::string_view error, TimePoint now);
 

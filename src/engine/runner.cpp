@@ -56,6 +56,7 @@ std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
 Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
                const Clock& clock)
     : backend_(backend),
+      resample_(dynamic_cast<ResampleOps*>(&backend)),
       model_(model),
       kv_type_(kv_type),
       program_(next_program()),
@@ -96,6 +97,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   sampled_rows_.clear();
   sampling_.clear();
   constrained_.clear();
+  unmasked_.clear();
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
@@ -106,7 +108,14 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
     if (span.samples) {
       sampled_rows_.push_back(first_row + span.count - 1);
       sampling_.push_back(request.sample_row());
-      if (request.grammar) constrained_.push_back(&request);
+      if (!request.grammar) continue;
+      // Log probabilities are those among the allowed tokens: they need the mask.
+      if (resample_ != nullptr && request.sampling.top_logprobs < 0) {
+        sampling_.back().allowed = {};
+        unmasked_.push_back({sampled_rows_.size() - 1, &request});
+      } else {
+        constrained_.push_back(&request);
+      }
     }
   }
 
@@ -128,7 +137,34 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   results_.clear();
   std::size_t next = 0;
   for (const PlannedSpan& span : plan.spans) results_.push_back(span.samples ? &sampled[next++] : nullptr);
+  if (!unmasked_.empty()) {
+    const TimePoint drawn = clock_.now();
+    correct(logits, sampled);
+    times_.mask += clock_.now() - drawn;
+  }
   return results_;
+}
+
+// A token drawn without the mask is taken if the grammar allows it, else one is drawn among those that it
+// allows, independently: together that is a draw among the allowed (where top_k, top_p or min_p cut the tail,
+// the first draw's was cut before the mask). Most tokens of a model that is within its grammar are allowed,
+// and to look at one costs a hundredth of a mask.
+void Runner::correct(Tensor logits, std::span<const Sampled> sampled) {
+  constexpr std::uint64_t kSecondDraw = std::uint64_t{1} << 32;  // no answer has so many tokens
+  constrained_.clear();
+  std::erase_if(unmasked_, [&](const Unmasked& one) {
+    return sampled[one.row].invalid || one.request->allows(sampled[one.row].token, clock_);
+  });
+  if (unmasked_.empty()) return;
+  for (const Unmasked& one : unmasked_) constrained_.push_back(one.request);
+  MasksOfStep(begin_masks()).finish();
+  corrected_.resize(std::max(corrected_.size(), unmasked_.size()));
+  for (std::size_t i = 0; i < unmasked_.size(); ++i) {
+    SampleRow row = unmasked_[i].request->sample_row();
+    row.draw |= kSecondDraw;
+    corrected_[i] = resample_->resample(logits, static_cast<std::int32_t>(unmasked_[i].row), row);
+    *std::ranges::find(results_, &sampled[unmasked_[i].row]) = &corrected_[i];
+  }
 }
 
 std::vector<float> Runner::evaluate(std::span<const TokenId> tokens, std::int32_t chunk_rows) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "backend/resample_ops.h"
 #include "base/clock.h"
 #include "engine/mask_pool.h"
 #include "engine/step_runner.h"
@@ -36,8 +37,11 @@ class Runner final : public StepRunner {
 
  private:
   MaskPool* begin_masks();  // null: no row needs one
+  // Draws again, by their masks, those of `unmasked_` that got what their grammar does not allow.
+  void correct(Tensor logits, std::span<const Sampled> sampled);
 
   Backend& backend_;
+  ResampleOps* const resample_;  // null: masks are computed before rows are drawn
   Model& model_;
   DType kv_type_;
   std::uint64_t program_;  // of the steps that run() makes; no other runner has it
@@ -51,7 +55,13 @@ class Runner final : public StepRunner {
   std::vector<SampleRow> sampling_;
   std::vector<const Sampled*> results_;
   std::vector<Request*> constrained_;  // rows whose mask is computed while the model runs
-  std::unique_ptr<MaskPool> masks_;    // made for the first of them
+  struct Unmasked {
+    std::size_t row;  // of the logits
+    Request* request;
+  };
+  std::vector<Unmasked> unmasked_;   // rows of a grammar that are drawn without their mask
+  std::vector<Sampled> corrected_;   // one for each, where it was drawn again
+  std::unique_ptr<MaskPool> masks_;  // made for the first of them
 };
 
 }  // namespace mlxs

@@ -21,6 +21,13 @@ void GrammarMatcher::mask(std::span<std::uint32_t> allowed) {
   });
 }
 
+bool GrammarMatcher::allows(TokenId token) {
+  std::int32_t allowed = 0;
+  call_rust(
+      [&](mlxs_text_error* error) { return mlxs_matcher_allows(handle_.get(), token, &allowed, error); });
+  return allowed != 0;
+}
+
 bool GrammarMatcher::commit(TokenId token) {
   std::int32_t ended = 0;
   call_rust([&](mlxs_text_error* error) { return mlxs_matcher_commit(handle_.get(), token, &ended, error); });

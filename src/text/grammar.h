@@ -28,6 +28,8 @@ class GrammarMatcher {
 
   // Bit i of allowed becomes 1 where token i may come next; bits behind the vocabulary 0.
   void mask(std::span<std::uint32_t> allowed);
+  // Whether the mask would have the token: without computing all of it. May say no where it would.
+  bool allows(TokenId token);
   // The answer goes on with a token that the mask allowed; true: nothing can follow.
   bool commit(TokenId token);
   std::unique_ptr<GrammarMatcher> copy() const;

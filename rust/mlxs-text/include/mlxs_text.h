@@ -141,6 +141,8 @@ mlxs_matcher* mlxs_matcher_copy(const mlxs_matcher* matcher); /* null: a bug */
 void mlxs_matcher_free(mlxs_matcher* matcher);
 /* Bit i: token i may come next. All `words` are written. */
 int32_t mlxs_matcher_mask(mlxs_matcher* matcher, uint32_t* bits, size_t words, mlxs_text_error* error);
+/* allowed becomes 1 if the mask would have the token, else 0. */
+int32_t mlxs_matcher_allows(mlxs_matcher* matcher, int32_t token, int32_t* allowed, mlxs_text_error* error);
 /* ended becomes 1 if nothing can follow the token, else 0. */
 int32_t mlxs_matcher_commit(mlxs_matcher* matcher, int32_t token, int32_t* ended, mlxs_text_error* error);
 

@@ -412,6 +412,18 @@ pub unsafe extern "C" fn mlxs_matcher_mask(
 }
 
 /// # Safety
+/// `allowed` and `error` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlxs_matcher_allows(
+    matcher: &mut Matcher,
+    token: i32,
+    allowed: *mut i32,
+    error: *mut mlxs_text_error,
+) -> i32 {
+    unsafe { guard(allowed, error, || Ok(i32::from(matcher.allows(token as u32)?))) }
+}
+
+/// # Safety
 /// `ended` and `error` can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mlxs_matcher_commit(

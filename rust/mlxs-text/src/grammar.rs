@@ -130,6 +130,17 @@ impl Matcher {
         Ok(())
     }
 
+    /// Whether the mask would have `token`, without computing all of it.
+    pub fn allows(&mut self, token: u32) -> Result<bool> {
+        let env = self.parser.tok_env().map_err(too_complex)?;
+        let trie = env.tok_trie();
+        // One without bytes leads nowhere: no mask has it.
+        if token as usize >= trie.vocab_size() || trie.token(token).is_empty() {
+            return Ok(false);
+        }
+        Ok(self.parser.validate_tokens(&[token]).map_err(too_complex)? == 1)
+    }
+
     /// The answer goes on with `token`, which the mask allowed. True: nothing can follow.
     pub fn commit(&mut self, token: u32) -> Result<bool> {
         self.parser.consume_token(token).map_err(too_complex)?;
@@ -210,6 +221,32 @@ mod tests {
         assert!(first.contains(&"true".to_string()) && first.contains(&"f".to_string()), "{first:?}");
         assert!(!first.contains(&"1".to_string()));
         assert!(matcher.commit(id(&tokenizer, "true")).unwrap());
+    }
+
+    #[test]
+    fn a_token_is_allowed_as_the_mask_says() {
+        let tokenizer = tokenizer();
+        let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
+        let count = tokenizer.vocabulary().len() as u32;
+        for (kind, text) in [
+            (GrammarKind::JsonSchema, r#"{"type": "array", "items": {"enum": [true, "a", 12]}}"#),
+            (GrammarKind::Regex, "[a-c]{2,5}(true)?"),
+            (GrammarKind::Choice, r#"["yes", "no", "nobody"]"#),
+        ] {
+            let mut matcher = engine.matcher(kind, text).unwrap();
+            for step in 0..12 {
+                let mut bits = vec![0u32; count as usize / 32 + 1];
+                matcher.mask(&mut bits).unwrap();
+                let masked: Vec<u32> =
+                    (0..count).filter(|&t| bits[t as usize / 32] >> (t % 32) & 1 == 1).collect();
+                let single: Vec<u32> = (0..count).filter(|&t| matcher.allows(t).unwrap()).collect();
+                assert_eq!(masked, single, "{text}, step {step}");
+                assert!(!matcher.allows(count + 5).unwrap());
+                if matcher.commit(masked[step * 7 % masked.len()]).unwrap() {
+                    break;
+                }
+            }
+        }
     }
 
     #[test]

@@ -265,6 +265,15 @@ void CpuBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
               std::span(sampled_).first(num_sampled_), sample_scratch_);
 }
 
+Sampled CpuBackend::resample(Tensor logits, std::int32_t row, const SampleRow& spec) {
+  Sampled result;
+  const float* values =
+      floats_of(logits) + static_cast<std::size_t>(row) * static_cast<std::size_t>(logits.columns);
+  cpu::sample(pool_, isa_, values, 1, logits.columns, std::span(&spec, 1), std::span(&result, 1),
+              sample_scratch_);
+  return result;
+}
+
 std::span<const Sampled> CpuBackend::end_step() { return std::span(sampled_).first(num_sampled_); }
 
 void CpuBackend::release(Tensor tensor) { arena_.release(tensor.handle); }

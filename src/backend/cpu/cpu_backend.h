@@ -13,12 +13,13 @@
 #include "backend/encoder_ops.h"
 #include "backend/moe_routing.h"
 #include "backend/ops.h"
+#include "backend/resample_ops.h"
 #include "backend/weight_mapping.h"
 #include "base/thread_pool.h"
 
 namespace mlxs::cpu {
 
-class CpuBackend final : public Backend, public EncoderOps {
+class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
  public:
   // threads ≥ 1. isa: the best to use, at most what detect_isa() allows. Throws kInvalidArgument,
   // kOutOfMemory.
@@ -45,6 +46,7 @@ class CpuBackend final : public Backend, public EncoderOps {
   Tensor gather_sampled(Tensor x) override;
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
+  Sampled resample(Tensor logits, std::int32_t row, const SampleRow& spec) override;
   std::span<const Sampled> end_step() override;
   void release(Tensor tensor) override;
   void read(Tensor tensor, std::span<float> out) override;
