@@ -6,6 +6,7 @@
 
 #include "kv/kv_pool.h"
 #include "mlxs/error.h"
+#include "models/encoder.h"
 
 namespace mlxs {
 namespace {
@@ -74,6 +75,8 @@ std::uint64_t step_bytes(const ModelFile& file, const EngineOptions& engine) {
 
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
   const ModelSummary summary = summarize(file);
+  if (is_encoder(file))
+    context = static_cast<int>(std::min<std::int64_t>(context, summary.context));  // as LoadedModel does
   if (summary.context > 0 && context > summary.context) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for", context,

@@ -39,6 +39,14 @@ std::int64_t count_parameters(const ModelFile& file) {
   return total;
 }
 
+// An encoder reads texts, not conversations: more context than it can read is meant for the models beside it.
+int asked_context(const Encoder* encoder, const std::string& name, int asked) {
+  if (encoder == nullptr || asked <= encoder->config().context) return asked;
+  log::info("'{}' is an encoder and reads {} tokens of a text; a context of {} is not for it", name,
+            encoder->config().context, asked);
+  return 0;
+}
+
 }  // namespace
 
 LoadedModel::LoadedModel(const LoadOptions& options, const EngineOptions& engine, const std::string& path,
@@ -89,16 +97,18 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
 
   const ModelConfig& config = model_->config();
   check_vocabulary(*file_, tokenizer_->vocabulary_size(), config.vocabulary);
-  if (options.context_length > config.context) {
+  auto* const encoder = dynamic_cast<Encoder*>(model_.get());
+  const int asked = asked_context(encoder, info_.id, options.context_length);
+  if (asked > config.context) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for",
-                            options.context_length, config.context, info_.id),
+                fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for", asked,
+                            config.context, info_.id),
                 "ask for less, or leave it out", "context_length");
   }
-  const std::int32_t context = options.context_length > 0 ? options.context_length : config.context;
+  const std::int32_t context = asked > 0 ? asked : config.context;
   info_.context_length = context;
   context_limit_ = context;
-  if (auto* encoder = dynamic_cast<Encoder*>(model_.get())) {
+  if (encoder != nullptr) {
     encoder_ = std::make_unique<EncoderRunner>(backend, *encoder, engine.token_budget);
     info_.is_encoder = true;
     info_.scores = encoder->encoder().scores;

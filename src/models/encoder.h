@@ -28,6 +28,9 @@ class Encoder : public Model {
   EncoderSpec spec_;
 };
 
+// Whether load_model() would make one of it.
+bool is_encoder(const ModelFile& file);
+
 std::unique_ptr<Model> load_bert(const ModelFile& file, Backend& backend, WeightCache* cache);
 
 }  // namespace mlxs

@@ -42,6 +42,11 @@ std::vector<std::string_view> supported_architectures() {
   return names;
 }
 
+bool is_encoder(const ModelFile& file) {
+  const auto family = std::ranges::find(kFamilies, file.architecture(), &Family::architecture);
+  return family != kFamilies.end() && family->load == load_bert;
+}
+
 std::unique_ptr<Model> load_model(const ModelFile& file, Backend& backend, WeightCache* cache) {
   const auto family = std::ranges::find(kFamilies, file.architecture(), &Family::architecture);
   if (family == kFamilies.end()) {

@@ -11,6 +11,7 @@ import ollama
 import openai
 import pytest
 import requests
+import transformers
 from conftest import ENCODER
 from program import BIN, ServeProcess
 from tiny_bert import TinyBert
@@ -208,3 +209,23 @@ def test_other_poolings(tiny, name, row):
         want = models[name].hidden(text)[row]
         assert np.dot(data["embedding"], want) / np.linalg.norm(want) > 0.999
         assert math.isclose(np.linalg.norm(data["embedding"]), 1, rel_tol=1e-5)
+
+
+def test_a_context_for_conversations_is_none_for_an_encoder(tmp_path):
+    if not (BIN and ENCODER):
+        pytest.skip("MLXS_BIN and MLXS_TEST_ENCODER are not set: run through make test")
+    for asked, encoder in ((512, 256), (64, 64)):
+        process = ServeProcess("mock:tokens=3", ENCODER, "--context", str(asked), cache=tmp_path)
+        try:
+            models = requests.get(f"{process.url}/v1/models", timeout=60).json()["data"]
+            assert {m["id"]: m["max_model_len"] for m in models} == {"mock": asked, "minilm": encoder}
+        finally:
+            process.close()
+
+
+def test_detokenize_joins_words_as_transformers_does(encoder):
+    reference = transformers.PreTrainedTokenizerFast(tokenizer_file=str(Path(ENCODER) / "tokenizer.json"))
+    for text in [*TEXTS, "It's unbelievably, untranslatably far-fetched; isn't it?"]:
+        tokens = requests.post(f"{encoder.url}/tokenize", json={"model": "minilm", "prompt": text}, timeout=60).json()["tokens"]
+        answer = requests.post(f"{encoder.url}/detokenize", json={"model": "minilm", "tokens": tokens}, timeout=60)
+        assert answer.json()["prompt"] == reference.decode(tokens)
