@@ -1,6 +1,7 @@
-// Drawing once more from the logits of a step that has ended. A backend that keeps them in the host's memory is
-// a ResampleOps, too; the engine asks by dynamic_cast. There a grammar's mask is computed only where the token
-// that was drawn without it may not stand: such a backend computes on the host's cores, and so do masks.
+// Drawing once more from the logits of a step that has ended. A backend that keeps them in the host's memory
+// is a ResampleOps, too; the engine asks by dynamic_cast. There a grammar's mask is computed only where the
+// token that was drawn without it may not stand: such a backend computes on the host's cores, and so do
+// masks.
 #pragma once
 
 #include <cstdint>
