@@ -2,8 +2,8 @@
 memory of a stream and of an idle connection.
 
 usage: transport.py BINARY [--rounds 3] [--only NAME] [--out bench/results]
-The client is h2load. Processor time is the server's own (/proc, in nanoseconds), so that neither the client nor what else the machine
-does counts.
+The client is h2load. Processor time is the server's own (/proc, in nanoseconds), so that neither the client nor what else the
+machine does counts.
 Writes transport.json and transport.md. Every figure is measured in this run.
 """
 

@@ -14,7 +14,20 @@ SEED = 20261121
 
 def random_schema(rng: random.Random, depth: int = 0) -> dict:
     """Schemas of many shapes that are small enough to answer in a few hundred tokens."""
-    kinds = ["string", "integer", "number", "boolean", "null", "enum", "const", "format", "pattern", "bounds", "multiple", "types"]
+    kinds = [
+        "string",
+        "integer",
+        "number",
+        "boolean",
+        "null",
+        "enum",
+        "const",
+        "format",
+        "pattern",
+        "bounds",
+        "multiple",
+        "types",
+    ]
     if depth < 2:
         kinds += ["object", "object", "array", "tuple", "anyOf", "oneOf", "allOf", "ref", "map", "patternProperties", "tree"]
     kind = rng.choice(kinds)
@@ -35,7 +48,11 @@ def random_schema(rng: random.Random, depth: int = 0) -> dict:
         return {"const": rng.choice(["fixed", 42, [1, 2], {"k": "v"}])}
     if kind == "bounds":
         low = rng.randrange(-9, 9)
-        return {"type": rng.choice(["integer", "number"]), "exclusiveMinimum": low, "exclusiveMaximum": low + rng.randrange(2, 50)}
+        return {
+            "type": rng.choice(["integer", "number"]),
+            "exclusiveMinimum": low,
+            "exclusiveMaximum": low + rng.randrange(2, 50),
+        }
     if kind == "multiple":
         return {"type": "integer", "multipleOf": rng.choice([2, 5, 10]), "minimum": 0, "maximum": 1000}
     if kind == "types":
