@@ -1,9 +1,9 @@
-"""Our server beside llama.cpp's on the same loads: `mlx-serving bench serve` against each in turn, started afresh for every round.
+"""Our server beside llama.cpp's on the same loads: `mlx-serving bench serve` against each in turn, started afresh every round.
 
 usage: serve.py BINARY LLAMA_SERVER MODEL [--rounds N] [--loads 1,8,64] [--slots N] …
-A load is so many clients that each send a chat as soon as their last one is answered: one system prompt of about 1,000 tokens that all
-share, then 60 words, or 1,000 in one of ten; answers of at most 64 tokens. Prints a table and writes results-serve.json. What a
-repeated prompt costs of a cold one is measured on ours alone.
+A load is so many clients that each send a chat as soon as their last one is answered: one system prompt of about 1,000 tokens
+that all share, then 60 words, or 1,000 in one of ten; answers of at most 64 tokens. Prints a table and writes
+results-serve.json. What a repeated prompt costs of a cold one is measured on ours alone.
 """
 
 import argparse
@@ -73,7 +73,13 @@ def theirs(args):
 
 def load(args, server, clients):
     flags = {"--clients": clients, "--requests": args.requests or max(16, 4 * clients), "--seed": clients}
-    flags |= {"--prefix-words": args.prefix_words, "--prompt-words": 60, "--long-share": 0.1, "--long-words": 1000, "--max-tokens": 64}
+    flags |= {
+        "--prefix-words": args.prefix_words,
+        "--prompt-words": 60,
+        "--long-share": 0.1,
+        "--long-words": 1000,
+        "--max-tokens": 64,
+    }
     command = [args.binary, "bench", "serve", "--url", server.url, "--json"]
     for flag, value in flags.items():
         command += [flag, str(value)]
@@ -116,7 +122,8 @@ def repeated_prefix(args, repeats=9):
 
 
 def print_load(clients, rounds):
-    print(f"\n| {clients} client{'s' if clients > 1 else ''} | ours | llama.cpp's server | ratio (min … max) |\n|---|---:|---:|---:|")
+    who = "1 client" if clients == 1 else f"{clients} clients"
+    print(f"\n| {who} | ours | llama.cpp's server | ratio (min … max) |\n|---|---:|---:|---:|")
     for name, (key, more_is_better) in FIGURES.items():
         a, b = ([r[side][key] for r in rounds] for side in ("ours", "theirs"))
         ratios = [x / y if more_is_better else y / x for x, y in zip(a, b, strict=True)]
@@ -149,7 +156,8 @@ def main():
                 for clients in loads:
                     figures = results[side.__name__][clients] = load(args, server, clients)
                     print(
-                        f"bench: round {i + 1}, {side.__name__}, {clients} clients: {figures['total_tokens_per_second']:.0f} tokens/s, "
+                        f"bench: round {i + 1}, {side.__name__}, {clients} clients: "
+                        f"{figures['total_tokens_per_second']:.0f} tokens/s, "
                         f"first token p95 {figures['ttft_p95']:.0f} ms",
                         flush=True,
                     )

@@ -3,7 +3,7 @@
 
 usage: sim.py BINARY [--days 7] [--only day,week,...] [--figures docs/img]
 Runs `mlx-serving sim` for hours of traffic and prints what docs/scheduling.md says; ends with status 1 if a promise is broken:
-a day at 10 requests/s in 60 s of this machine; goodput twice that of FCFS without chunks on the long-prompt mix, and p99 of the
+a day at 10 requests/s in 60 s of this machine; goodput twice that of FCFS without chunks on the long-prompt mix, p99 of the
 gaps between tokens within 1.5 times their target while 32k prompts arrive; a flood that costs the others nothing; nobody starves
 in a week of overload. Figures are deterministic but for the seconds that the day takes.
 """
@@ -108,9 +108,7 @@ def window(args, promises):
 
 
 def day(args, promises):
-    runs, seconds = simulate(
-        args.binary, "--scenario", "steady", "--rate", 10, "--seconds", 86400, "--policies", "ours"
-    )
+    runs, seconds = simulate(args.binary, "--scenario", "steady", "--rate", 10, "--seconds", 86400, "--policies", "ours")
     print(f"\nA day at 10 requests/s, {runs['ours']['submitted']:,} requests: {seconds:.1f} s of this machine")
     promises.check("a day takes 60 s at most", seconds <= 60)
 
@@ -120,10 +118,10 @@ def overload(args, promises):
         args.binary, "--scenario", "mixed", "--rate", 25, "--seconds", round(86400 * args.days), "--policies", "ours"
     )
     r = runs["ours"]
-    print(f"\n{args.days:g} days of overload, {r['submitted']:,} requests of four tenants and tiers ({seconds:.0f} s of this machine):")
+    print(f"\n{args.days:g} days of overload, {r['submitted']:,} requests of four tenants and tiers ({seconds:.0f} s here):")
     for t in r["tenants"]:
-        wait = t["ttft"]
-        print(f"  {t['tenant']}: {t['finished']:,} of {t['submitted']:,} answered, first token p99 {ms(wait['p99_s'])}, longest {ms(wait['max_s'])}")
+        p99, longest = ms(t["ttft"]["p99_s"]), ms(t["ttft"]["max_s"])
+        print(f"  {t['tenant']}: {t['finished']:,} of {t['submitted']:,} answered, first token p99 {p99}, longest {longest}")
     ended = r["finished"] + r["cancelled"] + r["refused"]
     promises.check(f"every request ended: {ended:,} of {r['submitted']:,}", ended == r["submitted"])
     promises.check(f"it is an overload: {r['refused']:,} were refused", r["refused"] > r["submitted"] / 100)
