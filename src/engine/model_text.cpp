@@ -60,9 +60,13 @@ std::unique_ptr<Tokenizer> make_tokenizer(const ModelFile& file) {
   if (const auto* ids = file.find_ints("tokenizer.eos_token_ids")) {
     for (const std::int64_t id : *ids) ends.push_back(static_cast<TokenId>(id));
   }
-  return std::make_unique<Tokenizer>(
-      json, static_cast<TokenId>(file.get_int("tokenizer.ggml.bos_token_id", -1)),
-      static_cast<TokenId>(file.get_int("tokenizer.ggml.eos_token_id", -1)), ends);
+  try {
+    return std::make_unique<Tokenizer>(
+        json, static_cast<TokenId>(file.get_int("tokenizer.ggml.bos_token_id", -1)),
+        static_cast<TokenId>(file.get_int("tokenizer.ggml.eos_token_id", -1)), ends);
+  } catch (const Error& error) {  // which names the file, but not where it lies
+    throw Error(error.code(), (file.path() / error.what()).string(), error.hint());
+  }
 }
 
 // Converters to GGUF pad the vocabulary. Elsewhere the embedding often has spare rows, and tokenizers a few

@@ -134,6 +134,7 @@ def test_is_refused_with_one_message(folder, tmp_path, case):
         errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, result.err
         assert all(word in errors[0] for word in words), errors
+        assert str(folder) in errors[0] or "tensor" in errors[0], errors  # and where it is
     packed = cache / "packed"
     assert not packed.exists() or not any(packed.iterdir()), "half of a model was packed"
     # show may describe what it can read, plan may count it; neither may crash.
