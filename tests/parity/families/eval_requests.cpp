@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int kGenerated = 6;
+constexpr int kGenerated = 32;
 
 std::unique_ptr<mlxs::Generator> start(mlxs::Engine& engine, const std::string& model,
                                        const std::vector<std::int32_t>& tokens, std::size_t length) {

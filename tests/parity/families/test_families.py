@@ -172,22 +172,25 @@ def test_decoding_and_chunks_reach_the_same_logits(model, chunk, tmp_path):
     """One token a step from the cache, and a prompt in pieces that end inside pages, against the oracle's single pass."""
     family, _, folder, reference = model
     tokens = TOKENS[:64]
-    for isa in ("amx", "avx512", "avx2", "portable"):
-        environment = {"MLXS_CPU_ISA": isa, "MLXS_TEST_CHUNK": str(chunk)}
+    for backend, isa in PATHS:
+        environment = {"MLXS_TEST_BACKEND": backend, "MLXS_CPU_ISA": isa, "MLXS_TEST_CHUNK": str(chunk)}
         errors = row_errors(tiny.our_logits(folder, tokens, tmp_path, environment), reference[: len(tokens)])
         total = np.median(errors) if family in MIXTURES else np.sqrt((errors**2).mean())
-        assert total <= (3 if family in MIXTURES else 1) * BOUND[isa], isa
+        assert total <= (3 if family in MIXTURES else 1) * BOUND[isa], (backend, isa)
 
 
 LENGTHS = [3, 17, 30, 64, 41]  # different prompts in one step; the longest leaves pages that the last request finds
 
 
 @pytest.mark.parametrize("model", [(f, "bf16") for f in FAMILIES], ids=lambda p: "-".join(p), indirect=True)
-@pytest.mark.parametrize("isa", ["amx", "portable"])
-def test_a_ragged_batch_and_a_prefix_hit_continue_as_the_oracle_does(model, isa, tmp_path):
-    """Five requests decode together, a sixth starts from the cache: each one's probabilities are those of its text alone."""
+@pytest.mark.parametrize("path", [p for p in PATHS if p[1] in ("amx", "portable")], ids=lambda p: "-".join(p))
+def test_a_ragged_batch_and_a_prefix_hit_continue_as_the_oracle_does(model, path, tmp_path):
+    """Five requests decode 32 tokens together, a sixth starts from the cache: each one's probabilities are those of its text
+    alone."""
     family, _, folder, _ = model
-    answers = tiny.our_requests(folder, TOKENS, LENGTHS, tmp_path, {"MLXS_CPU_ISA": isa})
+    backend, isa = path
+    answers = tiny.our_requests(folder, TOKENS, LENGTHS, tmp_path, {"MLXS_TEST_BACKEND": backend, "MLXS_CPU_ISA": isa})
+    assert {len(a["tokens"]) for a in answers} == {32}
     assert [a["prompt"] for a in answers] == [*LENGTHS, len(TOKENS)]
     assert answers[-1]["cached"] == 64 // 16 * 16
     errors = []
@@ -200,4 +203,4 @@ def test_a_ragged_batch_and_a_prefix_hit_continue_as_the_oracle_does(model, isa,
             errors.append(np.sqrt(((ours - reference) ** 2).mean()) / row.std())
     total = np.median(errors) if family in MIXTURES else np.sqrt((np.array(errors) ** 2).mean())
     # The twenty best are the far tail of the logits, where errors are a little larger than on the whole row.
-    assert total <= (3 if family in MIXTURES else 1.5) * BOUND[isa], (family, isa, total)
+    assert total <= (3 if family in MIXTURES else 1.5) * BOUND[isa], (family, path, total)
