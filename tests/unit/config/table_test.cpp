@@ -79,6 +79,7 @@ TEST(Table, ADifferentValueReachesTheField) {
               : key.choices.back() == *text ? key.choices.front()
                                             : key.choices.back();
     if (auto* list = std::get_if<std::vector<std::string>>(&other)) list->emplace_back("other");
+    if (auto* integers = std::get_if<Integers>(&other)) integers->push_back(7);
     if (auto* weights = std::get_if<Weights>(&other)) weights->emplace_back("other", 2.0);
     ASSERT_NE(other, before) << key.path;
     key.set(settings, other);
