@@ -64,7 +64,7 @@ tsan: ## the tests under ThreadSanitizer
 
 fuzz: ## every parser of untrusted bytes under libFuzzer, FUZZ_SECONDS each
 	@scripts/bootstrap.sh build fuzz
-	@scripts/build.sh fuzz
+	@scripts/build.sh fuzz fuzzers
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
 bench: ## beside llama.cpp on this machine, as ratios (BENCH_ARGS='--rounds 3 --only prefill'), the server alone (BENCH_ARGS=transport), the scheduler alone (scheduler), the server beside llama.cpp's (serve); results in bench/results
