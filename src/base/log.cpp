@@ -11,13 +11,15 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/log_control.h"
+#include "base/log_text.h"
 
 namespace mlxs {
 namespace {
 
-constexpr const char* kPattern = "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v";
+constexpr const char* kPattern = "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %*";
 constexpr std::string_view kAccess = "access";
 // The last four are spdlog's own beside them.
 constexpr std::array<std::string_view, 9> kLevels{"debug",   "info", "warn",  "error",   "off",
@@ -25,19 +27,20 @@ constexpr std::array<std::string_view, 9> kLevels{"debug",   "info", "warn",  "e
 
 std::atomic<LogFormat> current_format{LogFormat::kPretty};
 
-// As JSON wants a string: what is not UTF-8 stays as it is but for control characters.
-void append_escaped(spdlog::string_view_t text, spdlog::memory_buf_t& out) {
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned>(c));
-    } else {
-      out.push_back(c);
-    }
-  }
+void append(std::string_view text, spdlog::memory_buf_t& out) {
+  out.append(text.data(), text.data() + text.size());
 }
+
+// The message of a line for a person, "%*" of the pattern.
+class VisibleMessage final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+    append(visible({message.payload.data(), message.payload.size()}), out);
+  }
+  std::unique_ptr<spdlog::custom_flag_formatter> clone() const override {
+    return std::make_unique<VisibleMessage>();
+  }
+};
 
 class JsonFormatter final : public spdlog::formatter {
  public:
@@ -51,17 +54,14 @@ class JsonFormatter final : public spdlog::formatter {
         fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::time_point(whole))), ms,
         std::string_view(level.data(), level.size()));
     if (std::string_view(message.logger_name.data(), message.logger_name.size()) == kAccess) {
-      constexpr std::string_view kEvent = R"("event":"access",)";
-      out.append(kEvent.data(), kEvent.data() + kEvent.size());
-      out.append(message.payload.data(), message.payload.data() + message.payload.size());
+      append(R"("event":"access",)", out);
+      append(quiet_json({message.payload.data(), message.payload.size()}), out);
     } else {
-      constexpr std::string_view kMessage = R"("msg":")";
-      out.append(kMessage.data(), kMessage.data() + kMessage.size());
-      append_escaped(message.payload, out);
+      append(R"("msg":")", out);
+      append(json_text({message.payload.data(), message.payload.size()}), out);
       out.push_back('"');
     }
-    constexpr std::string_view kEnd = "}\n";
-    out.append(kEnd.data(), kEnd.data() + kEnd.size());
+    append("}\n", out);
   }
   std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
 };
@@ -130,8 +130,9 @@ void set_format(LogFormat wanted) {
   if (wanted == LogFormat::kJson) {
     spdlog::set_formatter(std::make_unique<JsonFormatter>());
   } else {
-    spdlog::set_formatter(
-        std::make_unique<spdlog::pattern_formatter>(kPattern, spdlog::pattern_time_type::local));
+    auto formatter = std::make_unique<spdlog::pattern_formatter>(spdlog::pattern_time_type::local);
+    formatter->add_flag<VisibleMessage>('*').set_pattern(kPattern);
+    spdlog::set_formatter(std::move(formatter));
   }
 }
 

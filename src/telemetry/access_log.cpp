@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/log_control.h"
+#include "base/log_text.h"
 
 namespace mlxs {
 namespace {
@@ -35,12 +36,10 @@ Totals totals(const RequestReport& report) {
 
 double rounded_ms(double seconds) { return std::round(seconds * 1e6) / 1e3; }
 
-// What clients choose must not begin a line of its own.
-std::string clean(std::string_view text) {
-  std::string out(text);
-  std::ranges::replace_if(
-      out, [](unsigned char c) { return c < ' ' || c == 0x7f; }, '?');
-  return out;
+// A name that clients choose cannot pass for another field, nor begin a line of its own.
+std::string field(std::string_view text) {
+  const bool plain = !text.empty() && text.find_first_of(" =\"\\") == std::string_view::npos;
+  return plain ? visible(text) : '"' + json_text(text) + '"';
 }
 
 // What orchestrators ask all the time.
@@ -53,23 +52,22 @@ bool is_probe(const TraceStart& start) {
 std::string access_text(const RequestReport& report) {
   const TraceStart& s = report.start;
   const int status = report.end ? report.end->status : 0;
+  const std::string path = s.path.find(' ') == std::string::npos ? visible(s.path) : field(s.path);
   std::string text =
-      fmt::format("{} {} {} {:.1f} ms id={}", s.method, s.path,
-                  status == 0 ? "gone" : fmt::format("{}", status), report.e2e_seconds() * 1e3, s.id);
+      fmt::format("{} {} {} {:.1f} ms id={}", visible(s.method), path,
+                  status == 0 ? "gone" : fmt::format("{}", status), report.e2e_seconds() * 1e3, field(s.id));
   if (s.context.valid()) text += fmt::format(" trace={}", hex(s.context.trace_id));
-  if (!s.tenant.empty()) text += fmt::format(" tenant={}", s.tenant);
-  if (!s.model.empty()) text += fmt::format(" model={}", s.model);
+  if (!s.tenant.empty()) text += fmt::format(" tenant={}", field(s.tenant));
+  if (!s.model.empty()) text += fmt::format(" model={}", field(s.model));
   if (!report.choices.empty()) {
     const Totals t = totals(report);
     text += fmt::format(" prompt={} cached={} generated={} finish={} queue={:.1f} ms ttft={:.1f} ms",
                         t.prompt, t.cached, t.generated, t.finish, t.queue * 1e3, t.ttft * 1e3);
-    if (!t.error.empty())
-      text += fmt::format(" error={}", nlohmann::json(t.error).dump(
-                                           -1, ' ', false, nlohmann::json::error_handler_t::replace));
+    if (!t.error.empty()) text += fmt::format(" error={}", field(t.error));
   }
   if (report.end && report.end->client_gone && status != 0) text += " client_gone";
-  if (!s.facts.prompt.empty()) text += " prompt_text=" + s.facts.prompt;
-  return clean(text);
+  if (!s.facts.prompt.empty()) text += " prompt_text=" + visible(s.facts.prompt);
+  return text;
 }
 
 std::string access_fields(const RequestReport& report) {

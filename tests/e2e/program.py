@@ -49,7 +49,8 @@ class ServeProcess:
     """`mlx-serving serve …` on a free port, up to its ready line."""
 
     def __init__(self, *arguments: str, cache: Path):
-        self.log = open(cache / "serve.log", "w+")  # noqa: SIM115 - closed with the process
+        self.log_path = cache / "serve.log"
+        self.log = open(self.log_path, "w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             [BIN, "serve", *arguments, "--port", "0"],
             env=environment(cache),

@@ -76,7 +76,7 @@ def test_prompts_stand_there_only_if_asked_for(serve):
 
 @needs_model
 def test_text_lines_and_none(serve):
-    api = serve()
+    api = serve("--log-level", "debug")
     assert chat(api, "plain").ok
     text = ended(api)
     assert re.search(r"info POST /v1/chat/completions 200 [\d.]+ ms id=plain trace=[0-9a-f]{32} model=\S+ prompt=", text)
@@ -84,6 +84,33 @@ def test_text_lines_and_none(serve):
     api = serve("--no-access-log")
     assert chat(api, "quiet").ok
     assert "id=quiet" not in ended(api)
+
+
+@needs_model
+@pytest.mark.parametrize("form", ["pretty", "json"])
+def test_what_clients_send_begins_no_line_and_moves_no_cursor(serve, form):
+    """Paths, ids and bodies with the ends of lines, escape sequences and bytes that are no text."""
+    api = serve("--log-format", form, "--log-level", "debug", "--log-prompts")
+    forged = "%0d%0a2026-01-01T00:00:00.000%20info%20FORGED%1b%5b2J%c2%9b1m%ff%e2%80%a8%7f"
+    assert api.get(f"/v1/models/{forged}").status_code == 404
+    assert api.get(f"/v1/requests/{forged}").status_code == 404
+    body = {"model": "no\nFORGED\x1b[2J\x9b", "prompt": "a\r\nFORGED \x1b[2J\u2028\x7f", "max_tokens": 1, "user": "u\nFORGED"}
+    assert api.post("/v1/completions", body).status_code == 404
+    assert api.post("/v1/completions", {**body, "model": api.model}).ok
+    with api.connect() as client:  # no HTTP at all, and a header that may not be
+        client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nx-request-id: a\x1bFORGED\r\ntraceparent: \nFORGED\r\n\r\n")
+        client.recv(1000)
+    api.process.signal(signal.SIGTERM)
+    assert api.process.wait() == 0
+    log = (api.process.log_path).read_bytes()
+    text = log.decode()  # and so it is UTF-8
+    assert "FORGED" in text
+    for line in text.split("\n")[:-1]:
+        assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or c in "\u2028\u2029" for c in line), repr(line)
+        if form == "json":
+            json.loads(line)
+        else:
+            assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} (debug|info|warning|error) ", line), line
 
 
 @needs_model

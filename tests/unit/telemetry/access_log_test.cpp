@@ -37,7 +37,7 @@ RequestReport report() {
 
 TEST(AccessLog, ALineStaysALine) {
   const std::string text = access_text(report());
-  EXPECT_THAT(text, HasSubstr("POST /v1/chat?info forged 500 600.0 ms id=req-1 trace="));
+  EXPECT_THAT(text, HasSubstr(R"(POST "/v1/chat\u000ainfo forged" 500 600.0 ms id=req-1 trace=)"));
   EXPECT_THAT(text, HasSubstr("tenant=alice model=m prompt=7"));
   EXPECT_THAT(text, Not(HasSubstr("\n")));
 }
