@@ -39,6 +39,8 @@ add_library(mlxs::crypto ALIAS OpenSSL::Crypto)
 
 find_package(CURL 7.85 REQUIRED)
 add_library(mlxs::curl ALIAS CURL::libcurl)
+find_package(ZLIB REQUIRED)
+add_library(mlxs::zlib ALIAS ZLIB::ZLIB)
 find_package(Boost 1.81 REQUIRED)
 add_library(mlxs_boost INTERFACE)
 target_link_libraries(mlxs_boost INTERFACE Boost::headers OpenSSL::SSL Threads::Threads)

@@ -19,7 +19,7 @@ apt_packages() {
   case "$1" in
     build) echo "g++ make cmake ninja-build ccache pkg-config ca-certificates python3 python3-venv python3-pip" \
       "$boost libssl-dev libnghttp2-dev nlohmann-json3-dev libcli11-dev libspdlog-dev" \
-      "prometheus-cpp-dev libhiredis-dev libarchive-dev libedit-dev libcurl4-openssl-dev libyaml-cpp-dev" ;;
+      "prometheus-cpp-dev libhiredis-dev libarchive-dev libedit-dev libcurl4-openssl-dev libyaml-cpp-dev zlib1g-dev" ;;
     # redis-tools carries the server's program without starting a service on the machine.
     test) echo "libgtest-dev libgmock-dev redis-tools curl git$(node_packages)" ;;
     # A Go of the machine's own will do.

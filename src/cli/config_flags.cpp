@@ -108,7 +108,9 @@ void add_config_flags(CLI::App& command, ConfigFlags& flags, const std::string& 
       ->type_name("FILE");
   command.add_flag("--no-config", flags.no_file, "Read no configuration file")->excludes("--config");
   for (const Key& key : config::keys()) {
-    if (!key.flag_name.empty()) add_flag(command, flags, key, group);
+    if (key.flag_name.empty()) continue;
+    const bool tells = key.path.starts_with("log.") || key.path.starts_with("telemetry.");
+    add_flag(command, flags, key, tells && !group.empty() ? "Logs, metrics, traces" : group);
   }
 }
 

@@ -21,7 +21,7 @@
 #include "cli/engine_flags.h"
 #include "cli/server_options.h"
 #include "cli/signals.h"
-#include "cli/telemetry_flags.h"
+#include "cli/telemetry_parts.h"
 #include "fleet/heartbeat.h"
 #include "serve/server.h"
 
@@ -33,7 +33,6 @@ using config::Settings;
 struct ServeFlags {
   std::vector<std::string> models;
   ConfigFlags config;
-  TelemetryFlags telemetry;
 };
 
 void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -75,20 +74,19 @@ Instance describe_instance(const std::string& url, const std::vector<ModelInfo>&
 }
 
 // What it says is logged; its level and folder hold for the whole process, so before the first thread.
-Settings read_settings(const ServeFlags& flags) {
-  const config::Config read = load_config(flags.config);
+config::Config read_config(const ServeFlags& flags) {
+  config::Config read = load_config(flags.config);
   if (flags.models.empty() && read.settings.models.empty()) throw CLI::RequiredError("MODEL");
-  if (read.of("log.level").from != config::Effective::From::kDefault) log::set_level(read.settings.log_level);
-  apply_log_flags(flags.telemetry);
+  apply_log_settings(read.settings.telemetry);
   if (!read.file.empty()) {
     log::info("configuration: {}{}", read.file,
               read.environment.empty() ? "" : ", with environments." + read.environment);
   }
   for (const std::string& warning : read.warnings) log::warn("{}", warning);
-  Settings settings = read.settings;
+  Settings& settings = read.settings;
   if (!settings.engine.cache_dir.empty()) setenv("MLXS_CACHE_DIR", settings.engine.cache_dir.c_str(), 1);
   if (!flags.models.empty()) settings.models = flags.models;
-  return settings;
+  return read;
 }
 
 void reload(Server& server, const Settings& settings) {
@@ -118,7 +116,8 @@ void toggle_debug() {
 }
 
 int serve(const ServeFlags& flags) {
-  const Settings settings = read_settings(flags);
+  const config::Config config = read_config(flags);
+  const Settings& settings = config.settings;
   ServerOptions server_options = cli::server_options(settings);
   std::optional<RedisUrl> registry;
   if (!settings.registry.empty()) registry = RedisUrl::parse(settings.registry);
@@ -131,7 +130,7 @@ int serve(const ServeFlags& flags) {
 
   const bool reloads = !server_options.tls_certificate_file.empty() || !settings.api_keys_file.empty();
   TerminationSignals signals(reloads);  // before the first thread
-  const Telemetry telemetry(flags.telemetry);
+  const Telemetry telemetry(config);
   signals.on_user(SIGUSR1, [&telemetry] { telemetry.dump_flight("asked"); });
   signals.on_user(SIGUSR2, toggle_debug);
   EngineOptions options = settings.engine;
@@ -146,7 +145,7 @@ int serve(const ServeFlags& flags) {
   if (telemetry.recorder()) {
     server_options.flight = [recorder = telemetry.recorder()] { return recorder->snapshot("asked"); };
   }
-  Server server(server_options, *engine, telling.metrics(options.metal_optimizations.expose_metrics));
+  Server server(server_options, *engine, telling.metrics());
   server.start();
   const std::string url = server_url(server_options, server.port());
 
@@ -190,16 +189,13 @@ void add_serve(CLI::App& app, Action& action) {
                           "; mock:tokens=512,delay=0 streams words without a model; one or more (default: "
                           "those of the configuration)");
   add_config_flags(*command, flags->config);
-  add_telemetry_flags(*command, flags->telemetry);
   command->footer(
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
       "(status 1).\n"
       "SIGUSR1 writes the last steps into a file for `trace`; SIGUSR2 turns the log's level debug on and "
       "off.\n"
-      "Flags of the server and the engine are keys of the configuration file too, and variables: mlx-serving "
-      "config "
-      "--explain.\n\n"
+      "Flags are keys of the configuration file too, and variables: mlx-serving config --explain.\n\n"
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"

@@ -52,7 +52,7 @@ constexpr Absent kKeys[] = {
     {"stream_registry.backpressure",
      "a slow reader pauses its own stream: server.stream_buffer_bytes, server.slow_reader and "
      "server.write_timeout_ms"},
-    {"stream_registry.metrics", "metrics are always on: GET /metrics"},
+    {"stream_registry.metrics", "telemetry.metrics says whether metrics are kept"},
     {"streaming_controller", "tokens are sent as they come; a slow reader pauses its own stream"},
     {"streaming", "stream_registry.max_active_streams is one number, without a governor"},
     {"transport.http2.enabled", "HTTP/2 is always spoken beside HTTP/1.1, on the same port"},
@@ -99,7 +99,8 @@ constexpr Absent kKeys[] = {
     {"mlx.force_metal_sync", "every step ends with the backend's own synchronization"},
     {"outlines", "schemas go through llguidance, which has limits of its own"},
     {"performance", "it named parts of the JavaScript process"},
-    {"telemetry", "metrics are always on: GET /metrics on the server's own port"},
+    {"telemetry.enabled", "metrics are on without it: telemetry.metrics, telemetry.otlp_endpoint"},
+    {"telemetry.prometheus_port", "metrics are on the server's own port: GET /metrics"},
     {"development", "log.level says how much is logged"},
     {"production_infrastructure", kNoRollout},
     {"phase4_rollout", kNoRollout},
@@ -109,7 +110,7 @@ constexpr Absent kKeys[] = {
 
 constexpr Absent kVariables[] = {
     {"MLX_METAL_SYNC_INTERVAL", "every step ends with the backend's own synchronization"},
-    {"MLX_METRICS_EXPORT", "metrics are always on: GET /metrics"},
+    {"MLX_METRICS_EXPORT", "telemetry.metrics says whether metrics are kept: GET /metrics"},
     {"MLX_METRICS_PORT", "metrics are on the server's own port: GET /metrics"},
     {"KR_MLX_DISABLE_GENERATE_BATCHING",
      "requests join and leave between steps: mlx.concurrency_limit 1 runs "

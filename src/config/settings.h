@@ -18,6 +18,22 @@ struct WindowPreset {
   int auto_tune_max_batch = 8;
 };
 
+// What a server tells of itself; the OTEL_* variables that no key stands for are read beside it.
+struct TelemetrySettings {
+  std::string log_level = "info", log_format = "pretty";
+  bool access_log = true, log_prompts = false;
+  bool metrics = true;
+  std::string otlp_endpoint;              // empty: nothing is sent
+  std::vector<std::string> otlp_headers;  // NAME=VALUE
+  std::string otlp_compression = "none";
+  std::string service_name = "mlx-serving";
+  double trace_sample = 0.1;
+  int export_interval_ms = 60'000;  // of metrics
+  int flight_steps = 10'000;        // 0: no flight recorder
+  std::string flight_dir;           // empty: "flight" in the cache directory
+  int stall_timeout_ms = 30'000;    // 0: no step ever takes too long
+};
+
 struct Settings {
   EngineOptions engine;
   ServerOptions server;
@@ -40,7 +56,7 @@ struct Settings {
   std::string slow_reader = "pause";     // of server.slow_reader
   int drain_timeout_ms = 30'000;
   std::string registry;  // redis://…
-  std::string log_level = "info";
+  TelemetrySettings telemetry;
 };
 
 }  // namespace mlxs::config

@@ -49,7 +49,8 @@ std::string Key::values() const {
 std::span<const Key> keys() {
   static const std::vector<Key> all = [] {
     std::vector<Key> rows;
-    for (std::vector<Key> part : {server_keys(), engine_keys(), metal_keys(), scheduler_keys()}) {
+    for (std::vector<Key> part :
+         {server_keys(), telemetry_keys(), engine_keys(), metal_keys(), scheduler_keys()}) {
       std::ranges::move(part, std::back_inserter(rows));
     }
     return rows;

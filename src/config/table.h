@@ -32,5 +32,6 @@ std::vector<Key> engine_keys();
 std::vector<Key> metal_keys();
 std::vector<Key> scheduler_keys();
 std::vector<Key> server_keys();
+std::vector<Key> telemetry_keys();
 
 }  // namespace mlxs::config

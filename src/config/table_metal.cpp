@@ -13,7 +13,7 @@ std::vector<Key> metal_keys() {
           .one_of({"debug", "info", "warn", "error"})
           .says("At which level that is logged"),
       MLXS_KEY("metal_optimizations.expose_metrics", engine.metal_optimizations.expose_metrics)
-          .says("metal_pool_*, blit_* and command_ring_* on GET /metrics"),
+          .says("mlxs_pool_*, mlxs_blit_* and mlxs_ring_* on GET /metrics"),
       MLXS_KEY("metal_optimizations.memory_pool.enabled", engine.metal_optimizations.memory_pool.enabled)
           .flag("--memory-pool")
           .says("Keep a step's memory in heaps that are reserved once"),

@@ -165,10 +165,6 @@ std::vector<Key> server_keys() {
           .flag("--registry")
           .hidden()
           .says("Register this server in Redis: redis://[[USER]:PASSWORD@]HOST[:PORT]"),
-      MLXS_KEY("log.level", log_level)
-          .one_of({"trace", "debug", "info", "warn", "error", "critical", "off"})
-          .env("KR_MLX_LOG_LEVEL")
-          .says("What is logged on stderr"),
   };
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "telemetry/gzip.h"
 #include "telemetry/otlp_json.h"
 #include "telemetry/otlp_post.h"
 
@@ -49,9 +50,18 @@ OtelExporter::OtelExporter(OtelOptions options, std::string version, std::string
       metrics_source_(std::move(metrics)),
       start_ns_(unix_ns()),
       queue_(options_.max_queue),
-      traces_{.name = "traces", .url = options_.traces_url, .headers = options_.traces_headers, .body = {}},
-      metrics_{
-          .name = "metrics", .url = options_.metrics_url, .headers = options_.metrics_headers, .body = {}} {}
+      traces_{.name = "traces",
+              .url = options_.traces_url,
+              .headers = options_.traces_headers,
+              .gzip = options_.traces_gzip,
+              .body = {}},
+      metrics_{.name = "metrics",
+               .url = options_.metrics_url,
+               .headers = options_.metrics_headers,
+               .gzip = options_.metrics_gzip,
+               .body = {}} {}
+
+void OtelExporter::Signal::take(std::string plain) { body = gzip ? mlxs::gzip(plain) : std::move(plain); }
 
 void OtelExporter::start() {
   thread_ = std::thread([this] { run(); });
@@ -113,7 +123,7 @@ void OtelExporter::take_traces(std::size_t enough, TimePoint until) {
   const std::vector<std::string> batch = queue_.take(options_.max_batch, enough, until);
   if (batch.empty()) return;
   traces_.traces = batch.size();
-  traces_.body = otlp_traces_body(resource_, version_, batch);
+  traces_.take(otlp_traces_body(resource_, version_, batch));
   traces_.begun = traces_.next = std::chrono::steady_clock::now();
 }
 
@@ -122,7 +132,7 @@ void OtelExporter::take_metrics(TimePoint now) {
   metrics_due_ = now + milliseconds(options_.metrics_interval_ms);
   if (options_.metrics_url.empty()) return;
   const bool again = !metrics_.body.empty();
-  metrics_.body = otlp_metrics_body(resource_, version_, metrics_source_(), start_ns_, unix_ns());
+  metrics_.take(otlp_metrics_body(resource_, version_, metrics_source_(), start_ns_, unix_ns()));
   if (!again) metrics_.begun = metrics_.next = now;
 }
 
@@ -131,6 +141,7 @@ void OtelExporter::attempt(Signal& signal, int timeout_ms) {
                                        .headers = signal.headers,
                                        .certificate_file = options_.certificate_file,
                                        .body = signal.body,
+                                       .gzip = signal.gzip,
                                        .timeout_ms = timeout_ms,
                                        .give_up = &give_up_});
   const TimePoint now = std::chrono::steady_clock::now();

@@ -48,11 +48,14 @@ class OtelExporter {
     const char* name;
     const std::string& url;
     const std::vector<std::pair<std::string, std::string>>& headers;
-    std::string body;           // empty: nothing
+    bool gzip;
+    std::string body;           // empty: nothing; as it is sent
     std::uint64_t traces = 0;   // in it
     TimePoint begun{}, next{};  // of trying; the next attempt
     int attempts = 0;
     bool complained = false;
+
+    void take(std::string plain);
   };
 
   void run();

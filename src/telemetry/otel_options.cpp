@@ -99,16 +99,13 @@ void check_protocol(const Getter& get, const char* name, const OtelOptions& opti
   refuse(name, protocol, "http/json is spoken here: give the collector's HTTP port, usually 4318");
 }
 
-void check_protocols(const Getter& get, const OtelOptions& options) {
-  for (const char* name : {"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-                           "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"}) {
-    check_protocol(get, name, options);
-  }
-}
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? std::string() : std::string(trim(value));
+// Of one signal; what is common holds where it has none of its own.
+bool wants_gzip(const Getter& get, const char* own) {
+  constexpr const char* kCommon = "OTEL_EXPORTER_OTLP_COMPRESSION";
+  const char* name = get(own).empty() ? kCommon : own;
+  const std::string how = get(name);
+  if (!how.empty() && how != "none" && how != "gzip") refuse(name, how, "gzip or none");
+  return how == "gzip";
 }
 
 void check_url(std::string_view name, std::string_view url) {
@@ -168,16 +165,23 @@ OtelOptions otel_from_environment(const Getter& get) {
   std::ranges::transform(disabled, disabled.begin(),
                          [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (disabled == "true") set_endpoint(options, "");
-  check_protocols(get, options);
-  if (const std::string how = get("OTEL_EXPORTER_OTLP_COMPRESSION"); how == "gzip" && options.any()) {
-    log::warn("OTEL_EXPORTER_OTLP_COMPRESSION=gzip: OTLP goes out uncompressed");
-  }
+  check_protocols(options, get);
+  options.traces_gzip = wants_gzip(get, "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION");
+  options.metrics_gzip = wants_gzip(get, "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION");
   return options;
 }
 
-OtelOptions otel_from_environment() { return otel_from_environment(variable); }
+std::string otel_variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(trim(value));
+}
 
-void check_protocols(const OtelOptions& options) { check_protocols(variable, options); }
+void check_protocols(const OtelOptions& options, const Getter& get) {
+  for (const char* name : {"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+                           "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"}) {
+    check_protocol(get, name, options);
+  }
+}
 
 void validate(const OtelOptions& options) {
   const auto within = [](const char* name, double value, double low, double high) {

@@ -14,7 +14,8 @@ struct OtelOptions {
   // Where to, whole URLs (…/v1/traces, …/v1/metrics). Empty: that signal is not exported.
   std::string traces_url, metrics_url;
   std::vector<std::pair<std::string, std::string>> traces_headers, metrics_headers;
-  std::string certificate_file;  // whom to trust instead of the system's; PEM
+  bool traces_gzip = false, metrics_gzip = false;  // bodies are compressed
+  std::string certificate_file;                    // whom to trust instead of the system's; PEM
   std::string service_name = "mlx-serving";
   std::vector<std::pair<std::string, std::string>> resource_attributes;
   double sample_share = 0.1;  // of traces that begin here
@@ -36,10 +37,10 @@ std::vector<std::pair<std::string, std::string>> parse_pairs(std::string_view te
 // The OTEL_* variables, as `get` answers them (empty: not set). Throws kInvalidArgument for one whose value
 // cannot be honoured. Without an endpoint nothing is exported.
 OtelOptions otel_from_environment(const std::function<std::string(const char*)>& get);
-OtelOptions otel_from_environment();
+std::string otel_variable(const char* name);  // of the process, trimmed
 // Where flags gave the endpoint: does the environment ask for a protocol that is not spoken? Throws
 // kInvalidArgument.
-void check_protocols(const OtelOptions& options);
+void check_protocols(const OtelOptions& options, const std::function<std::string(const char*)>& get);
 
 // Ranges of what flags and configuration files say, too; throws kInvalidArgument.
 void validate(const OtelOptions& options);

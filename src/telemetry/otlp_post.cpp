@@ -52,6 +52,7 @@ OtlpAnswer post_otlp(const OtlpPost& post) {
   }
   curl_slist* list = curl_slist_append(nullptr, "Content-Type: application/json");
   list = curl_slist_append(list, "Expect:");  // no round trip before the body
+  if (post.gzip) list = curl_slist_append(list, "Content-Encoding: gzip");
   for (const auto& [name, value] : post.headers)
     list = curl_slist_append(list, (name + ": " + value).c_str());
   const std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers(list, &curl_slist_free_all);

@@ -20,6 +20,7 @@ struct OtlpPost {
   const std::vector<std::pair<std::string, std::string>>& headers;
   const std::string& certificate_file;
   const std::string& body;
+  bool gzip;  // the body is compressed
   int timeout_ms;
   const std::atomic<bool>* give_up = nullptr;  // true: ends the transfer
 };

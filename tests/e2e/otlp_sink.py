@@ -1,5 +1,6 @@
 """A small OTLP/HTTP receiver in this process: what a collector hears, and how it can misbehave."""
 
+import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ class OtlpSink:
     def __init__(self):
         self.changed = threading.Condition()
         self.bodies = {"/v1/traces": [], "/v1/metrics": []}
-        self.headers = []
+        self.headers, self.paths = [], []  # of what it accepted
         self.answers = []
         self.refused = 0
         sink = self
@@ -21,11 +22,14 @@ class OtlpSink:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
                 with sink.changed:
                     status = sink.answers.pop(0) if sink.answers else 200
                     if status == 200:
                         sink.bodies[self.path].append(json.loads(body))
                         sink.headers.append(dict(self.headers))
+                        sink.paths.append(self.path)
                     else:
                         sink.refused += 1
                     sink.changed.notify_all()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -87,6 +88,27 @@ class TestCommand:
         assert "very-secret-key" not in table
         assert "mlx.concurrency_limit" in table and "server.host" not in table
 
+    def test_telemetry_is_of_the_configuration_too(self, tmp_path, file, monkeypatch):
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "llm")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=very-secret-key")
+        monkeypatch.setenv("MLXS_LOG_FORMAT", "json")
+        path = file("telemetry:\n  service_name: other\n  trace_sample: 0.5\nlog:\n  format: pretty\n  prompts: on\n")
+        flags = ["--log-level", "warn", "--stall-timeout", "2.5", "--no-metrics", "--otlp-endpoint", "http://c:4318"]
+        shown = run("config", "show", "--config", path, *flags, "--json", cache=tmp_path)
+        assert "very-secret-key" not in shown.out
+        values = shown.json()["values"]
+        assert values["telemetry.service_name"] == {"value": "llm", "from": "environment", "where": "OTEL_SERVICE_NAME"}
+        assert values["telemetry.trace_sample"] == {"value": 0.5, "from": "file", "where": f"{path}:3"}
+        assert values["log.format"] == {"value": "json", "from": "environment", "where": "MLXS_LOG_FORMAT"}
+        assert values["log.level"] == {"value": "warn", "from": "flag", "where": "--log-level"}  # MLXS_LOG_LEVEL is set, too
+        assert values["log.prompts"]["value"] is True
+        assert values["telemetry.stall_timeout_ms"] == {"value": 2500, "from": "flag", "where": "--stall-timeout"}
+        assert values["telemetry.metrics"] == {"value": False, "from": "flag", "where": "--no-metrics"}
+        assert values["telemetry.otlp_endpoint"]["value"] == "http://c:4318"
+        wrong = run("serve", "m", *flags, cache=tmp_path)
+        assert wrong.status == 1
+        assert "telemetry.metrics is off (--no-metrics), but metrics are to be sent over OTLP" in wrong.err
+
     def test_finds_the_file_of_the_folder_and_of_the_user(self, tmp_path, monkeypatch):
         user = tmp_path / "home" / "mlx-serving" / "runtime.yaml"
         user.parent.mkdir(parents=True)
@@ -144,6 +166,20 @@ class TestServer:
             errors = server.errors()
             assert f"configuration: {path}" in errors
             assert "json_rpc.default_timeout_ms: not in this build" in errors
+        finally:
+            server.close()
+
+    def test_tells_of_itself_as_its_file_says(self, tmp_path, file, monkeypatch):
+        path = file("log: {format: json, access: off}\ntelemetry: {metrics: off, flight_steps: 0}\n")
+        server = ServeProcess("mock:tokens=3", "--config", path, "--log-level", "debug", cache=tmp_path)
+        try:
+            assert requests.get(f"{server.url}/v1/log", timeout=60).json() == {"level": "debug", "format": "json"}
+            assert requests.get(f"{server.url}/metrics", timeout=60).status_code == 404
+            assert requests.get(f"{server.url}/v1/flight", timeout=60).status_code == 404
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+            lines = [json.loads(line) for line in server.errors().splitlines()]
+            assert lines and not any("event" in line for line in lines)
         finally:
             server.close()
 

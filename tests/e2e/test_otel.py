@@ -127,6 +127,55 @@ def test_a_receiver_that_is_down_is_asked_again_and_nobody_waits(serve, sink):
 
 
 @needs_model
+def test_bodies_are_compressed_where_that_is_asked_for(serve, sink, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "none")
+    api = serve("--trace-sample", "1", "--otlp-metrics-interval-ms", "100")
+    assert post(api, {"x-request-id": "small"}).ok
+    sink.wait(lambda: sink.spans() and sink.bodies["/v1/metrics"])
+    encodings = {path: headers.get("Content-Encoding") for path, headers in zip(sink.paths, sink.headers, strict=True)}
+    assert encodings == {"/v1/traces": "gzip", "/v1/metrics": None}
+    assert attributes(sink.spans()[0])["mlxs.request_id"] == "small"
+
+
+@needs_model
+def test_a_tenth_of_the_traces_goes_out_by_default(serve, sink):
+    """Which ones, their ids say, so that every service keeps the same."""
+    api = serve()
+    wanted = []
+    for i in range(60):
+        answer = post(api, {"x-request-id": f"r{i}"}, max_tokens=1)
+        _, trace, _, flags = answer.headers["traceparent"].split("-")
+        assert flags == ("01" if int(trace[18:], 16) < 0.1 * 2**56 else "00")
+        wanted += [f"r{i}"] if flags == "01" else []
+    api.process.signal(15)
+    assert api.process.wait() == 0
+    roots = [attributes(span)["mlxs.request_id"] for span in sink.spans() if span["kind"] == 2]
+    assert sorted(roots) == sorted(wanted)
+
+
+@needs_model
+def test_the_oldest_traces_go_when_there_is_no_room(serve, sink, monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "16")  # spans: two requests
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
+    sink.answers = [503] * 1000
+    api = serve("--trace-sample", "1")
+    assert post(api, {"x-request-id": "d0"}).ok
+    sink.wait(lambda: sink.refused > 0)  # it is on its way, again and again
+    for i in range(1, 6):
+        assert post(api, {"x-request-id": f"d{i}"}).ok
+    while "dropped" not in (text := api.get("/metrics").text) or not re.search(
+        r'^mlxs_otlp_traces_total\{outcome="dropped"\} 3$', text, re.MULTILINE
+    ):
+        pass
+    with sink.changed:
+        sink.answers.clear()
+    sink.wait(lambda: len([span for span in sink.spans() if span["kind"] == 2]) == 3)
+    roots = [attributes(span)["mlxs.request_id"] for span in sink.spans() if span["kind"] == 2]
+    assert roots == ["d0", "d4", "d5"]
+
+
+@needs_model
 def test_what_cannot_be_honoured_is_named(tmp_path, monkeypatch):
     for arguments, variables, words in [
         (["--otlp-endpoint", "collector:4318"], {}, "give a URL"),

@@ -44,6 +44,14 @@ TEST(OtelOptions, ASignalAndAllOfItCanBeTurnedOff) {
   EXPECT_FALSE(read({{"OTEL_EXPORTER_OTLP_ENDPOINT", endpoint}, {"OTEL_SDK_DISABLED", "True"}}).any());
 }
 
+TEST(OtelOptions, ASignalsOwnCompressionGoesBeforeTheCommonOne) {
+  EXPECT_FALSE(read({}).traces_gzip);
+  const OtelOptions options =
+      read({{"OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"}, {"OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "none"}});
+  EXPECT_TRUE(options.traces_gzip);
+  EXPECT_FALSE(options.metrics_gzip);
+}
+
 TEST(OtelOptions, Samplers) {
   EXPECT_DOUBLE_EQ(read({}).sample_share, 0.1);
   EXPECT_TRUE(read({}).follow_parent);

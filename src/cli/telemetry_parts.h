@@ -1,15 +1,15 @@
-// What a server tells of itself: flags, the OTEL_* variables beneath them, and the parts that do the telling,
-// put together for one server.
+// What a server tells of itself: the configuration, the OTEL_* variables beneath it, and the parts that do
+// the telling, put together for one server.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "serve/server.h"
 #include "telemetry/flight_recorder.h"
 #include "telemetry/metrics.h"
@@ -19,38 +19,27 @@
 
 namespace mlxs::cli {
 
-struct TelemetryFlags {
-  std::string log_level, log_format;  // empty: as the environment says
-  bool no_access_log = false, log_prompts = false;
-  bool no_metrics = false;
-  std::string otlp_endpoint, service_name;  // empty: as the environment says, as the next three
-  std::vector<std::string> otlp_headers;    // NAME=VALUE
-  std::optional<double> trace_sample;
-  std::optional<int> metrics_interval_ms;
-  int flight_steps = 10'000;  // 0: no flight recorder
-  std::string flight_dir;     // empty: "flight" in the cache directory
-  double stall_timeout_s = 30;
-};
-void add_telemetry_flags(CLI::App& command, TelemetryFlags& flags);
+// How the log reads from now on.
+void apply_log_settings(const config::TelemetrySettings& settings);
 
-// How the log reads from now on; what is empty stays as it was.
-void apply_log_flags(const TelemetryFlags& flags);
-
-// The environment, with the flags on top. Throws kInvalidArgument.
-OtelOptions otel_options(const TelemetryFlags& flags);
+// The OTEL_* variables, with the configuration in the place of those that it has keys for; flags go before
+// the signals' own variables, too. Throws kInvalidArgument.
+OtelOptions otel_options(const config::Config& config);
 
 // Made before the engine: what it reports to.
 class Telemetry {
  public:
-  explicit Telemetry(const TelemetryFlags& flags);
+  explicit Telemetry(const config::Config& config);
   std::shared_ptr<EngineObserver> observer() const;                              // null: nothing is kept
   const std::shared_ptr<FlightRecorder>& recorder() const { return recorder_; }  // null: there is none
   void dump_flight(std::string_view reason) const;                               // says in the log where
 
  private:
   friend class TelemetryThreads;
-  const TelemetryFlags flags_;
+  const config::TelemetrySettings settings_;
+  const bool device_metrics_;
   const OtelOptions otel_;
+  mutable std::atomic<std::uint64_t> dumps_{0};
   std::shared_ptr<MetricsObserver> metrics_;  // null: none are kept
   std::shared_ptr<FlightRecorder> recorder_;
 };
@@ -64,8 +53,7 @@ class TelemetryThreads {
   TelemetryThreads& operator=(const TelemetryThreads&) = delete;
 
   void apply(ServerOptions& options) const;
-  // Of GET /metrics; null: there is none. device: with what metal_optimizations did.
-  std::function<std::string()> metrics(bool device) const;
+  std::function<std::string()> metrics() const;  // of GET /metrics; null: there is none
 
  private:
   struct NowHolder {
@@ -73,8 +61,13 @@ class TelemetryThreads {
     std::vector<ModelInfo> models;
     const ServerCounters& server;
     ExportCounts exports{};
+    std::optional<MetalOptimizationsStats> device{};
     MetricsNow view() const {
-      return {.schedulers = schedulers, .models = models, .server = &server, .exports = &exports};
+      return {.schedulers = schedulers,
+              .models = models,
+              .server = &server,
+              .exports = &exports,
+              .device = device ? &*device : nullptr};
     }
   };
   NowHolder levels() const;
