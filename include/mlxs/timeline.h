@@ -35,6 +35,32 @@ struct RequestSeen {
   int prompt_tokens = 0;
 };
 
+// By what claim another request got a place while this one waited.
+enum class Claim : std::uint8_t {
+  kEarlier,   // it came first
+  kPriority,  // a better tier
+  kAge,       // a worse tier, but it had waited for so long
+  kFairness,  // its tenant had got less
+  kDeadline,  // else its target would have been missed
+  kReturned,  // it had had a place and lost it
+  kFits,      // too few KV pages were free for those before it, but enough for it
+};
+inline constexpr std::size_t kClaims = 7;
+inline constexpr std::array<std::string_view, kClaims> kClaimNames{"earlier",  "priority", "age", "fairness",
+                                                                   "deadline", "returned", "fits"};
+
+struct WentFirst {
+  struct Request {
+    RequestSeen who;
+    double at_seconds = 0;
+    Claim claim{};
+  };
+  int total = 0;
+  std::array<int, kClaims> by_claim{};
+  int older = 0;               // of the total: too long ago to know their claims
+  std::vector<Request> named;  // the first few of the others
+};
+
 struct PrefillChunkRecord {
   double at_seconds = 0, seconds = 0;
   std::uint64_t step = 0;
@@ -64,6 +90,7 @@ struct RequestTimeline {
 
   int running_ahead = 0, waiting_ahead = 0;         // when it was queued
   std::vector<RequestSeen> seen_running;            // of these, the first few
+  WentFirst went_first;                             // got a place before it did
   double no_slot_seconds = 0, no_page_seconds = 0;  // of the queue part: what its head lacked
 
   std::vector<PrefillChunkRecord> chunks;  // the first few

@@ -61,6 +61,30 @@ void print_parts(const ordered_json& parts, double total) {
   }
 }
 
+// Another's request has no id for who may not see it.
+std::string named(const ordered_json& seen) {
+  return seen["id"].is_null() ? "another's request" : seen["id"].get<std::string>();
+}
+
+void print_queue(const ordered_json& queue) {
+  const int running = queue["running_ahead"].get<int>(), waiting = queue["waiting_ahead"].get<int>();
+  if (running + waiting > 0) fmt::print("  queued behind {} running, {} waiting\n", running, waiting);
+  for (const auto& seen : queue["running"]) {
+    fmt::print("    running: {} ({} prompt tokens)\n", named(seen), seen["prompt_tokens"].get<int>());
+  }
+  const ordered_json& first = queue["went_first"];
+  for (const auto& seen : first["requests"]) {
+    fmt::print("    went first at {:>9}: {} ({} prompt tokens): {}\n", ms(seen["at_seconds"].get<double>()),
+               named(seen), seen["prompt_tokens"].get<int>(), seen["why"].get<std::string>());
+  }
+  const auto rest = first["total"].get<std::size_t>() - first["requests"].size();
+  if (rest > 0) fmt::print("    and {} more\n", rest);
+  const double places = queue["no_place_seconds"].get<double>();
+  const double pages = queue["no_pages_seconds"].get<double>();
+  if (places > 0) fmt::print("    every place was taken for {}\n", ms(places));
+  if (pages > 0) fmt::print("    too few KV pages were free for {}\n", ms(pages));
+}
+
 void print_choice(const ordered_json& choice) {
   fmt::print("  {} prompt tokens ({} from the cache), {} generated, {}; first token after {}\n",
              choice["prompt_tokens"].get<int>(), choice["prefill"]["cached_tokens"].get<int>(),
@@ -71,6 +95,7 @@ void print_choice(const ordered_json& choice) {
                miss["reason"].get<std::string>());
   }
   if (!choice["error"].is_null()) fmt::print("  error: {}\n", choice["error"].get<std::string>());
+  print_queue(choice["queue"]);
   for (const auto& chunk : choice["prefill"]["chunks"]) {
     fmt::print("  prefill at {:>9}: tokens {} … {} in {} (step {}, with {} of others)\n",
                ms(chunk["at_seconds"].get<double>()), chunk["start"].get<int>(),
@@ -83,11 +108,13 @@ void print_choice(const ordered_json& choice) {
                ms(gaps["p50"].get<double>()), ms(gaps["p95"].get<double>()), ms(gaps["p99"].get<double>()),
                ms(gaps["max"].get<double>()), choice["decode"]["slowest_token"].get<int>());
   }
+  if (const double mask = choice["decode"]["mask_seconds"].get<double>(); mask > 0) {
+    fmt::print("  {} of it for the grammar's masks\n", ms(mask));
+  }
   for (const auto& preemption : choice["preemptions"]) {
-    const ordered_json& by = preemption["for"]["id"];
-    fmt::print(
-        "  preempted at {} for {}, {} tokens to compute again\n", ms(preemption["at_seconds"].get<double>()),
-        by.is_null() ? "another's request" : by.get<std::string>(), preemption["lost_tokens"].get<int>());
+    fmt::print("  preempted at {} for {}, {} tokens to compute again\n",
+               ms(preemption["at_seconds"].get<double>()), named(preemption["for"]),
+               preemption["lost_tokens"].get<int>());
   }
 }
 
@@ -100,6 +127,9 @@ void print_report(const ordered_json& report) {
   }
   fmt::print("  {}\n\n", report["why"].get<std::string>());
   print_parts(report["parts"], report["e2e_seconds"].get<double>());
+  if (const double full = report["socket_wait_seconds"].get<double>(); full > 0) {
+    fmt::print("  the client's socket was full for {}\n", ms(full));
+  }
   for (const auto& choice : report["choices"]) {
     fmt::print("\n");
     print_choice(choice);

@@ -175,6 +175,7 @@ void LoadedModel::submit(std::unique_ptr<Request> request, SchedRequest entry) {
   std::vector<RequestSeen> running;
   for (const RequestId id : scheduler_->running(TimelineRecorder::kMaxSeen)) running.push_back(seen(id));
   request->timeline.queued(queue_clock_, before.running + before.paused, before.waiting, std::move(running));
+  request->arrival = admissions_.arrive(entry.priority);
   request->cache_salt = entry.cache_salt;
   tell(RequestEvent::Kind::kQueued, *request, request->queued);
   requests_.emplace(request->id, std::move(request));
@@ -260,12 +261,29 @@ bool LoadedModel::give_way(const Error& error) {
 void LoadedModel::note_plan(TimePoint now) {
   queue_clock_.advance(now, plan_.blocked);
   note_preempted(now);
+  if (!plan_.admitted.empty()) note_admissions(now);
+}
+
+// Who gets a place in the same step went first of nobody.
+void LoadedModel::note_admissions(TimePoint now) {
   for (const RequestId id : plan_.admitted) {
     Request& request = *requests_.at(id);
+    note_who_went_first(request);
     request.timeline.admitted(now, queue_clock_);
     tell(RequestEvent::Kind::kAdmitted, request, now);
     request.prefix_miss = scheduler_->prefix_miss(id);
   }
+  for (const RequestId id : plan_.admitted) {
+    admissions_.add({.who = seen(id),
+                     .at = now,
+                     .arrival = requests_.at(id)->arrival,
+                     .how = scheduler_->admitted_by(id)});
+  }
+}
+
+void LoadedModel::note_who_went_first(Request& request) {
+  TimelineRecorder& timeline = request.timeline;
+  if (timeline.waiting()) timeline.went_first(admissions_.went_first(request.arrival, timeline.received()));
 }
 
 void LoadedModel::encode(std::shared_ptr<EncodeTask> task) { encoder_->submit(std::move(task)); }
@@ -396,6 +414,7 @@ void LoadedModel::fail(Request& request, ErrorCode code, std::string message, Ti
 void LoadedModel::end(Request& request, Chunk last, std::string_view reason, TimePoint now) {
   tell(RequestEvent::Kind::kEnded, request, now);
   queue_clock_.advance(now);
+  note_who_went_first(request);
   request.timeline.left_queue(queue_clock_);
   Delivery& news = news_of(request, now);
   news.ended = std::move(requests_.extract(request.id).mapped());
@@ -424,10 +443,7 @@ const GrammarEngine& LoadedModel::grammars() const {
   return *grammars_;
 }
 
-EngineSchedulerStats LoadedModel::stats() const {
-  const std::lock_guard lock(stats_mutex_);
-  return stats_;
-}
+EngineSchedulerStats LoadedModel::stats() const { return stats_.read(); }
 
 void LoadedModel::publish_stats() {
   EngineSchedulerStats now =
@@ -435,8 +451,7 @@ void LoadedModel::publish_stats() {
   if (tail_) now.ring_depth = tail_->depth();
   now.concurrency_limit = concurrency_limit_;
   if (tier_) add_disk_stats(now, tier_->stats());
-  const std::lock_guard lock(stats_mutex_);
-  stats_ = std::move(now);
+  stats_.publish(std::move(now));
 }
 
 }  // namespace mlxs

@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "base/clock.h"
+#include "base/latest.h"
 #include "engine/disk_tier.h"
 #include "engine/encoder_runner.h"
 #include "engine/inbox.h"
@@ -96,6 +97,8 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void note_preempted(TimePoint now);
   // A step that ran out of memory: false if no smaller one can be tried.
   bool give_way(const Error& error);
+  void note_admissions(TimePoint now);
+  void note_who_went_first(Request& request);  // while it waits
   // To the observer, if there is one.
   void tell(RequestEvent::Kind kind, const Request& request, TimePoint at);
   void tell_step(const StepShare& step, TimePoint planned, bool failed);
@@ -123,14 +126,14 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   StepResult result_;
   std::vector<StepSpanRecord> span_records_;  // reused, too
   QueueClock queue_clock_;
+  AdmissionHistory admissions_;
   bool broken_ = false;  // a request of this step failed in the model
 
   std::unique_ptr<Publisher> publisher_;
   std::vector<Delivery> news_;      // since the last deliver()
   std::unique_ptr<StepTail> tail_;  // publishes; refers to all of the above
 
-  mutable std::mutex stats_mutex_;  // held for a copy only
-  EngineSchedulerStats stats_;
+  Latest<EngineSchedulerStats> stats_;
 };
 
 }  // namespace mlxs

@@ -11,6 +11,7 @@
 
 #include "backend/ops.h"
 #include "base/clock.h"
+#include "engine/admission_history.h"
 #include "engine/timeline.h"
 #include "engine/token_channel.h"
 #include "kv/kv_pool.h"
@@ -74,6 +75,7 @@ struct Request {
   TokenCounts counts;
 
   SloTarget slo;
+  AdmissionHistory::Arrival arrival;
   TimelineRecorder timeline;
   std::function<void(RequestTimeline)> on_ended;
   TimePoint queued{}, first_step{};  // zero: not yet

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -61,6 +62,8 @@ class TimelineRecorder {
 
   // Of waiting: what the queue's head lacked meanwhile. Once; admitted() does it too.
   void left_queue(const QueueClock& clock);
+  bool waiting() const { return waiting_; }  // for its first admission
+  void went_first(WentFirst others) { record_.went_first = std::move(others); }
 
   TimePoint received() const { return received_; }
   TimePoint first_token() const { return first_token_; }  // zero: none yet

@@ -32,6 +32,7 @@ struct SchedEntry {
   bool paused = false;
   std::optional<std::uint64_t> tail;  // see Branching; while others may copy its prompt's last page
   bool decoding = false;              // has sampled since it was admitted
+  bool overtook = false;              // got its place before one that lacked pages
   bool preempted = false;             // was admitted before and lost its pages
   std::int32_t spared_until = 0;      // tokens; see returning()
 

@@ -86,6 +86,7 @@ void Scheduler::Impl::overtake(SchedEntry& first, TimePoint now, StepPlan& out) 
     if (entry->tenant == barred) continue;
     const std::int32_t spare = spare_pages();
     if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare) {
+      entry->overtook = true;
       start(*entry, now, out);
       out.admitted.push_back(entry->id);
       ++counters.overtakings;

@@ -233,6 +233,16 @@ std::vector<RequestId> Scheduler::running(std::size_t most) const {
   return ids;
 }
 
+AdmittedBy Scheduler::admitted_by(RequestId id) const {
+  const auto found = impl_->entries.find(id);
+  if (found == impl_->entries.end()) return AdmittedBy::kInTurn;
+  const SchedEntry& entry = found->second;
+  return entry.preempted  ? AdmittedBy::kReturned
+         : entry.overtook ? AdmittedBy::kOvertook
+         : entry.rescued  ? AdmittedBy::kRescued
+                          : AdmittedBy::kInTurn;
+}
+
 PrefixMiss Scheduler::prefix_miss(RequestId id) const {
   const auto found = impl_->entries.find(id);
   return found == impl_->entries.end() ? PrefixMiss{} : found->second.prefix_miss;

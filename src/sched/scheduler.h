@@ -78,6 +78,14 @@ struct SchedRequest {
   double tenant_weight = 1;  // > 0; its share of the machine relative to other tenants'
 };
 
+// How a request got its place.
+enum class AdmittedBy : std::uint8_t {
+  kInTurn,
+  kReturned,  // had lost it
+  kRescued,   // moved up because of its target
+  kOvertook,  // before one that lacked pages
+};
+
 // Requests with a target, and what became of them. Cancelled and failed ones are in none of the outcomes.
 struct SloStats {
   std::uint64_t requests = 0;  // that were added
@@ -150,6 +158,7 @@ class Scheduler {
   std::int32_t cached_prefix(RequestId id) const;
   // Requests that hold a place, paused ones too, in the order in which they got it; `most` of them.
   std::vector<RequestId> running(std::size_t most) const;
+  AdmittedBy admitted_by(RequestId id) const;  // the last time; kInTurn if unknown
   PrefixMiss prefix_miss(RequestId id) const;  // when it was first admitted; kNone before, or if unknown
   void check() const;                          // invariants of queues and pool; throws kInternal
 

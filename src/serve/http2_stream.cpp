@@ -29,11 +29,19 @@ nghttp2_nv field(std::string_view name, std::string_view value) {
   return {bytes(name), bytes(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE};  // copied by nghttp2
 }
 
-ssize_t read_body(nghttp2_session*, std::int32_t, std::uint8_t* into, std::size_t size, std::uint32_t* flags,
-                  nghttp2_data_source* source, void*) {
+ssize_t read_body(nghttp2_session* frames, std::int32_t id, std::uint8_t* into, std::size_t size,
+                  std::uint32_t* flags, nghttp2_data_source* source, void*) {
   auto& stream = *static_cast<Http2Stream*>(source->ptr);
   const std::size_t taken = stream.take(into, size);
-  if (stream.taken()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+  if (stream.taken()) {
+    *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (stream.ends_with_timing()) {
+      const std::string timing = timing_now(stream.request());
+      const nghttp2_nv trailer = field("x-mlxs-timing", timing);
+      *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+      nghttp2_submit_trailer(frames, id, &trailer, 1);
+    }
+  }
   if (taken == 0 && !stream.taken()) return NGHTTP2_ERR_DEFERRED;
   return static_cast<ssize_t>(taken);
 }
@@ -163,6 +171,8 @@ void Http2Stream::submit(const HttpResponse& head, std::optional<std::size_t> le
   if (!head.content_type.empty()) fields.push_back(field("content-type", head.content_type));
   fields.push_back(field("x-request-id", request_.id));
   if (length && head.status != kNoContent) fields.push_back(field("content-length", size));
+  ends_with_timing_ = !length && wants_timing(request_);
+  if (ends_with_timing_) fields.push_back(field("trailer", "x-mlxs-timing"));
   for (const auto& [name, value] : head.headers) fields.push_back(field(name, value));
   for (const auto& [name, value] : headers_) fields.push_back(field(name, value));
 

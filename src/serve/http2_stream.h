@@ -43,6 +43,7 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   std::size_t take(unsigned char* into, std::size_t size);  // the body's next bytes
   bool taken() const { return out_last_ && unsent() == 0; }
   bool responded() const { return responded_; }
+  bool ends_with_timing() const { return ends_with_timing_; }  // a trailer
 
   // ---- what ends it
   void close();                                 // nobody reads it any more
@@ -84,6 +85,7 @@ class Http2Stream final : public ReplySink, public std::enable_shared_from_this<
   bool out_last_ = false;   // nothing follows what is in out_
   bool complete_ = false;   // the request
   bool responded_ = false;  // the head is on its way
+  bool ends_with_timing_ = false;
   bool gone_ = false, cancelled_ = false;
 };
 

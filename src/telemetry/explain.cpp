@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace mlxs {
 namespace {
@@ -16,8 +17,28 @@ std::string plural(int count, std::string_view noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
+// In the order of kClaimNames.
+constexpr std::string_view kClaimTexts[kClaims] = {"came earlier",
+                                                   "had priority",
+                                                   "had waited for longer",
+                                                   "of tenants that had got less",
+                                                   "to make a deadline",
+                                                   "came back from a preemption",
+                                                   "fitted into the free pages"};
+
+std::string explain_went_first(const WentFirst& others) {
+  std::string text = fmt::format("; {} got a place first", others.total);
+  const char* before = ": ";
+  for (std::size_t i = 0; i < kClaims; ++i) {
+    if (others.by_claim[i] == 0) continue;
+    text += fmt::format("{}{} {}", std::exchange(before, ", "), others.by_claim[i], kClaimTexts[i]);
+  }
+  return text;
+}
+
 std::string explain_queue(const RequestTimeline& c) {
   std::string text = fmt::format("{} ran and {} waited ahead", c.running_ahead, c.waiting_ahead);
+  if (c.went_first.total > 0) text += explain_went_first(c.went_first);
   if (c.no_slot_seconds > 0) text += fmt::format("; for {:.2f} s every place was taken", c.no_slot_seconds);
   if (c.no_page_seconds > 0)
     text += fmt::format("; for {:.2f} s too few KV pages were free", c.no_page_seconds);

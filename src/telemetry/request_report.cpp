@@ -27,6 +27,23 @@ Json seen_json(const RequestSeen& seen, const std::string* reader) {
           {"prompt_tokens", seen.prompt_tokens}};
 }
 
+Json went_first_json(const WentFirst& others, const std::string* reader) {
+  Json claims = Json::object(), requests = Json::array();
+  for (std::size_t i = 0; i < kClaims; ++i) {
+    if (others.by_claim[i] > 0) claims[kClaimNames[i]] = others.by_claim[i];
+  }
+  for (const WentFirst::Request& other : others.named) {
+    Json request = seen_json(other.who, reader);
+    request["at_seconds"] = other.at_seconds;
+    request["why"] = kClaimNames[static_cast<std::size_t>(other.claim)];
+    requests.push_back(std::move(request));
+  }
+  return {{"total", others.total},
+          {"why", std::move(claims)},
+          {"too_long_ago", others.older},
+          {"requests", std::move(requests)}};
+}
+
 Json queue_json(const RequestTimeline& choice, const std::string* reader) {
   Json running = Json::array();
   for (const RequestSeen& seen : choice.seen_running) running.push_back(seen_json(seen, reader));
@@ -34,7 +51,8 @@ Json queue_json(const RequestTimeline& choice, const std::string* reader) {
           {"waiting_ahead", choice.waiting_ahead},
           {"no_place_seconds", choice.no_slot_seconds},
           {"no_pages_seconds", choice.no_page_seconds},
-          {"running", std::move(running)}};
+          {"running", std::move(running)},
+          {"went_first", went_first_json(choice.went_first, reader)}};
 }
 
 Json prefill_json(const RequestTimeline& choice) {

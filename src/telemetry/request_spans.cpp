@@ -150,8 +150,14 @@ class Builder {
     if (Span* span = next("queue", RequestPart::kQueue)) {
       span->attributes = {{"mlxs.running_ahead", std::int64_t{c.running_ahead}},
                           {"mlxs.waiting_ahead", std::int64_t{c.waiting_ahead}},
+                          {"mlxs.went_first", std::int64_t{c.went_first.total}},
                           {"mlxs.no_slot_seconds", c.no_slot_seconds},
                           {"mlxs.no_page_seconds", c.no_page_seconds}};
+      for (std::size_t i = 0; i < kClaims; ++i) {
+        if (c.went_first.by_claim[i] == 0) continue;
+        span->attributes.emplace_back(fmt::format("mlxs.went_first.{}", kClaimNames[i]),
+                                      std::int64_t{c.went_first.by_claim[i]});
+      }
     }
     const double first = c.generated_tokens > 0 ? c.ttft_seconds : c.total_seconds;
     if (!c.chunks.empty() || c.generated_tokens > 0) add_prefill(c, parent, std::min(moment, first), first);

@@ -199,6 +199,15 @@ def test_a_stream_without_window_pauses_alone(api):
         assert frames.body(slow).endswith(b"data: [DONE]\n\n")
 
 
+def test_a_stream_ends_with_its_timing_where_that_is_asked_for(frames):
+    stream = frames.request(COMPLETIONS, prompt(max_tokens=5, stream=True), **{"x-mlxs-timing": "1"})
+    assert dict(frames.wait(h2.events.ResponseReceived, stream).headers)["trailer"] == "x-mlxs-timing"
+    said = dict(frames.wait(h2.events.TrailersReceived, stream).headers)["x-mlxs-timing"]
+    parts = {name: float(value) for name, _, value in (part.partition(";dur=") for part in said.split(", "))}
+    assert sum(parts.values()) - parts["total"] == pytest.approx(parts["total"], rel=0.01)
+    assert frames.body(stream).endswith(b"data: [DONE]\n\n")
+
+
 def test_a_rapid_reset_is_cut_off(api, frames):
     """CVE-2023-44487: streams opened and reset in a hurry."""
     try:

@@ -3,6 +3,8 @@
 import hashlib
 import http.client
 import json
+import re
+import socket
 import threading
 
 import pytest
@@ -97,6 +99,117 @@ def test_who_waited_learns_for_whom(tmp_path):
     assert last["no_place_seconds"] > 0
     assert last["running_ahead"] == 1
     assert last["running"][0]["id"].startswith("one-")
+
+
+def hold_a_place(api: Api, request_id: str, **fields):
+    """A stream that is on its way, for as long as the caller keeps it."""
+    body = {"model": api.model, "prompt": PROMPT, "max_tokens": 4000, "stream": True, "ignore_eos": True, **fields}
+    headers = {"x-request-id": request_id}
+    response = requests.post(f"{api.url}/v1/completions", json=body, headers=headers, stream=True, timeout=120)
+    lines = response.iter_lines()
+    next(lines)
+    return response, lines
+
+
+@needs_model
+def test_who_went_first_and_why(tmp_path):
+    process = ServeProcess(MODEL, "--max-running", "1", cache=tmp_path)
+    try:
+        api = Api(process)
+        holder, lines = hold_a_place(api, "holder", user="alice")
+        threads = []
+        for request_id, fields in {
+            "alices": {"user": "alice"},
+            "bobs": {"user": "bob"},
+            "urgent": {"user": "carol", "priority": "high"},
+        }.items():
+            threads.append(threading.Thread(target=complete, args=(api, request_id), kwargs=fields))
+            threads[-1].start()
+            while api.stats()["waiting"] < len(threads):
+                pass
+        for _ in range(20):  # served to alice while bob waits
+            next(lines)
+        holder.close()
+        for thread in threads:
+            thread.join()
+        queues = {name: record(api, name)["choices"][0]["queue"] for name in ("alices", "bobs", "urgent")}
+        for name in queues:
+            expect_sums(record(api, name))
+        shown = run("why", "alices", "--url", api.url, cache=tmp_path)
+    finally:
+        process.close()
+    first = {name: [(other["id"], other["why"]) for other in queue["went_first"]["requests"]] for name, queue in queues.items()}
+    assert first == {"urgent": [], "bobs": [("urgent", "priority")], "alices": [("urgent", "priority"), ("bobs", "fairness")]}
+    assert queues["alices"]["went_first"]["total"] == 2
+    assert queues["alices"]["went_first"]["why"] == {"priority": 1, "fairness": 1}
+    assert [seen["id"] for seen in queues["alices"]["running"]] == ["holder"]
+    assert all(queue["no_place_seconds"] > 0 for queue in queues.values())
+    assert re.search(r"went first at +[\d.]+ ms: bobs \(\d+ prompt tokens\): fairness", shown.out)
+    assert "2 got a place first: 1 had priority, 1 of tenants that had got less" in shown.out
+
+
+@needs_model
+@pytest.mark.parametrize("swap", ["0", "64MiB"])
+def test_preempted_requests_account_for_their_time_and_say_for_whom(tmp_path, swap):
+    process = ServeProcess(MODEL, "--kv-cache-bytes", "24MiB", "--kv-swap-bytes", swap, cache=tmp_path)
+    names = [f"p{i}" for i in range(6)]
+    try:
+        api = Api(process)
+        threads = [
+            threading.Thread(target=complete, args=(api, name), kwargs={"prompt": f"{name} " + PROMPT[:400], "max_tokens": 300})
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        reports = [record(api, name) for name in names]
+        shown = [run("why", name, "--url", api.url, cache=tmp_path).out for name in names]
+    finally:
+        process.close()
+    for report in reports:
+        expect_sums(report)
+        assert report["choices"][0]["generated_tokens"] == 300
+    preempted = [(report, text) for report, text in zip(reports, shown, strict=True) if report["choices"][0]["preemptions"]]
+    assert preempted
+    for report, text in preempted:
+        choice = report["choices"][0]
+        for preemption in choice["preemptions"]:
+            assert preemption["for"]["id"] in names
+            assert 0 < preemption["at_seconds"] < choice["total_seconds"]
+            assert preemption["lost_tokens"] > 0
+        assert choice["parts"]["preempted"] > 0
+        assert f"preempted at {choice['preemptions'][0]['at_seconds'] * 1e3:.1f} ms for p" in text
+
+
+@needs_model
+def test_a_client_that_reads_slowly_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXS_SERVER_SEND_BUFFER_BYTES", "4096")
+    process = ServeProcess("mock:tokens=20000,delay=0", "--stream-buffer-bytes", "4096", cache=tmp_path)
+    try:
+        api = Api(process)
+        body = json.dumps({"model": api.model, "prompt": "a", "max_tokens": 20000, "stream": True, "ignore_eos": True}).encode()
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(120)
+        client.connect(("127.0.0.1", api.port))
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-request-id: slow\r\nconnection: close\r\ncontent-length: {len(body)}"
+        )
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
+        while api.stats()["paused"] == 0:
+            pass
+        while client.recv(1 << 16):
+            pass
+        report = record(api, "slow")
+        shown = run("why", "slow", "--url", api.url, cache=tmp_path).out
+    finally:
+        process.close()
+    expect_sums(report)
+    assert report["socket_wait_seconds"] > 0
+    assert report["choices"][0]["decode"]["pauses"] >= 1
+    assert report["parts"]["paused"] > 0
+    assert "the client's socket was full for" in shown
 
 
 @needs_model
