@@ -14,7 +14,7 @@ struct MetalOptimizations {
   // What a backend cannot have is logged and left out; false: making the engine fails instead.
   bool graceful_fallback = true;
   std::string fallback_log_level = "warn";  // "debug", "info", "warn", "error"
-  bool expose_metrics = true;               // metal_pool_*, blit_*, command_ring_* of GET /metrics
+  bool expose_metrics = true;               // mlxs_pool_*, mlxs_blit_*, mlxs_ring_* of GET /metrics
 
   struct MemoryPool {  // a step's activations come from heaps that are reserved once
     bool enabled = false;

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 
+#include "telemetry/device_families.h"
 #include "telemetry/family_builder.h"
 #include "telemetry/process_stats.h"
 
@@ -27,6 +28,7 @@ class Registry {
     requests();
     tenants();
     loaded_models();
+    if (now_.device != nullptr) add_device_families(out_, *now_.device);
     server();
     exports();
     process();
@@ -122,6 +124,12 @@ void Registry::vllm() {
   histogram("vllm:request_params_max_tokens", "Tokens that a request might have generated.",
             &ModelSeries::max_tokens);
   histogram("vllm:iteration_tokens_total", "Tokens of an engine step.", &ModelSeries::step_tokens);
+  for (const auto& [name, help] :
+       {std::pair{"vllm:spec_decode_num_drafts_total", "Drafts; none are made."},
+        std::pair{"vllm:spec_decode_num_draft_tokens_total", "Tokens of drafts."},
+        std::pair{"vllm:spec_decode_num_accepted_tokens_total", "Tokens of drafts that were kept."}}) {
+    total(name, help, [](const Stats&) { return 0.0; });
+  }
   out_.gauge("vllm:cache_config_info", "The KV cache: tokens of a page, pages.");
   for (const Stats& s : now_.schedulers) {
     out_.add({{kModel, s.model},
@@ -187,6 +195,8 @@ void Registry::prefix_cache() {
        "For how long cached pages had been unused when a prompt found them.", &Stats::reused_page_ages);
   ages("mlxs_kv_page_evict_age_seconds", "For how long cached pages had been unused when others took them.",
        &Stats::evicted_page_ages);
+  level("mlxs_swap_page_seconds", "Measured: a KV page to the host, or back.",
+        [](const Stats& s) { return seconds(s.swap_page_ms); });
 }
 
 void Registry::steps() {
@@ -207,6 +217,8 @@ void Registry::steps() {
         [](const Stats& s) { return seconds(s.step_fixed_ms); });
   level("mlxs_step_token_seconds", "and this much for each of its tokens.",
         [](const Stats& s) { return seconds(s.step_token_ms); });
+  level("mlxs_step_ring_depth", "Steps whose tokens may be on their way out at once.",
+        [](const Stats& s) { return number(s.ring_depth); });
   level("mlxs_step_token_budget", "Tokens that the last step might have had.",
         [](const Stats& s) { return number(s.token_budget); });
 }
@@ -351,6 +363,8 @@ void Registry::exports() {
       .add({}, number(e.metrics_sent));
   out_.counter("mlxs_otlp_failures_total", "Attempts that the receiver did not take.")
       .add({}, number(e.failures));
+  out_.counter("mlxs_flight_dumps_total", "Files that the flight recorder wrote.")
+      .add({}, number(e.flight_dumps));
   out_.counter("mlxs_stalls_total", "Times that no step ended for too long while there was work.")
       .add({}, number(e.stalls));
 }

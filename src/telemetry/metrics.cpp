@@ -121,12 +121,15 @@ std::string metrics_reference() {
   model.id = "m";
   const ServerCounters server;
   const ExportCounts exports;
+  MetalOptimizationsStats device;
+  device.memory_pool.enabled = device.blit_queue.enabled = device.command_buffer_ring.enabled = true;
   metrics.on_finished({.model = "m", .user = "t"});
   std::string page;
   for (const auto& family : metrics.families({.schedulers = std::span(&stats, 1),
                             .models = std::span(&model, 1),
                             .server = &server,
-                            .exports = &exports})) {
+                            .exports = &exports,
+                            .device = &device})) {
     std::vector<std::string> labels;  // with the values of those that have few words
     for (const auto& metric : family.metric) {
       for (std::size_t i = 0; i < metric.label.size(); ++i) {

@@ -22,8 +22,9 @@ namespace mlxs {
 struct MetricsNow {
   std::span<const EngineSchedulerStats> schedulers;
   std::span<const ModelInfo> models;
-  const ServerCounters* server = nullptr;  // null: there is none
-  const ExportCounts* exports = nullptr;   // of logs and traces; null: nothing is exported
+  const ServerCounters* server = nullptr;           // null: there is none
+  const ExportCounts* exports = nullptr;            // of logs and traces; null: nothing is exported
+  const MetalOptimizationsStats* device = nullptr;  // null: they are not shown
 };
 
 class MetricsObserver final : public EngineObserver {

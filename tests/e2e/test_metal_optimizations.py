@@ -33,11 +33,7 @@ def start(tmp_path):
 
 def counted(api):
     text = api.get("/metrics").text
-    return {
-        line.split()[0]: float(line.split()[1])
-        for line in text.splitlines()
-        if re.match(r"(metal_pool|blit|command_ring)_", line)
-    }
+    return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if re.match(r"mlxs_(pool|blit|ring)_", line)}
 
 
 def counts(api):
@@ -64,11 +60,12 @@ class TestServer:
         assert ring["timeout_events"] == 0
 
         metrics = counted(served)
-        assert metrics["metal_pool_acquired_total"] >= pool["total_acquired"]
-        assert metrics["metal_pool_released_total"] >= pool["total_released"]
-        assert metrics["metal_pool_exhaustion_total"] == metrics["metal_pool_fallback_total"] == 0
-        assert 0 <= metrics["metal_pool_utilization"] <= 1 and metrics["metal_pool_available"] <= 3
-        assert metrics["command_ring_size"] == 3 and metrics["command_ring_acquired_total"] >= ring["total_acquired"]
+        assert metrics["mlxs_pool_acquired_total"] >= pool["total_acquired"]
+        assert metrics["mlxs_pool_released_total"] >= pool["total_released"]
+        assert metrics["mlxs_pool_exhausted_total"] == metrics["mlxs_pool_fallbacks_total"] == 0
+        assert metrics['mlxs_pool_heaps{state="free"}'] + metrics['mlxs_pool_heaps{state="used"}'] == 3
+        assert metrics['mlxs_ring_places{state="free"}'] + metrics['mlxs_ring_places{state="used"}'] == 3
+        assert metrics["mlxs_ring_acquired_total"] >= ring["total_acquired"]
 
         # The CPU computes where the weights lie: left out, said once, counted nowhere.
         assert stats["blit_queue"] == OFF
