@@ -149,6 +149,7 @@ OLDER_NAMES = """
 | `model_cache_hits_total` | `vllm:prefix_cache_hits_total` |
 | `mlx_batch_size_current`, `kr_serve_batch_size` | `vllm:iteration_tokens_total`, `mlxs_window_batch_size` |
 | `mlx_mode_transitions_total` | `mlxs_window_transitions_total` |
+| `metal_pool_*`, `blit_*`, `command_ring_*` | `mlxs_pool_*`, `mlxs_blit_*`, `mlxs_ring_*` (of `metal_optimizations`) |
 | `mlx_uptime_seconds` | `time() - process_start_time_seconds` |
 """
 
