@@ -1,4 +1,4 @@
-// A real OpenTelemetry collector, as small as it gets: an OTLP receiver and a file exporter. scripts/test_otel.sh builds it.
+// A real OpenTelemetry collector, as small as it gets: an OTLP receiver and a file exporter. scripts/test_telemetry.sh builds it.
 package main
 
 import (

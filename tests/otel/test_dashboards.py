@@ -46,6 +46,13 @@ def stack(tmp_path):
     server.close()
 
 
+def test_grafana_knows_every_field():
+    files = [str(path) for path in sorted((DEPLOY / "grafana").glob("*.json"))]
+    done = subprocess.run([os.environ["MLXS_DASHBOARDS"], *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == len(files) == 5
+
+
 def load(url: str, seconds: float) -> None:
     end = time.monotonic() + seconds
 
