@@ -59,7 +59,7 @@ TEST(AccessLog, AClientThatLeftHasNoStatus) {
   const auto json = nlohmann::json::parse("{" + access_fields(gone) + "}");
   EXPECT_TRUE(json["status"].is_null());
   EXPECT_FALSE(json.contains("ttft_ms"));
-  EXPECT_THAT(access_text(gone), HasSubstr("forged gone"));
+  EXPECT_THAT(access_text(gone), HasSubstr(R"(forged" gone)"));
 }
 
 }  // namespace
