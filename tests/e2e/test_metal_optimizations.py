@@ -69,7 +69,7 @@ class TestServer:
 
         # The CPU computes where the weights lie: left out, said once, counted nowhere.
         assert stats["blit_queue"] == OFF
-        assert not any(name.startswith("blit_") for name in metrics)
+        assert not any(name.startswith("mlxs_blit_") for name in metrics)
         log = served.process.errors()
         assert len(re.findall(r" warning metal_optimizations\.blit_queue is left out: the cpu backend", log)) == 1, log
 
