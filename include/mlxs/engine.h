@@ -325,6 +325,11 @@ struct EngineSchedulerStats {
 
 struct EngineHealth {
   bool live = false;   // the engine thread runs
+  // What each KV page is, in at most 512 cells of equally many pages, in the order of their numbers: 's'
+  // shared by several sequences, 'u' used by one, 'c' cached, 'f' free; of a cell's pages the first of these
+  // that one is. Taken four times a second, and when nothing runs.
+  std::string kv_page_map;
+  int kv_pages_shared = 0;                // of those that are held; as the map
   bool ready = false;  // a model is loaded and the loop is idle or completed a step recently
   std::string reason;  // why not ready
   int active_requests = 0;

@@ -39,6 +39,8 @@ std::int64_t count_parameters(const ModelFile& file) {
   return total;
 }
 
+constexpr auto kMapEvery = std::chrono::milliseconds(250);
+
 // An encoder reads texts, not conversations: more context than it can read is meant for the models beside it.
 int asked_context(const Encoder* encoder, const std::string& name, int asked) {
   if (encoder == nullptr || asked <= encoder->config().context) return asked;
@@ -286,7 +288,10 @@ void LoadedModel::note_who_went_first(Request& request) {
   if (timeline.waiting()) timeline.went_first(admissions_.went_first(request.arrival, timeline.received()));
 }
 
-void LoadedModel::encode(std::shared_ptr<EncodeTask> task) { encoder_->submit(std::move(task)); }
+void LoadedModel::encode(const std::shared_ptr<EncodeTask>& task) {
+  encoder_->submit(task);
+  publish_stats();
+}
 
 bool LoadedModel::step() {
   if (encoder_) {
@@ -451,6 +456,15 @@ void LoadedModel::publish_stats() {
   if (tail_) now.ring_depth = tail_->depth();
   now.concurrency_limit = concurrency_limit_;
   if (tier_) add_disk_stats(now, tier_->stats());
+  if (pool_) {
+    const TimePoint at = clock_.now();
+    if (at - mapped_ >= kMapEvery || now.running + now.waiting == 0) {
+      map_ = page_map(*pool_);
+      mapped_ = at;
+    }
+    now.kv_page_map = map_.cells;
+    now.kv_pages_shared = map_.shared;
+  }
   stats_.publish(std::move(now));
 }
 

@@ -16,6 +16,7 @@
 #include "engine/inbox.h"
 #include "engine/publisher.h"
 #include "engine/request.h"
+#include "engine/stats.h"
 #include "engine/step_runner.h"
 #include "engine/step_tail.h"
 #include "formats/model_file.h"
@@ -55,7 +56,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void submit(std::unique_ptr<Request> request, SchedRequest entry);
   void cancel(RequestId id);
   void resume(RequestId id);
-  void encode(std::shared_ptr<EncodeTask> task);
+  void encode(const std::shared_ptr<EncodeTask>& task);
   void cancel(const EncodeTask& task) { encoder_->cancel(task); }
   bool step();  // runs one step; false: nothing could run
   // After step() was false: requests are held until then for others to join; nullopt: none are.
@@ -133,6 +134,8 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   std::vector<Delivery> news_;      // since the last deliver()
   std::unique_ptr<StepTail> tail_;  // publishes; refers to all of the above
 
+  PageMap map_;  // for publish_stats(), and when it was taken
+  TimePoint mapped_{};
   Latest<EngineSchedulerStats> stats_;
 };
 

@@ -84,6 +84,20 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
   return stats;
 }
 
+PageMap page_map(const KvPool& pool) {
+  constexpr std::int64_t kCells = 512;
+  constexpr std::string_view kStates = "fcus";  // the later stands out
+  const std::int64_t pages = pool.stats().total, cells = std::min(kCells, pages);
+  PageMap map{.cells = std::string(static_cast<std::size_t>(cells), kStates.front())};
+  for (std::int64_t page = 0; page < pages; ++page) {
+    const char state = pool.state(static_cast<PageId>(page));
+    if (state == 's') ++map.shared;
+    char& cell = map.cells[static_cast<std::size_t>(page * cells / pages)];
+    if (kStates.find(state) > kStates.find(cell)) cell = state;
+  }
+  return map;
+}
+
 EngineSchedulerStats encoder_stats(std::string_view model, const EncoderRunner& encoder) {
   return {.model = std::string(model),
           .waiting = static_cast<int>(encoder.waiting()),

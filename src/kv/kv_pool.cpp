@@ -248,6 +248,12 @@ KvPoolStats KvPool::stats() const {
           .evicted_ages = evicted_ages_};
 }
 
+char KvPool::state(PageId page) const {
+  const std::int32_t holders = at(page).holders;
+  if (holders > 0) return holders > 1 ? 's' : 'u';
+  return tree_.contains(page) ? 'c' : 'f';
+}
+
 PageId KvPool::take_page() {
   PageId page = -1;
   if (!free_.empty()) {

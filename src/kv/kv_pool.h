@@ -163,6 +163,8 @@ class KvPool {
   const PrefixTree& tree() const { return tree_; }
 
   std::int32_t available() const { return num_free() + cached_; }
+  // 's' held by several sequences, 'u' by one, 'c' cached, 'f' free.
+  char state(PageId page) const;
   std::int32_t holders(PageId page) const { return pages_[static_cast<std::size_t>(page)].holders; }
   KvPoolStats stats() const;
   static constexpr std::int32_t pages_for(std::int32_t tokens) {

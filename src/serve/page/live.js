@@ -1,6 +1,6 @@
 // The server at work: polls its statistics once a second while the page is visible.
 
-const kCells = 512;     // of the map of KV pages
+const kStates = { s: 'shared', u: 'held', c: 'cached', f: '' };  // of a cell in the map of KV pages
 const kHistory = 120;   // seconds of the curve
 const kWindow = 60;     // seconds that percentiles look back
 
@@ -33,17 +33,16 @@ export function quantile(now, before, q) {
 
 const milliseconds = (seconds) => (seconds === null ? '–' : seconds < 0.1 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000));
 
-function draw_pages(node, { total, held, cached }) {
-  const cells = Math.min(kCells, total);
-  while (node.childElementCount > cells) node.lastElementChild.remove();
-  while (node.childElementCount < cells) node.append(document.createElement('i'));
-  const share = total / cells;
-  const held_cells = Math.ceil(held / share), cached_cells = Math.ceil(cached / share);  // few are seen too
+// Each cell stands for equally many pages, in the order of their numbers, models one after the other.
+function draw_pages(node, map, { held, shared, cached, free }) {
+  while (node.childElementCount > map.length) node.lastElementChild.remove();
+  while (node.childElementCount < map.length) node.append(document.createElement('i'));
   [...node.children].forEach((cell, i) => {
-    const state = i < held_cells ? 'held' : i < held_cells + cached_cells ? 'cached' : '';
+    const state = kStates[map[i]];
     if (cell.className !== state) cell.className = state;
   });
-  node.setAttribute('aria-label', `KV pages: ${held} in use, ${cached} cached, ${total - held - cached} free`);
+  node.setAttribute('aria-label',
+    `KV pages: ${held} in use, ${shared} of them by several requests, ${cached} cached, ${free} free`);
 }
 
 // Those that run first, then the last ones; what took the time stands in the row's title.
@@ -100,11 +99,8 @@ export function watch(at, headers) {
       const before = scrapes.length > 1 ? scrapes[0].found[name] : null;
       at(id).textContent = [0.5, 0.95].map((q) => milliseconds(quantile(newest, before, q))).join(' / ') + ' ms';
     }
-    draw_pages(at('pages'), {
-      total: sum((m) => m.kv_pages.total),
-      held: sum((m) => m.kv_pages.held),
-      cached: sum((m) => m.kv_pages.cached),
-    });
+    const counts = ['held', 'shared', 'cached', 'free'].map((name) => [name, sum((m) => m.kv_pages[name])]);
+    draw_pages(at('pages'), stats.data.map((m) => m.kv_pages.map).join(''), Object.fromEntries(counts));
     const requests = await (await get('/v1/requests'))?.json();
     if (requests) draw_requests(at('requests').tBodies[0], requests.data ?? []);
     at('note').textContent = '';
