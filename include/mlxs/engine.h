@@ -73,7 +73,8 @@ struct EngineOptions {
 struct LoadOptions {
   std::string model;        // a path, an alias or "org/repo"
   std::string served_name;  // empty: the alias, or the file's stem
-  int context_length = 0;   // 0: the model's own; more than that is refused
+  int context_length = 0;   // 0: the model's own; more than that is refused, but for an encoder, which keeps
+                            // its own
   bool force = false;       // load it even if it will not fit into the memory that is free
 };
 
@@ -245,7 +246,12 @@ struct EncodeParams {
   std::string model;
   std::vector<EncoderInput> inputs;  // 1 … 2048
   std::optional<int> truncate_to;    // longer texts lose their ends; unset: they are refused
-  std::string request_id;            // for logs
+  std::string request_id;            // for logs; without one, metrics do not count it
+  std::string user;                  // tenant label: tenants that have texts waiting take turns
+
+  // As GenerateParams's; on_ended: called once, before the result can be had, unless create_encoding throws.
+  std::optional<std::chrono::steady_clock::time_point> received;
+  std::function<void(RequestTimeline)> on_ended;
 };
 
 struct EncodeResult {
@@ -319,17 +325,17 @@ struct EngineSchedulerStats {
   // Tokens that the last step could have computed and did not, by what they lacked.
   std::array<std::int64_t, kTokenBlocks> blocked_tokens{};
   int kv_page_tokens = 0;
+  // What each KV page is, in at most 512 cells of equally many pages, in the order of their numbers: 's'
+  // shared by several sequences, 'u' used by one, 'c' cached, 'f' free; of a cell's pages the first of these
+  // that one is. Taken four times a second, and when nothing runs.
+  std::string kv_page_map;
+  int kv_pages_shared = 0;                // of those that are held; as the map
   double oldest_cached_page_seconds = 0;  // since it was used; 0: none is cached
   PageAges reused_page_ages, evicted_page_ages;
 };
 
 struct EngineHealth {
   bool live = false;   // the engine thread runs
-  // What each KV page is, in at most 512 cells of equally many pages, in the order of their numbers: 's'
-  // shared by several sequences, 'u' used by one, 'c' cached, 'f' free; of a cell's pages the first of these
-  // that one is. Taken four times a second, and when nothing runs.
-  std::string kv_page_map;
-  int kv_pages_shared = 0;                // of those that are held; as the map
   bool ready = false;  // a model is loaded and the loop is idle or completed a step recently
   std::string reason;  // why not ready
   int active_requests = 0;

@@ -54,6 +54,15 @@ std::optional<Admission::Ticket> Admission::try_enter(int places) {
   return Ticket(*this, places);
 }
 
+Admission::Ticket Admission::enter(int places) {
+  if (std::optional<Ticket> ticket = try_enter(places)) return std::move(*ticket);
+  const int seconds = retry_after_s(places);
+  Error error(ErrorCode::kOverloaded, fmt::format("{} sequences are in flight already", in_flight()),
+              fmt::format("try again in {} s", seconds));
+  error.set_retry_after_s(seconds);
+  throw error;
+}
+
 int Admission::retry_after_s(int places) const {
   const std::lock_guard lock(mutex_);
   const int missing = std::max(1, in_flight_ + places - limits_.max_in_flight);

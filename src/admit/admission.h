@@ -51,6 +51,8 @@ class Admission {
   void check(const RequestShape& shape) const;
   // nullopt: no room now; try again in retry_after_s(places).
   std::optional<Ticket> try_enter(int places);
+  // The same, but without room it throws kOverloaded, with the time to wait.
+  Ticket enter(int places);
   // Seconds until so many places are likely to be free, from the measured pace; 1 … 60.
   int retry_after_s(int places) const;
 

@@ -1,12 +1,33 @@
 #include "engine/encode_task.h"
 
+#include <numeric>
 #include <utility>
 
 namespace mlxs {
 
-EncodeTask::EncodeTask(std::vector<EncodedInput> task_inputs) : inputs(std::move(task_inputs)) {
+EncodeTask::EncodeTask(std::vector<EncodedInput> task_inputs, EncodeOrigin task_origin)
+    : inputs(std::move(task_inputs)), origin(std::move(task_origin)) {
   result_.values.resize(inputs.size());
   for (const EncodedInput& input : inputs) result_.tokens.push_back(static_cast<int>(input.tokens.size()));
+}
+
+int EncodeTask::tokens() const {
+  return std::accumulate(inputs.begin(), inputs.end(), 0, [](int sum, const EncodedInput& input) {
+    return sum + static_cast<int>(input.tokens.size());
+  });
+}
+
+RequestTimeline EncodeTask::tell_end(std::string_view model, std::string_view reason, std::string_view error,
+                                     TimePoint now) {
+  RequestTimeline record = origin.timeline.finish(now);
+  record.request_id = origin.request_id;
+  record.model = model;
+  record.user = origin.user;
+  record.finish = reason;
+  record.error = error;
+  record.prompt_tokens = tokens();
+  if (const auto on_ended = std::exchange(origin.on_ended, nullptr)) on_ended(record);
+  return record;
 }
 
 void EncodeTask::set(std::size_t input, std::vector<float> values) {

@@ -130,26 +130,27 @@ void refuse_generation(const ModelInfo& model) {
 
 std::unique_ptr<Encoding> begin_encoding(const std::shared_ptr<LoadedModel>& model,
                                          const std::shared_ptr<Inbox>& inbox, const EncodeParams& params,
-                                         int max_queue_depth) {
+                                         const Clock& clock) {
   check(model->info(), params);
-  if (model->stats().waiting >= max_queue_depth) {
-    Error error(ErrorCode::kOverloaded,
-                fmt::format("{} requests wait for '{}'", max_queue_depth, model->info().id),
-                "try again in a second");
-    error.set_retry_after_s(1);
-    throw error;
-  }
+  EncodeOrigin origin{.request_id = params.request_id,
+                      .user = params.user,
+                      .timeline = TimelineRecorder(params.received.value_or(clock.now())),
+                      .on_ended = params.on_ended};
+  origin.timeline.tokenizing(clock.now(), {});
   const InputReader reader(*model, params);
   std::vector<EncodedInput> inputs;
   for (std::size_t i = 0; i < params.inputs.size(); ++i) inputs.push_back(reader.read(i));
+  origin.timeline.submitted(clock.now());
   auto impl = std::make_shared<Encoding::Impl>(
-      Encoding::Impl{std::make_shared<EncodeTask>(std::move(inputs)), inbox, model});
-  const bool queued = inbox->post([weak = impl->model, task = impl->task] {
+      Encoding::Impl{std::make_shared<EncodeTask>(std::move(inputs), std::move(origin)), inbox, model});
+  const bool queued = inbox->post([weak = impl->model, task = impl->task, id = model->info().id, &clock] {
     if (const auto alive = weak.lock()) {
       alive->encode(task);
-    } else {
-      task->fail(Error(ErrorCode::kUnavailable, "the model was unloaded"));
+      return;
     }
+    const Error error(ErrorCode::kUnavailable, "the model was unloaded");
+    task->tell_end(id, "error", error.full(), clock.now());
+    task->fail(error);
   });
   if (!queued) throw Error(ErrorCode::kUnavailable, "the engine was disposed of", "create a new one");
   return std::make_unique<Encoding>(std::move(impl));

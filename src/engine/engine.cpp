@@ -80,8 +80,7 @@ std::vector<ModelInfo> Engine::list_models() const {
 ModelInfo Engine::model_info(std::string_view id) const { return impl_->find(id)->info(); }
 
 std::unique_ptr<Encoding> Engine::create_encoding(const EncodeParams& params) {
-  return begin_encoding(impl_->find(params.model), impl_->loop.inbox(), params,
-                        impl_->options.max_queue_depth);
+  return begin_encoding(impl_->find(params.model), impl_->loop.inbox(), params, impl_->clock);
 }
 
 std::vector<std::int32_t> Engine::tokenize(std::string_view model, std::string_view text,

@@ -111,7 +111,13 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   info_.context_length = context;
   context_limit_ = context;
   if (encoder != nullptr) {
-    encoder_ = std::make_unique<EncoderRunner>(backend, *encoder, engine.token_budget);
+    encoder_ = std::make_unique<EncoderRunner>(
+        backend, *encoder,
+        EncoderSettings{.model = info_.id,
+                        .token_budget = engine.token_budget,
+                        .max_queue_depth = static_cast<std::size_t>(engine.max_queue_depth),
+                        .clock = clock_,
+                        .observer = observer_});
     info_.is_encoder = true;
     info_.scores = encoder->encoder().scores;
     info_.dimensions = config.hidden;

@@ -38,6 +38,8 @@ constexpr Field<Draft> kFields[] = {
      [](Draft& d, const Json& v) { d.request.dimensions = static_cast<int>(as_integer("dimensions", v)); }},
     {field::choice("encoding_format", kFormats, "base64: little-endian 32-bit floats"),
      [](Draft& d, const Json& v) { d.request.base64 = v == "base64"; }},
+    {field::text("user", "A label of the tenant, where nobody is asked for a key"),
+     [](Draft& d, const Json& v) { d.request.params.user = v.get<std::string>(); }},
     {field::integer("truncate_prompt_tokens", -1, kMostTokens, kTruncateAbout),
      [](Draft& d, const Json& v) { d.request.params.truncate_to = truncation(v); }},
 };
@@ -135,9 +137,8 @@ void add_embedding_routes(Router& router, Engine& engine) {
     require_embeddings(model);
     check_dimensions(model, request.dimensions);
     request.params.model = model.id;
-    request.params.request_id = http.id;
     return encode_reply(
-        engine, request.params, "input",
+        std::move(request.params), "input",
         [id = model.id, base64 = request.base64, dimensions = request.dimensions](
             const EncodeResult& result) { return render(result, id, base64, dimensions); },
         nullptr, std::move(request.ignored));

@@ -11,8 +11,8 @@ namespace {
 
 class EncodeFeed final : public Feed {
  public:
-  EncodeFeed(std::unique_ptr<Encoding> encoding, RenderEncoding render)
-      : encoding_(std::move(encoding)), render_(std::move(render)) {}
+  EncodeFeed(Admission::Ticket ticket, std::unique_ptr<Encoding> encoding, RenderEncoding render)
+      : ticket_(std::move(ticket)), encoding_(std::move(encoding)), render_(std::move(render)) {}
 
   bool take(std::string& out) override {
     const std::optional<EncodeResult> result = encoding_->try_take();
@@ -24,23 +24,34 @@ class EncodeFeed final : public Feed {
   void fail(const Error& /*error*/, std::string& /*out*/) override {}  // a document has not begun
 
  private:
+  Admission::Ticket ticket_;
   std::unique_ptr<Encoding> encoding_;
   RenderEncoding render_;
 };
 
 }  // namespace
 
-FeedReply encode_reply(Engine& engine, const EncodeParams& params, std::string_view inputs_field,
-                       RenderEncoding render, ErrorBody error_body, std::vector<std::string> ignored) {
+EncodeReply encode_reply(EncodeParams params, std::string_view inputs_field, RenderEncoding render,
+                         ErrorBody error_body, std::vector<std::string> ignored) {
   for (std::string& name : ignored) name += " is not known and was ignored";
+  return {.params = std::move(params),
+          .inputs_field = std::string(inputs_field),
+          .render = std::move(render),
+          .error_body = error_body,
+          .warnings = std::move(ignored)};
+}
+
+FeedReply start_encoding(Engine& engine, Admission& admission, EncodeReply reply) {
+  Admission::Ticket ticket = admission.enter(1);
   try {
-    return {.feed = std::make_unique<EncodeFeed>(engine.create_encoding(params), std::move(render)),
+    return {.feed = std::make_unique<EncodeFeed>(std::move(ticket), engine.create_encoding(reply.params),
+                                                 std::move(reply.render)),
             .stream_type = {},
-            .error_body = error_body,
-            .warnings = std::move(ignored)};
+            .error_body = reply.error_body,
+            .warnings = std::move(reply.warnings)};
   } catch (const Error& error) {
     if (error.field() != "input") throw;
-    Error renamed(error.code(), error.what(), error.hint(), std::string(inputs_field));
+    Error renamed(error.code(), error.what(), error.hint(), reply.inputs_field);
     renamed.set_retry_after_s(error.retry_after_s());
     throw renamed;
   }

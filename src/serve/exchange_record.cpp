@@ -11,6 +11,9 @@ namespace {
 // As the semantic conventions for generative AI name what is done.
 std::string operation_of(std::string_view path) {
   if (path == "/v1/completions" || path == "/api/generate") return "text_completion";
+  if (path == "/v1/embeddings" || path.starts_with("/api/embed")) return "embeddings";
+  if (path.ends_with("/rerank")) return "rerank";
+  if (path.ends_with("/score")) return "score";
   return "chat";
 }
 
@@ -94,6 +97,21 @@ void begin_record(ServerContext& context, const HttpRequest& request, const Gene
   start.model = generation.prompts.front().model;
   start.metadata = generation.metadata;
   start.facts = facts_of(context, request, generation);
+  request.trace->describe(std::move(start));
+  context.requests.keep(request.trace);
+}
+
+void begin_record(ServerContext& context, const HttpRequest& request, const EncodeParams& params) {
+  TraceStart start = start_of(request);
+  start.model = params.model;
+  start.facts = {.operation = operation_of(request.path),
+                 .generates = false,
+                 .prompts = static_cast<int>(params.inputs.size())};
+  if (context.options.log_prompts) {
+    nlohmann::ordered_json texts = nlohmann::ordered_json::array();
+    for (const EncoderInput& input : params.inputs) texts.push_back(input.text);
+    start.facts.prompt = texts.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
   request.trace->describe(std::move(start));
   context.requests.keep(request.trace);
 }

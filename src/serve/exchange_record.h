@@ -23,6 +23,7 @@ std::vector<std::pair<std::string, std::string>> common_headers(const ServerCont
 
 // A request to a model: its record is kept from now on.
 void begin_record(ServerContext& context, const HttpRequest& request, const Generation& generation);
+void begin_record(ServerContext& context, const HttpRequest& request, const EncodeParams& params);
 
 // Counts one more stream for as long as what it returns lives.
 std::shared_ptr<void> count_stream(const ServerContext& context);

@@ -103,6 +103,15 @@ struct FeedReply {
   std::vector<std::string> warnings = {};  // as a Generation's
 };
 
-using Reply = std::variant<HttpResponse, Generation, FeedReply>;
+// A request that an encoder answers, with one document.
+struct EncodeReply {
+  EncodeParams params;
+  std::string inputs_field;  // what the client calls its inputs
+  std::function<std::string(const EncodeResult&)> render;
+  ErrorBody error_body = nullptr;
+  std::vector<std::string> warnings = {};
+};
+
+using Reply = std::variant<HttpResponse, Generation, EncodeReply, FeedReply>;
 
 }  // namespace mlxs

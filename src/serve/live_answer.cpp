@@ -1,7 +1,5 @@
 #include "serve/live_answer.h"
 
-#include <fmt/format.h>
-
 #include <utility>
 
 namespace mlxs {
@@ -26,18 +24,9 @@ LiveAnswer LiveAnswer::start(Engine& engine, Admission& admission, Generation ge
                    .choices_per_prompt = generation.n,
                    .stop_strings = static_cast<int>(generation.prompts.front().stop.size())});
   const int places = prompts * generation.n;
-  std::optional<Admission::Ticket> ticket = admission.try_enter(places);
-  if (!ticket) {
-    const int seconds = admission.retry_after_s(places);
-    Error error(ErrorCode::kOverloaded,
-                fmt::format("{} sequences are in flight already", admission.in_flight()),
-                fmt::format("try again in {} s", seconds));
-    error.set_retry_after_s(seconds);
-    throw error;
-  }
 
   LiveAnswer answer;
-  answer.ticket_ = std::move(*ticket);
+  answer.ticket_ = admission.enter(places);
   answer.lease_ = std::move(generation.lease);
   if (generation.stream) {
     answer.stream_type_ = generation.format->stream_type();

@@ -112,8 +112,7 @@ Reply embed(Engine& engine, ModelKeeper& keeper, const HttpRequest& http,
   };
   if (draft.params.inputs.empty()) return HttpResponse{.body = render({})};  // the model is loaded by now
   if (draft.truncate) draft.params.truncate_to = INT_MAX;
-  draft.params.request_id = http.id;
-  return encode_reply(engine, draft.params, inputs_field, std::move(render), ollama_error_json,
+  return encode_reply(std::move(draft.params), inputs_field, std::move(render), ollama_error_json,
                       std::move(draft.ignored));
 }
 

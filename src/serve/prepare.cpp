@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "serve/dialects.h"
+#include "serve/encode_feed.h"
 #include "serve/error_response.h"
 #include "serve/exchange_record.h"
 #include "serve/gate.h"
@@ -42,6 +43,28 @@ void log_warnings(const HttpRequest& request, const LiveAnswer& answer) {
   log::warn("{} {}: {}", request.id, request.path, warning_text(answer.warnings()));
 }
 
+void refuse_while_draining(const ServerContext& context) {
+  if (!context.draining) return;
+  throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
+}
+
+LiveAnswer start_encode(ServerContext& context, const HttpRequest& request, EncodeReply encode,
+                        const std::optional<RateAccount>& account) {
+  EncodeParams& params = encode.params;
+  if (request.caller != nullptr) params.user = request.caller->tenant;
+  begin_record(context, request, params);
+  refuse_while_draining(context);
+  params.request_id = request.id;
+  params.received = request.received;
+  params.on_ended = [trace = request.trace, account](RequestTimeline timeline) {
+    if (account && timeline.finish == "stop") account->charge(timeline.prompt_tokens);
+    trace->add(std::move(timeline));
+  };
+  LiveAnswer answer = LiveAnswer::start(start_encoding(context.engine, context.admission, std::move(encode)));
+  request.trace->expect_choice();
+  return answer;
+}
+
 }  // namespace
 
 bool wants_timing(const HttpRequest& request) {
@@ -73,6 +96,12 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     }
     Reply reply = context.router.dispatch(request);
     if (auto* response = std::get_if<HttpResponse>(&reply)) return std::move(*response);
+    if (auto* encode = std::get_if<EncodeReply>(&reply)) {
+      error_body = encode->error_body;
+      LiveAnswer answer = start_encode(context, request, std::move(*encode), account);
+      log_warnings(request, answer);
+      return answer;
+    }
     if (auto* feed = std::get_if<FeedReply>(&reply)) {
       LiveAnswer answer = LiveAnswer::start(std::move(*feed));
       log_warnings(request, answer);
@@ -82,9 +111,7 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     error_body = generation.error_body;
     apply_qos_headers(request, generation);
     begin_record(context, request, generation);
-    if (context.draining) {
-      throw Error(ErrorCode::kUnavailable, "the server is shutting down", "send the request to another one");
-    }
+    refuse_while_draining(context);
     // Who counts what a model thinks needs its tokens one by one.
     const bool thinks = !context.engine.model_info(generation.prompts.front().model).reasoning.empty();
     const int token_batch = thinks ? 1 : context.options.token_batch;

@@ -139,12 +139,11 @@ Reply rerank(Engine& engine, const HttpRequest& http) {
   Pairs pairs = make_pairs(engine.model_info(chosen_encoder(engine, request.model)), {request.query},
                            request.documents);
   pairs.params.truncate_to = request.truncate_to;
-  pairs.params.request_id = http.id;
-  const EncodeParams params = pairs.params;
+  EncodeParams params = pairs.params;
   std::vector<std::string> ignored = std::move(request.ignored);
   pairs.params.inputs.clear();
   return encode_reply(
-      engine, params, "documents",
+      std::move(params), "documents",
       [pairs = std::move(pairs), request = std::move(request), id = random_id("rerank-")](
           const EncodeResult& result) { return render_rerank(result, pairs, request, id); },
       nullptr, std::move(ignored));
@@ -155,11 +154,10 @@ Reply score(Engine& engine, const HttpRequest& http) {
   Pairs pairs =
       make_pairs(engine.model_info(chosen_encoder(engine, request.model)), request.first, request.second);
   pairs.params.truncate_to = request.truncate_to;
-  pairs.params.request_id = http.id;
-  const EncodeParams params = pairs.params;
+  EncodeParams params = pairs.params;
   pairs.params.inputs.clear();
   return encode_reply(
-      engine, params, "text_2",
+      std::move(params), "text_2",
       [pairs = std::move(pairs), count = request.second.size(), id = random_id("score-")](
           const EncodeResult& result) { return render_scores(result, pairs, count, id); },
       nullptr, std::move(request.ignored));

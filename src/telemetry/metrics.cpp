@@ -66,9 +66,11 @@ void MetricsObserver::on_finished(const RequestRecord& record) {
   if (whole && record.generated_tokens > 1) {  // ends with its last token
     series.mean_inter_token.observe(decoding / (record.generated_tokens - 1));
   }
-  if (record.ttft_seconds > 0) {
-    // A prompt counts once it was processed: the first token proves it.
+  // A prompt counts once it was processed: the first token proves it, of an encoder the end.
+  if (record.ttft_seconds > 0 || record.finish == "stop") {
     add(series.prompt_total, static_cast<std::uint64_t>(record.prompt_tokens));
+  }
+  if (record.ttft_seconds > 0) {
     double before = 0;  // scheduled, as vLLM counts prefill from there
     for (const RequestPart which :
          {RequestPart::kPrepare, RequestPart::kTokenize, RequestPart::kGrammar, RequestPart::kQueue}) {

@@ -25,6 +25,7 @@ namespace mlxs {
 struct RequestFacts {
   std::string operation;  // "chat", "text_completion"; empty: no request to a model
   bool stream = false;
+  bool generates = true;         // else it encodes: nothing is sampled
   int prompts = 1, choices = 1;  // choices of each prompt
   std::optional<int> max_tokens;
   float temperature = 0, top_p = 1, presence_penalty = 0, frequency_penalty = 0;

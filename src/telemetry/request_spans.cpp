@@ -70,6 +70,7 @@ class Builder {
     out.emplace_back("gen_ai.request.model", report_.start.model);
     out.emplace_back("gen_ai.response.model", report_.start.model);
     out.emplace_back("gen_ai.response.id", report_.start.id);
+    if (!asked.generates) return;
     if (asked.choices > 1) out.emplace_back("gen_ai.request.choice.count", std::int64_t{asked.choices});
     if (asked.max_tokens) out.emplace_back("gen_ai.request.max_tokens", std::int64_t{*asked.max_tokens});
     if (asked.seed) out.emplace_back("gen_ai.request.seed", static_cast<std::int64_t>(*asked.seed));

