@@ -27,6 +27,8 @@ std::span<const Absent> absent_variables();
 // The entry for the key or a section around it, the longest; null: none.
 const Absent* find_absent(std::string_view path);
 
+inline constexpr double kDayMs = 86'400'000;  // the upper end of many ranges
+
 // The parts of the table; each file is one.
 std::vector<Key> engine_keys();
 std::vector<Key> metal_keys();

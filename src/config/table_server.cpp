@@ -2,11 +2,6 @@
 #include "config/table.h"
 
 namespace mlxs::config {
-namespace {
-
-constexpr double kDayMs = 86'400'000;
-
-}  // namespace
 
 std::vector<Key> server_keys() {
   return {

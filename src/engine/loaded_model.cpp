@@ -110,6 +110,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   const std::int32_t context = asked > 0 ? asked : config.context;
   info_.context_length = context;
   context_limit_ = context;
+  info_.parameter_count = count_parameters(*file_);
   if (encoder != nullptr) {
     encoder_ = std::make_unique<EncoderRunner>(
         backend, *encoder,
@@ -126,7 +127,6 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
   }
   info_.architecture = config.architecture;
   info_.quantization = main_type(*file_);
-  info_.parameter_count = count_parameters(*file_);
   info_.weight_bytes = model_->weight_bytes();
   info_.kv_bytes = encoder_ ? encoder_->kv_bytes() : runner_->kv() != nullptr ? runner_->kv()->bytes() : 0;
   info_.vocabulary = config.vocabulary;
@@ -140,7 +140,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
 void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOptions& given,
                                      Backend& backend) {
   EngineOptions engine = given;
-  engine.max_running = concurrency_limit_ = running_limit(given, count_parameters(*file_));
+  engine.max_running = concurrency_limit_ = running_limit(given, info_.parameter_count);
   if (engine.max_running != given.max_running)
     log::info("'{}' has 30 billion parameters or more: its requests run one at a time", info_.id);
   const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);

@@ -57,9 +57,7 @@ impl HuggingFace {
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }
-}
 
-impl HuggingFace {
     /// The text of ids as the file's own decoder joins them, control tokens too if asked.
     pub fn decode(&self, ids: &[u32], include_special: bool) -> Result<String> {
         let decoded = self.tokenizer.decode(ids, !include_special);

@@ -110,22 +110,16 @@ TEST(Metrics, ARequestIsCountedAsItGoes) {
 
 TEST(Metrics, WhatTheStepsTookAndARequestsMeanGap) {
   MetricsObserver metrics;
-  metrics.on_step({.model = "m",
-                   .plan_seconds = 0.25,
-                   .run_seconds = 1,
-                   .launch_seconds = 0.5,
-                   .sample_seconds = 0.125,
-                   .wait_seconds = 0.25,
-                   .mask_seconds = 0.125,
-                   .commit_seconds = 0.5});
-  metrics.on_step({.model = "m",
-                   .plan_seconds = 0.25,
-                   .run_seconds = 1,
-                   .launch_seconds = 0.5,
-                   .sample_seconds = 0.125,
-                   .wait_seconds = 0.25,
-                   .mask_seconds = 0.125,
-                   .commit_seconds = 0.5});
+  for (int step = 0; step < 2; ++step) {
+    metrics.on_step({.model = "m",
+                     .plan_seconds = 0.25,
+                     .run_seconds = 1,
+                     .launch_seconds = 0.5,
+                     .sample_seconds = 0.125,
+                     .wait_seconds = 0.25,
+                     .mask_seconds = 0.125,
+                     .commit_seconds = 0.5});
+  }
   metrics.on_finished(
       {.model = "m", .finish = "stop", .generated_tokens = 5, .ttft_seconds = 0.5, .e2e_seconds = 2.5});
   const std::string text = metrics.render({});
