@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/types.h"
+
 namespace mlxs::cli {
 namespace {
 
@@ -110,18 +112,20 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   const auto recorder = std::make_shared<StepRecorder>();
   options.observer = recorder;
   options.max_running = std::max(options.max_running, what.streams);
+  // Pages that the warm run wrote are used again: a page's first write costs the system's zeroing, which a
+  // server pays once.
+  options.prefix_cache = false;
   const auto engine = Engine::create(options);
   const ModelInfo info = engine->load_model({.model = model});
 
-  const auto run = [&](int first_stream, int tokens) {
+  const auto run = [&](int first_stream, int context, int tokens) {
     std::vector<std::unique_ptr<Generator>> generators;
     for (int s = 0; s < what.streams; ++s) {
-      GenerateParams params{
-          .model = info.id,
-          .prompt = TokenPrompt{bench_prompt(what.context, first_stream + s, info.vocabulary)},
-          .max_tokens = tokens,
-          .temperature = 0,
-          .ignore_eos = true};
+      GenerateParams params{.model = info.id,
+                            .prompt = TokenPrompt{bench_prompt(context, first_stream + s, info.vocabulary)},
+                            .max_tokens = tokens,
+                            .temperature = 0,
+                            .ignore_eos = true};
       if (what.structured) params.structured = {StructuredOutput::Kind::kJsonSchema, std::string(kSchema)};
       generators.push_back(engine->create_generator(params));
     }
@@ -129,18 +133,20 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   };
 
   ThroughputResult result{.weight_bytes = info.weight_bytes};
-  run(1000, 2);  // warm: pages touched, arena grown
+  const bool prefill = what.kind == "prefill";
+  const int longest = what.context + (prefill ? 0 : what.tokens + 2);  // tokens of a sequence
+  run(1000, longest, prefill ? 2 : 1);                                 // warm: pages touched, arena grown
   recorder->take();
   const auto memory = [&] {
     const EngineSchedulerStats stats = engine->scheduler_stats().front();
     const auto pages = static_cast<std::uint64_t>(stats.kv_pages_total);
-    const auto written = static_cast<std::uint64_t>(stats.kv_pages_held + stats.kv_pages_cached);
-    result.kv_bytes = pages > 0 ? info.kv_bytes / pages * written : 0;
+    const auto written = static_cast<std::uint64_t>(what.streams) *
+                         static_cast<std::uint64_t>((longest + kPageTokens) / kPageTokens);
+    result.kv_bytes = pages > 0 ? info.kv_bytes / pages * std::min(written, pages) : 0;
     result.resident_bytes = largest_resident_bytes();
   };
-  const bool prefill = what.kind == "prefill";
   const SteadyTime started = std::chrono::steady_clock::now();
-  run(0, prefill ? 1 : what.tokens + 2);
+  run(0, what.context, prefill ? 1 : what.tokens + 2);
   if (prefill) recorder->wait_for_prompts(what.context * what.streams);
   std::vector<Step> steps = recorder->take();
   if (prefill) {
