@@ -1,5 +1,5 @@
 // Blocks of packed weights as B tiles of bf16: [16 pairs of k][16 lanes][2]. Scale and zero are folded in f32
-// before the one rounding, which cuts (see kUncut). For the AMX files; any pool thread.
+// before the one rounding. For the AMX files; any pool thread.
 #pragma once
 
 #include "backend/cpu/panel512.h"
@@ -12,20 +12,16 @@ inline __m512i to_bf16(__m512 low, __m512 high) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
-// Lanes of two floats → lanes of (bf16, bf16), cut.
+// Lanes of two floats → lanes of (bf16, bf16). Half a unit is added before cutting; packing has made NaNs
+// safe for that.
 inline __m512i pair_of(__m512 even, __m512 odd) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
   const __m512i upper_half =
       _mm512_broadcast_i32x4(_mm_setr_epi8(2, 3, 0, 0, 6, 7, 0, 0, 10, 11, 0, 0, 14, 15, 0, 0));
-  return _mm512_mask_shuffle_epi8(_mm512_castps_si512(odd), 0x3333333333333333ull, _mm512_castps_si512(even),
-                                  upper_half);
+  const __m512i low = _mm512_add_epi32(_mm512_castps_si512(even), half);
+  const __m512i high = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+  return _mm512_mask_shuffle_epi8(high, 0x3333333333333333ull, low, upper_half);
 }
-
-// Cutting to bf16 takes half a unit, 2^-8 of the exponent, off a weight's magnitude on average: 2^-8 / (2 ln
-// 2) of it, mantissas being spread as those of numbers of all sizes are (∫ dm / (m² ln 2) over 1 … 2). Scales
-// are as much larger, so that a weight is right on average and its error within 5 % of what rounding leaves
-// (deviation 0.30 units beside 0.29); a sum costs one instruction a weight less. What bf16 holds exactly
-// stays exact, as the added share is less than a unit.
-inline constexpr float kUncut = 1.0f + 0.00390625f * 0.72134752f;
 
 // The `bits` wide code at bit `at` of each lane, as 1 + code · 2^(at - 23): it lies in the mantissa, so no
 // conversion from integer is needed.
@@ -48,9 +44,8 @@ struct GroupLine {
   template <Packing P>
   static GroupLine load(const std::byte* scales, int group) {
     constexpr PackedFormat kFormat = packed_format(P);
-    const __m512 uncut = _mm512_set1_ps(kUncut);
-    const __m512 scale = _mm512_mul_ps(load_scale<P>(scales, group), uncut);
-    if constexpr (kFormat.has_min) return {scale, _mm512_mul_ps(load_min<P>(scales, group), uncut)};
+    const __m512 scale = load_scale<P>(scales, group);
+    if constexpr (kFormat.has_min) return {scale, load_min<P>(scales, group)};
     return {scale, _mm512_mul_ps(scale, _mm512_set1_ps(-static_cast<float>(kFormat.zero)))};
   }
   Line for_codes_at(int at) const {

@@ -5,8 +5,8 @@
 // - sums in f32, in any order: 2·K·u·A. Min and zero point are added apart, so A and not S.
 // - scales of K types, multiplied out to f16: 2^-11·A.
 // - activations as 15-bit integers (AVX2, AVX-512, AMX of few rows): Σ|w|·peak/65024, peak the largest |x|.
-// - tiles (AMX of many rows), w cut to bf16 after 2^-8 · 0.72 of it was added, x rounded: (2^-8 · 2.3 +
-// 2^-16)·S, and 2^-17·A for folding by addition.
+// - tiles (AMX of many rows), w and x rounded to bf16: (2^-7 + 2^-16)·S, and 2^-17·A for rounding by
+// addition.
 // - norm in f32: 2^-20·S; layer norm: of the row's largest |x| instead of |x|.
 // Activations and gates are Lipschitz with 1.13: an error e becomes at most 1.13·e, and e_g·|u| + |a(g)|·e_u
 // + e_g·e_u.
@@ -180,9 +180,7 @@ inline Reference solve(const Problem& p) {
         const double error = p.fusion.gated ? gate * std::abs(u) + std::abs(a) * eu + gate * eu : gate;
         return error + 0x1p-20 * (std::abs(y) + 1.0 + p.fusion.soft_cap);
       };
-      const auto tile = [](const Sum& z) {
-        return z.rounding + (2.3 * 0x1p-8 + 0x1p-16) * z.s + 0x1p-17 * z.a;
-      };
+      const auto tile = [](const Sum& z) { return z.rounding + (0x1p-7 + 0x1p-16) * z.s + 0x1p-17 * z.a; };
       result.float_bound.push_back(bound(sum.rounding, up.rounding));
       result.integer_bound.push_back(bound(sum.rounding + sum.quantized, up.rounding + up.quantized));
       result.tile_bound.push_back(bound(tile(sum), tile(up)));
