@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -39,7 +40,7 @@ ordered_json get(const WhyFlags& flags, const std::string& path) {
     throw Error(ErrorCode::kUnavailable, fmt::format("{} does not answer: {}", flags.url, answer.failure),
                 "give the server's address with --url");
   }
-  const ordered_json parsed = ordered_json::parse(answer.status == 200 ? body : answer.body, nullptr, false);
+  ordered_json parsed = ordered_json::parse(answer.status == 200 ? body : answer.body, nullptr, false);
   if (answer.status == 200 && parsed.is_object()) return parsed;
   std::string message = fmt::format("{} answered {}", flags.url, answer.status);
   if (parsed.is_object() && parsed.contains("error") && parsed["error"].contains("message")) {
@@ -56,7 +57,7 @@ void print_parts(const ordered_json& parts, double total) {
     const double seconds = value.get<double>();
     const double share = total > 0 ? seconds / total : 0.0;
     std::string bar;
-    for (int i = 0; i < static_cast<int>(share * kBarWidth + 0.5); ++i) bar += "█";
+    for (long i = std::lround(share * kBarWidth); i > 0; --i) bar += "█";
     fmt::print("  {:<10} {:>12} {:>4.0f} % {}\n", name, ms(seconds), share * 100, bar);
   }
 }

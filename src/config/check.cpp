@@ -17,6 +17,7 @@ void change(Config& config, std::string_view path, Value value, const std::strin
     effective.key->set(config.settings, value);
     effective.value = std::move(value);
     if (effective.where.empty()) effective.where = why;
+    return;
   }
 }
 
@@ -94,7 +95,7 @@ void check_metal(Config& config) {
   const auto& metal = config.settings.engine.metal_optimizations;
   if (!metal.enabled &&
       (metal.memory_pool.enabled || metal.blit_queue.enabled || metal.command_buffer_ring.enabled)) {
-    config.warnings.push_back(
+    config.warnings.emplace_back(
         "metal_optimizations.enabled is off, so its memory_pool, blit_queue and command_buffer_ring are too");
   }
   if (metal.memory_pool.heap_size_mb > metal.memory_pool.max_heap_size_mb) {

@@ -131,7 +131,7 @@ std::string to_text(const Raw& raw) {
       break;
   }
   std::vector<std::string> parts;
-  for (const auto& [name, text] : raw.entries) parts.push_back(name + ": " + text);
+  for (const auto& [name, text] : raw.entries) parts.push_back(fmt::format("{}: {}", name, text));
   return fmt::format("{{{}}}", fmt::join(parts, ", "));
 }
 
