@@ -1,5 +1,7 @@
 #include "engine/mock_runner.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <thread>
 
@@ -51,6 +53,9 @@ std::span<const Sampled* const> MockRunner::run(const StepPlan& plan,
                                                 const std::function<Request&(RequestId)>& request_of) {
   if (spec_.memory > 0 && plan.total_tokens > spec_.memory) {
     throw Error(ErrorCode::kOutOfMemory, "the mock's memory holds no step of so many tokens");
+  }
+  if (spec_.fail > 0 && ++steps_ % spec_.fail == 0) {
+    throw Error(ErrorCode::kInternal, fmt::format("the mock fails every {} steps", spec_.fail));
   }
   if (spec_.delay_ms > 0)
     std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(spec_.delay_ms));

@@ -28,6 +28,7 @@ class MockRunner final : public StepRunner {
   MockSpec spec_;
   std::int32_t vocabulary_;
   const Clock& clock_;
+  std::int64_t steps_ = 0;
   std::vector<Sampled> sampled_;
   std::vector<const Sampled*> results_;
 };

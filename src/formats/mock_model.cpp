@@ -27,8 +27,10 @@ constexpr std::string_view kTemplate =
 [[noreturn]] void refuse(std::string_view name, const std::string& what) {
   throw Error(
       ErrorCode::kInvalidArgument, fmt::format("model '{}': {}", name, what),
-      "write mock:tokens=512,delay=0,memory=0 (delay: milliseconds of each step; memory: tokens of a step "
-      "that there is memory for, 0: any); each may be left out",
+      "write mock:tokens=512,delay=0,memory=0,fail=0 (delay: milliseconds of each step; memory: tokens of a "
+      "step that there is memory for, 0: any; fail: every so many steps one fails, 0: none); each may be "
+      "left "
+      "out",
       "model");
 }
 
@@ -92,6 +94,8 @@ MockSpec parse_mock(std::string_view name) {
       spec.delay_ms = number_of<double>(name, key, value, 0, 600'000);
     } else if (key == "memory") {
       spec.memory = number_of<std::int32_t>(name, key, value, 0, 1'000'000);
+    } else if (key == "fail") {
+      spec.fail = number_of<std::int32_t>(name, key, value, 0, 1'000'000);
     } else {
       refuse(name, fmt::format("'{}' is not an option", key));
     }

@@ -14,6 +14,7 @@ struct MockSpec {
   std::int32_t tokens = 512;  // of every answer, unless the request wants fewer
   double delay_ms = 0;        // of each step
   std::int32_t memory = 0;    // tokens of a step that it has memory for; more throw kOutOfMemory; 0: any
+  std::int32_t fail = 0;      // every so many steps one throws kInternal; 0: none
 };
 
 // Token ids of a mock: the end, two of the chat template, 256 bytes, then the words of its answers.

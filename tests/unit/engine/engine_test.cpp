@@ -97,6 +97,24 @@ TEST_F(EngineTest, StepsWithoutMemoryAreMadeSmaller) {
   }
 }
 
+TEST_F(EngineTest, AStepThatFailsEndsItsRequestsAndNoOthers) {
+  engine_->load_model({.model = "mock:tokens=20,fail=8", .served_name = "failing"});
+  int failed = 0, whole = 0;
+  for (int i = 0; i < 8; ++i) {
+    GenerateParams params = greedy("hello", 5);
+    params.model = "failing";
+    try {
+      whole += engine_->generate(params).tokens.size() == 5 ? 1 : 0;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("the step failed"), std::string::npos) << error.what();
+      ++failed;
+    }
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(failed + whole, 8);
+}
+
 TEST_F(EngineTest, StreamsTokensThenExactlyOneDone) {
   const auto generator = engine_->create_generator(greedy("hello", 7));
   int tokens = 0, dones = 0;
