@@ -82,7 +82,8 @@ int collect_env(bool json) {
                                         : backend.device.empty() ? backend.reason
                                                                  : backend.device;
   }
-  report["nvidia_driver"] = f.nvidia_driver ? "yes" : "no";
+  report["nvidia_driver"] = f.nvidia_driver ? (f.nvidia_version.empty() ? "yes" : f.nvidia_version) : "no";
+  report["configuration"] = f.configuration.file.empty() ? "no file" : f.configuration.file;
   report["models"] = fmt::format("{}", f.models);
   for (const auto& [name, value] : f.environment) report[name] = value;
   if (json) {

@@ -81,7 +81,9 @@ void judge_memory(const MachineFacts& f, Findings& out) {
 void judge_backends(const MachineFacts& f, Findings& out) {
   for (const BackendFacts& backend : f.backends) {
     if (!backend.device.empty()) {
-      out.good("backend " + backend.name, backend.device);
+      const bool driver = backend.name == "cuda" && !f.nvidia_version.empty();
+      out.good("backend " + backend.name,
+               backend.device + (driver ? fmt::format(", driver {}", f.nvidia_version) : ""));
     } else if (backend.built) {
       out.add(Level::kWarning, "backend " + backend.name, backend.reason,
               "--backend auto uses the next best one");
@@ -104,6 +106,20 @@ void judge_folder(const char* subject, const FolderFacts& folder, const char* va
   }
 }
 
+void judge_configuration(const ConfigurationFacts& f, Findings& out) {
+  const std::string from = f.file.empty() ? "no file" : f.file;
+  const std::string remedy = f.file.empty() ? "`mlx-serving config show` says what each variable does"
+                                            : fmt::format("`mlx-serving config --check {}`", f.file);
+  if (!f.error.empty()) {
+    out.add(Level::kFailure, "configuration", fmt::format("{}: {}", from, f.error), remedy);
+  } else if (!f.warnings.empty()) {
+    out.add(Level::kWarning, "configuration", fmt::format("{}: {}", from, fmt::join(f.warnings, "; ")),
+            remedy);
+  } else {
+    out.good("configuration", from);
+  }
+}
+
 void judge_surroundings(const MachineFacts& f, Findings& out) {
   judge_folder("cache", f.cache, "MLXS_CACHE_DIR", out);
   judge_folder("hub cache", f.hub, "HF_HOME", out);
@@ -121,6 +137,11 @@ void judge_surroundings(const MachineFacts& f, Findings& out) {
             "(/etc/security/limits.conf, LimitNOFILE of a service) to 65536");
   } else {
     out.good("open files", files);
+  }
+
+  if (f.address_space) {
+    out.add(Level::kWarning, "address space", format_bytes(*f.address_space),
+            "files of models are mapped, and caches reserved, as address space first: ulimit -v unlimited");
   }
 
   const std::string port = fmt::format("{}:{}", f.port.address, f.port.port);
@@ -145,6 +166,7 @@ std::vector<Finding> judge(const MachineFacts& facts) {
   judge_processor(facts, out);
   judge_memory(facts, out);
   judge_backends(facts, out);
+  judge_configuration(facts.configuration, out);
   judge_surroundings(facts, out);
   return out.take();
 }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -29,6 +30,7 @@
 #include "backend/cpu/isa.h"
 #include "backend/cpu/machine.h"
 #include "backend/registry.h"
+#include "config/config.h"
 #include "formats/catalog.h"
 #include "mlxs/error.h"
 
@@ -53,6 +55,15 @@ std::string first_line(const char* path) {
 std::string chosen_of(const std::string& choices) {
   const std::size_t begin = choices.find('['), end = choices.find(']');
   return begin == std::string::npos || end <= begin ? choices : choices.substr(begin + 1, end - begin - 1);
+}
+
+// "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue …" → "550.54.15"
+std::string driver_version(const std::string& line) {
+  std::istringstream words(line);
+  for (std::string word; words >> word;) {
+    if (std::isdigit(static_cast<unsigned char>(word.front())) != 0) return word;
+  }
+  return {};
 }
 
 void read_processor(MachineFacts& facts) {
@@ -177,6 +188,19 @@ void read_backends(MachineFacts& facts) {
   }
   std::error_code ignored;
   facts.nvidia_driver = fs::exists("/dev/nvidiactl", ignored);
+  facts.nvidia_version = driver_version(first_line("/proc/driver/nvidia/version"));
+}
+
+ConfigurationFacts configuration_facts() {
+  ConfigurationFacts facts;
+  config::Sources sources = config::process_sources();
+  facts.file = sources.file = config::find_config_file();
+  try {
+    facts.warnings = config::load(sources).warnings;
+  } catch (const Error& error) {
+    facts.error = error.full();
+  }
+  return facts;
 }
 
 void read_environment(MachineFacts& facts) {
@@ -225,6 +249,10 @@ MachineFacts gather_facts(int port) {
     facts.open_files_soft = files.rlim_cur;
     facts.open_files_hard = files.rlim_max;
   }
+  rlimit space{};
+  if (::getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) {
+    facts.address_space = space.rlim_cur;
+  }
   read_backends(facts);
   facts.cache = folder_facts(cache_directory());
   facts.hub = folder_facts(hub_cache_directory());
@@ -232,6 +260,7 @@ MachineFacts gather_facts(int port) {
   facts.hub_endpoint = variable("HF_ENDPOINT").empty() ? "https://huggingface.co" : variable("HF_ENDPOINT");
   facts.models = static_cast<int>(Catalog().list().size());
   facts.port = port_facts(port);
+  facts.configuration = configuration_facts();
   read_environment(facts);
   return facts;
 }

@@ -29,6 +29,13 @@ struct PortFacts {
   enum class State { kFree, kOurs, kTaken, kForbidden } state = State::kFree;
 };
 
+// What serve would be told without a flag.
+struct ConfigurationFacts {
+  std::string file;  // empty: none
+  std::vector<std::string> warnings;
+  std::string error;  // serve would not start; may have several lines
+};
+
 struct MachineFacts {
   std::string version, system, kernel, compiler;
   // processor
@@ -47,14 +54,17 @@ struct MachineFacts {
   std::string huge_pages;  // transparent ones: always, madvise, never
   // limits
   std::uint64_t open_files_soft = 0, open_files_hard = 0;
+  std::optional<std::uint64_t> address_space;  // ulimit -v, if there is one
   // parts
   std::vector<BackendFacts> backends;
   bool nvidia_driver = false;
+  std::string nvidia_version;  // of the driver, as it says it
   FolderFacts cache, hub;
   bool hub_offline = false;
   std::string hub_endpoint;
   int models = 0;
   PortFacts port;
+  ConfigurationFacts configuration;
   std::vector<std::pair<std::string, std::string>> environment;  // what we read; secrets as "(set)"
 };
 

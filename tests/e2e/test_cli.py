@@ -99,6 +99,16 @@ class TestUsage:
         assert (result.status, finding["level"]) == (1, "failure")
         assert "MLXS_CACHE_DIR" in finding["remedy"]
 
+    def test_doctor_reads_the_configuration(self, cache, tmp_path, monkeypatch):
+        (tmp_path / "mlx-serving").mkdir()
+        (tmp_path / "mlx-serving" / "runtime.yaml").write_text("server: {port: many}\n")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        result = run("doctor", "--json", cache=cache)
+        finding = next(f for f in result.json()["findings"] if f["subject"] == "configuration")
+        assert (result.status, finding["level"]) == (1, "failure")
+        assert "server.port" in finding["found"] and "config --check" in finding["remedy"]
+
     def test_doctor_says_whose_port_it_is(self, cache):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = str(other.getsockname()[1])

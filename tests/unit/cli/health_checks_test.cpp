@@ -66,7 +66,10 @@ TEST(Doctor, NamesEachComplaintWithItsRemedy) {
       {"cache", "mlx-serving rm", [](MachineFacts& f) { f.cache.free_bytes = 1; }},
       {"hub", "pull", [](MachineFacts& f) { f.hub_offline = true; }},
       {"open files", "LimitNOFILE", [](MachineFacts& f) { f.open_files_soft = f.open_files_hard = 256; }},
+      {"address space", "ulimit -v", [](MachineFacts& f) { f.address_space = 8'000'000'000; }},
       {"port", "--port", [](MachineFacts& f) { f.port.state = PortFacts::State::kTaken; }},
+      {"configuration", "config --check /c.yaml",
+       [](MachineFacts& f) { f.configuration = {.file = "/c.yaml", .warnings = {"a = 9: it is 5"}}; }},
       {"port", "1024", [](MachineFacts& f) { f.port.state = PortFacts::State::kForbidden; }},
   };
   for (const Case& c : cases) {
@@ -86,6 +89,25 @@ TEST(Doctor, AFolderThatCannotBeWrittenIsAFailure) {
   EXPECT_EQ(finding.level, Level::kFailure);
   EXPECT_EQ(finding.subject, "hub cache");
   EXPECT_NE(finding.remedy.find("HF_HOME"), std::string::npos);
+}
+
+TEST(Doctor, AConfigurationThatServeRefusesIsAFailure) {
+  MachineFacts facts = healthy();
+  facts.configuration.error = "MLXS_SERVER_PORT = 'x' is no integer";
+  const Finding finding = only_complaint(facts);
+  EXPECT_EQ(finding.level, Level::kFailure);
+  EXPECT_EQ(finding.subject, "configuration");
+  EXPECT_NE(finding.found.find("MLXS_SERVER_PORT"), std::string::npos);
+}
+
+TEST(Doctor, SaysTheDriverOfAGpuThatWorks) {
+  MachineFacts facts = healthy();
+  facts.backends[1] = {.name = "cuda", .built = true, .device = "Some GPU"};
+  facts.nvidia_driver = true;
+  facts.nvidia_version = "550.54.15";
+  const std::vector<Finding> findings = judge(facts);
+  EXPECT_TRUE(std::ranges::any_of(findings,
+                                  [](const Finding& f) { return f.found == "Some GPU, driver 550.54.15"; }));
 }
 
 TEST(Doctor, AServerOfOursAtThePortIsNoComplaint) {
