@@ -4,6 +4,7 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
+from other_server import OtherServer
 from program import MODEL, ServeProcess, needs_model, needs_program, run
 
 SMALL = ["--max-tokens", "4", "--temp", "0"]
@@ -84,6 +85,64 @@ class TestMeasuring:
         lines.write_text('"What is two plus two?"\n\n{"prompt": "Name a colour."}\n')
         flags = ["--url", api.url, "-q", "3", "--question-file", str(lines), *SMALL, "--json"]
         assert run("bench", "quick", *flags, cache=tmp_path).json()["runs"][0]["requests"] == 3
+
+
+@pytest.fixture(params=[(True, "\n\n"), (False, "\r\n\r\n")], ids=["usage", "no-usage"])
+def other(request):
+    usage, end = request.param
+    server = OtherServer(usage=usage, end=end)
+    yield server
+    server.close()
+
+
+@needs_program
+class TestAnothersServer:
+    def test_every_mode(self, tmp_path, other):
+        load = ["--clients", "1,3", "--rate", "200", "--prompt-words", "5,50", "-q", "4"]
+        done = run("bench", "all", "--url", other.url, *load, "-o", str(tmp_path / "out"), "-v", cache=tmp_path)
+        assert done.status == 0, done.err
+        result = json.loads((tmp_path / "out" / "result.json").read_text())
+        assert result["sides"][0]["model"] == "other-model"
+        assert {(one["kind"], one["x"]) for one in result["runs"]} == {
+            ("questions", 1),
+            ("first_token", 5),
+            ("first_token", 50),
+            ("closed_loop", 1),
+            ("closed_loop", 3),
+            ("open_loop", 200),
+        }
+        for one in result["runs"]:
+            assert (one["failed"], one["success_rate"]) == (0, 1)
+            assert one["generated_tokens"] == 5 * one["requests"]
+            assert one["ttft_ms"]["p50"] <= one["e2e_ms"]["p50"]
+        assert {len(prompt.split()) for prompt in other.prompts} > {5, 50}
+        assert (tmp_path / "out" / "report.md").exists() and (tmp_path / "out" / "report.svg").exists()
+
+    def test_beside_ours(self, tmp_path, other):
+        ours = ServeProcess("mock:tokens=5", cache=tmp_path)
+        try:
+            flags = [
+                "--url",
+                ours.url,
+                "--compare",
+                other.url + "/v1",
+                "-q",
+                "3",
+                "--cycles",
+                "2",
+                "--max-tokens",
+                "9",
+                "--temp",
+                "0.5",
+            ]
+            done = run("bench", "compare", *flags, "--json", cache=tmp_path)
+        finally:
+            ours.close()
+        assert done.status == 0, done.err
+        result = done.json()
+        assert [side["model"] for side in result["sides"]][1] == "other-model"
+        assert {one["side"]: one["generated_tokens"] for one in result["runs"]} == {0: 15, 1: 15}
+        assert all(asked["max_tokens"] == 9 and asked["temperature"] == 0.5 for asked in other.fields[1:])
 
 
 @needs_model
