@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,35 @@ def trace_of(source, tmp_path) -> dict:
     return json.loads(shown.out)
 
 
+def expect_form(trace: dict) -> None:
+    """The Trace Event Format, as Perfetto and chrome://tracing read it: each phase's fields, named lanes, steps in order."""
+    named, lanes, steps = set(), set(), defaultdict(list)
+    for event in trace["traceEvents"]:
+        phase, lane = event["ph"], (event["pid"], event["tid"])
+        assert isinstance(event["name"], str) and event["name"]
+        assert all(isinstance(number, int) for number in lane)
+        if phase == "M":
+            assert event["name"] in ("process_name", "thread_name") and isinstance(event["args"]["name"], str)
+            named |= {event["pid"]} if event["name"] == "process_name" else {lane}
+            continue
+        assert event["ts"] >= 0
+        lanes |= {event["pid"]}
+        if phase == "C":
+            assert event["args"] and all(value >= 0 for value in event["args"].values())
+            continue
+        lanes |= {lane}
+        if phase == "i":
+            assert event["s"] == "t"
+            continue
+        assert phase == "X" and event["dur"] >= 0
+        if number := re.fullmatch(r"step (\d+)", event["name"]):
+            steps[event["pid"]].append((int(number[1]), event["ts"], event["ts"] + event["dur"]))
+    assert lanes - named == set()
+    for of_model in steps.values():
+        assert [number for number, _, _ in of_model] == list(range(of_model[0][0], of_model[0][0] + len(of_model)))
+        assert all(before[1] <= after[1] for before, after in pairwise(of_model))
+
+
 def expect_nested(trace: dict) -> dict:
     """Slices by (process, thread); of a lane, any two lie apart or one in the other."""
     lanes = defaultdict(list)
@@ -75,6 +105,7 @@ def test_what_ran_is_in_the_trace(serve, tmp_path):
     path = dump_of(api, "asked")
     assert path.stat().st_mode & 0o077 == 0
     trace = trace_of(path, tmp_path)
+    expect_form(trace)
     lanes = expect_nested(trace)
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     assert {name for name in names.values() if name.startswith("lane-")} == {"lane-0", "lane-1", "lane-2"}
@@ -115,6 +146,7 @@ def test_a_crash_leaves_its_steps(serve, tmp_path):
     assert api.process.wait() != 0
     path = Path(re.search(r"crashed; the last steps are in (\S+)", api.process.errors())[1])
     trace = trace_of(path, tmp_path)
+    expect_form(trace)
     assert trace["otherData"]["reason"] == "crash"
     assert any(e["args"].get("name") == "before" for e in trace["traceEvents"] if e["ph"] == "M")
 
