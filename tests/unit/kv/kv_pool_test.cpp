@@ -291,6 +291,16 @@ TEST(KvPool, PeekTellsHowManyPagesTheHitTakesOutOfTheAvailable) {
   pool.close(std::move(held));
 }
 
+TEST(KvPool, CountsThePagesThatTheWindowLeavesBehind) {
+  KvPool pool({.num_pages = 16, .window = 20});
+  KvSequence sequence = compute(pool, count_from(0, 100));
+  pool.release_passed(sequence);
+  EXPECT_EQ(pool.stats().passed, 5u);  // of the 100 tokens the next one sees the last 19: from page 5 on
+  pool.release_passed(sequence);
+  EXPECT_EQ(pool.stats().passed, 5u);
+  pool.close(std::move(sequence));
+}
+
 TEST(KvPool, DropsTheCache) {
   KvPool pool({.num_pages = 16});
   compute_and_close(pool, count_from(0, 60));
