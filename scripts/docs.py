@@ -126,37 +126,17 @@ def write_config(program: str) -> None:
 METRICS = """# Metrics
 
 Written by `make docs` from the program's own registry (`mlx-serving metrics`). `GET /metrics` has them all from the first scrape
-on; names, types and buckets are vLLM's where it has them, so that its dashboards and alerts work here. A scrape reads counters
-that steps write without a lock. How to use them: [observability.md](observability.md).
+on; names, types, labels and buckets are vLLM's where it has them ([one by one](#vllms-metrics-one-by-one)), so that its
+dashboards and alerts work here. `engine` is always 0: each model has one. A scrape reads counters that steps write without a
+lock. How to use them: [observability.md](observability.md).
 
-"""
-
-# What the documents before this program called them, where the name is another now.
-OLDER_NAMES = """
-## Older names
-
-| there | here |
-|---|---|
-| `requests_total`, `request_errors_total` | `vllm:request_success_total`, `mlxs_http_responses_total` |
-| `request_latency_ms`, `kr_serve_generation_duration_ms` | `vllm:e2e_request_latency_seconds` |
-| `mlx_latency_p50_milliseconds` … `p99` | quantiles of `mlxs_step_duration_seconds` |
-| `ttft_ms` | `vllm:time_to_first_token_seconds` |
-| `tokens_generated_total` | `vllm:generation_tokens_total` |
-| `tokens_per_second`, `mlx_throughput_tokens_per_second` | its rate |
-| `pending_requests`, `mlx_queue_depth` | `vllm:num_requests_waiting` |
-| `stream_count` | `mlxs_streams` |
-| `loaded_models`, `model_load_duration_ms` | `mlxs_loaded_models`, `mlxs_model_load_seconds` |
-| `model_cache_hits_total` | `vllm:prefix_cache_hits_total` |
-| `mlx_batch_size_current`, `kr_serve_batch_size` | `vllm:iteration_tokens_total`, `mlxs_window_batch_size` |
-| `mlx_mode_transitions_total` | `mlxs_window_transitions_total` |
-| `metal_pool_*`, `blit_*`, `command_ring_*` | `mlxs_pool_*`, `mlxs_blit_*`, `mlxs_ring_*` (of `metal_optimizations`) |
-| `mlx_uptime_seconds` | `time() - process_start_time_seconds` |
 """
 
 
 def write_metrics(program: str) -> None:
+    names = (ROOT / "scripts" / "metric_names.md").read_text().partition("\n")[2]  # without its first line, a remark
     table = subprocess.run([program, "metrics"], capture_output=True, text=True, check=True).stdout
-    (ROOT / "docs" / "metrics.md").write_text(METRICS + table + OLDER_NAMES)
+    (ROOT / "docs" / "metrics.md").write_text(METRICS + table + "\n" + names)
 
 
 def leading_comment(lines: list[str]) -> tuple[str, list[str]]:

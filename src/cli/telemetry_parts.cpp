@@ -44,6 +44,24 @@ std::string variable(const config::Config& config, std::string_view name) {
   return otel_variable(std::string(name).c_str());
 }
 
+// Passes what a server tells on, to the metrics and to the log and the traces.
+class Listener final : public RequestListener {
+ public:
+  Listener(std::shared_ptr<MetricsObserver> metrics, std::shared_ptr<RequestPublisher> publisher)
+      : metrics_(std::move(metrics)), publisher_(std::move(publisher)) {}
+
+  void on_choice_ended(const RequestTimeline& ended, const PromptChoices* last_of) override {
+    if (metrics_) metrics_->on_choice_ended(ended, last_of);
+  }
+  void on_request_done(std::shared_ptr<const RequestTrace> trace) override {
+    if (publisher_) publisher_->on_request_done(std::move(trace));
+  }
+
+ private:
+  const std::shared_ptr<MetricsObserver> metrics_;     // null: none are kept
+  const std::shared_ptr<RequestPublisher> publisher_;  // null: nobody asks
+};
+
 }  // namespace
 
 OtelOptions otel_options(const config::Config& config) {
@@ -179,7 +197,12 @@ TelemetryThreads::NowHolder TelemetryThreads::levels() const {
 }
 
 void TelemetryThreads::apply(ServerOptions& options) const {
-  options.listener = publisher_;
+  if (telemetry_.metrics_ || publisher_) {
+    options.listener = std::make_shared<Listener>(telemetry_.metrics_, publisher_);
+  }
+  if (telemetry_.metrics_) {
+    options.throughput = [metrics = telemetry_.metrics_] { return metrics->throughput(); };
+  }
   options.counters = counters_;
   options.tracing = !telemetry_.otel_.traces_url.empty();
   options.trace_share = telemetry_.otel_.sample_share;

@@ -76,7 +76,7 @@ class TelemetryThreads {
   const Engine& engine_;
   const std::shared_ptr<ServerCounters> counters_ = std::make_shared<ServerCounters>();
   std::shared_ptr<OtelExporter> exporter_;       // null: nothing is exported
-  std::shared_ptr<RequestPublisher> publisher_;  // null: nobody listens
+  std::shared_ptr<RequestPublisher> publisher_;  // null: neither access log nor traces
   std::atomic<std::uint64_t> stalls_{0};
   std::optional<StallWatch> watch_;  // last: it uses the others
 };

@@ -56,10 +56,13 @@ void add_operations_routes(Router& router, Engine& engine, OperationsSources sou
   add_bytes("/v1/flight", "application/octet-stream", std::move(sources.flight));
   router.add(
       "GET", "/v1/scheduler/stats",
-      [&engine](const HttpRequest&, std::string_view) -> Reply {
+      [&engine, throughput = std::move(sources.throughput)](const HttpRequest&, std::string_view) -> Reply {
         nlohmann::json data = nlohmann::json::array();
-        for (const EngineSchedulerStats& stats : engine.scheduler_stats())
-          data.push_back(scheduler_stats_json(stats));
+        const std::vector<ThroughputNow> rates = throughput ? throughput() : std::vector<ThroughputNow>{};
+        for (const EngineSchedulerStats& stats : engine.scheduler_stats()) {
+          nlohmann::json& model = data.emplace_back(scheduler_stats_json(stats));
+          if (throughput) model["throughput"] = throughput_json(rates, stats.model);
+        }
         return json_response({{"object", "list"},
                               {"data", std::move(data)},
                               {"metal_optimizations", metal_stats_json(engine.metal_optimizations_stats())}});

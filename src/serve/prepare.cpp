@@ -119,9 +119,10 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
       params.cache_salt = cache_scope(request.caller, context.options.share_prefix_cache, params.cache_salt);
       if (request.caller != nullptr) params.user = request.caller->tenant;  // whatever the body says
       params.received = request.received;
-      params.on_ended = [trace = request.trace, account](RequestTimeline timeline) {
+      auto choices = std::make_shared<PromptChoices>(generation.n);
+      params.on_ended = [trace = request.trace, account, choices](RequestTimeline timeline) {
         if (account) account->charge(timeline.prompt_tokens + timeline.generated_tokens);
-        trace->add(std::move(timeline));
+        trace->add(std::move(timeline), choices.get());
       };
     }
     LiveAnswer answer = LiveAnswer::start(context.engine, context.admission, std::move(generation),

@@ -1,5 +1,7 @@
 #include "serve/scheduler_stats.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace mlxs {
@@ -132,6 +134,18 @@ nlohmann::json scheduler_stats_json(const EngineSchedulerStats& s) {
               {"refused", s.pins_refused}}},
             {"recent_misses", std::move(recent)},
             {"disk", std::move(disk)}}}};
+}
+
+nlohmann::json throughput_json(std::span<const ThroughputNow> all, std::string_view model) {
+  const auto found = std::ranges::find(all, model, &ThroughputNow::model);
+  const ThroughputNow now = found == all.end() ? ThroughputNow{} : *found;
+  nlohmann::json tokens, requests;
+  for (std::size_t i = 0; i < SlidingRate::kWindowSeconds.size(); ++i) {
+    const std::string window = fmt::format("{}s", SlidingRate::kWindowSeconds[i]);
+    tokens[window] = now.tokens_per_second[i];
+    requests[window] = now.requests_per_second[i];
+  }
+  return {{"tokens_per_second", std::move(tokens)}, {"requests_per_second", std::move(requests)}};
 }
 
 nlohmann::json metal_stats_json(const MetalOptimizationsStats& stats) {

@@ -155,7 +155,8 @@ struct Server::Impl {
     add_operations_routes(context.router, engine,
                           {.metrics = std::move(metrics),
                            .draining = [this] { return context.draining.load(); },
-                           .flight = options.flight});
+                           .flight = options.flight,
+                           .throughput = options.throughput});
     add_log_routes(context.router);
     add_websocket_route(context.router);
     add_openapi_route(context.router, !options.keys.empty());

@@ -18,6 +18,7 @@
 #include "serve/api_keys.h"
 #include "telemetry/request_log.h"
 #include "telemetry/server_counters.h"
+#include "telemetry/sliding_rate.h"
 
 namespace mlxs {
 
@@ -35,9 +36,10 @@ struct ServerOptions {
   // one.
   RateLimits rate_limits;
   AdmissionLimits admission;
-  std::shared_ptr<RequestListener> listener;  // hears of every request that is over; may be null
-  std::shared_ptr<ServerCounters> counters;   // null: the server makes its own
-  std::function<std::string()> flight;        // the flight recorder's bytes; null: there is none
+  std::shared_ptr<RequestListener> listener;               // hears of every request that is over; may be null
+  std::shared_ptr<ServerCounters> counters;                // null: the server makes its own
+  std::function<std::string()> flight;                     // the flight recorder's bytes; null: there is none
+  std::function<std::vector<ThroughputNow>()> throughput;  // null: nobody counts it
   std::size_t max_header_bytes = 64 << 10;
   std::size_t max_body_bytes = 10 << 20;
   std::size_t max_websocket_message_bytes = 1 << 20;

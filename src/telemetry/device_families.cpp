@@ -20,12 +20,8 @@ void add_pool(FamilyBuilder& out, const MemoryPoolStats& pool) {
 }
 
 void add_blit(FamilyBuilder& out, const BlitQueueStats& blit) {
-  out.counter("mlxs_blit_copies_total", "Copies between host and device.");
-  out.add({{"direction", "upload"}}, number(blit.total_uploads));
-  out.add({{"direction", "download"}}, number(blit.total_downloads));
-  out.counter("mlxs_blit_seconds_total", "What they took.");
-  out.add({{"direction", "upload"}}, seconds(blit.upload_ms));
-  out.add({{"direction", "download"}}, seconds(blit.download_ms));
+  out.counter("mlxs_blit_copies_total", "Copies to the device.").add({}, number(blit.total_uploads));
+  out.counter("mlxs_blit_seconds_total", "What they took.").add({}, seconds(blit.upload_ms));
   out.counter("mlxs_blit_uploaded_bytes_total", "Bytes that went to the device.")
       .add({}, number(blit.uploaded_bytes));
   out.counter("mlxs_blit_waits_total", "Waits for a copy that was not done.")

@@ -5,6 +5,7 @@
 #include <prometheus/metric_family.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -59,13 +60,21 @@ class FamilyBuilder {
   std::vector<prometheus::MetricFamily> take() { return std::move(families_); }
 
  private:
+  static constexpr std::string_view kModelName = "model_name";
+
   FamilyBuilder& begin(const char* name, const char* help, prometheus::MetricType type) {
     families_.push_back({name, help, type, {}});
     return *this;
   }
   prometheus::ClientMetric& labelled(const Labels& labels) {
     prometheus::ClientMetric& metric = families_.back().metric.emplace_back();
-    for (const auto& [name, value] : labels) metric.label.push_back({name, value});
+    for (const auto& [name, value] : labels) {
+      metric.label.push_back({name, value});
+      // vLLM's second label: which of a model's engines. One here.
+      if (name == kModelName && families_.back().name.starts_with("vllm:")) {
+        metric.label.push_back({"engine", "0"});
+      }
+    }
     return metric;
   }
 

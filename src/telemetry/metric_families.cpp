@@ -6,7 +6,7 @@
 
 #include "telemetry/device_families.h"
 #include "telemetry/family_builder.h"
-#include "telemetry/process_stats.h"
+#include "telemetry/server_families.h"
 
 namespace mlxs {
 namespace {
@@ -17,8 +17,8 @@ constexpr const char* kModel = "model_name";
 class Registry {
  public:
   Registry(const SeriesList<ModelSeries>& models, const SeriesList<TenantSeries>& tenants,
-           const MetricsNow& now)
-      : models_(models), tenants_(tenants), now_(now) {}
+           std::span<const ThroughputNow> rates, const MetricsNow& now)
+      : models_(models), tenants_(tenants), rates_(rates), now_(now) {}
 
   std::vector<prometheus::MetricFamily> take() {
     vllm();
@@ -27,11 +27,12 @@ class Registry {
     scheduling();
     requests();
     tenants();
+    throughput();
     loaded_models();
     if (now_.device != nullptr) add_device_families(out_, *now_.device);
-    server();
-    exports();
-    process();
+    if (now_.server != nullptr) add_server_families(out_, *now_.server);
+    if (now_.exports != nullptr) add_export_families(out_, *now_.exports);
+    add_process_families(out_);
     return out_.take();
   }
 
@@ -68,12 +69,11 @@ class Registry {
   void requests();
   void tenants();
   void loaded_models();
-  void server();
-  void exports();
-  void process();
+  void throughput();
 
   const SeriesList<ModelSeries>& models_;
   const SeriesList<TenantSeries>& tenants_;
+  const std::span<const ThroughputNow> rates_;
   const MetricsNow& now_;
   FamilyBuilder out_;
 };
@@ -89,8 +89,13 @@ void Registry::vllm() {
         [](const Stats& s) { return number(s.running + s.paused); });
   level("vllm:num_requests_waiting", "Requests waiting for a place.",
         [](const Stats& s) { return number(s.waiting); });
+  split(out_.gauge("vllm:num_requests_waiting_by_reason",
+                   "Of them, by reason; mlxs_blocked_tokens tells slots, pages and window apart."),
+        "reason", {{"capacity", [](const Stats& s) { return number(s.waiting); }}});
   level("vllm:kv_cache_usage_perc", "KV pages in use; 1 is all of them.", kv_usage);
   level("vllm:gpu_cache_usage_perc", "The older name of vllm:kv_cache_usage_perc.", kv_usage);
+  level("vllm:cpu_cache_usage_perc", "Pages that preempted requests have on the host; 1 is all it can keep.",
+        [](const Stats& s) { return s.swap_slots > 0 ? number(s.swap_slots_used) / s.swap_slots : 0.0; });
   total("vllm:num_preemptions_total", "Requests that lost their pages and were recomputed.",
         [](const Stats& s) { return number(s.preemptions); });
   total("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
@@ -99,6 +104,13 @@ void Registry::vllm() {
         [](const Stats& s) { return number(s.prefix_hit_tokens); });
   counted("vllm:prompt_tokens_total", "Prompt tokens of requests that were prefilled.",
           &ModelSeries::prompt_total);
+  out_.counter("vllm:prompt_tokens_by_source_total", "Of them, by where their KV came from.");
+  models_.each([&](const ModelSeries& m) {
+    out_.add({{kModel, m.name}, {"source", "local_compute"}}, value(m.prompt_computed_total));
+    out_.add({{kModel, m.name}, {"source", "local_cache_hit"}}, value(m.prompt_cached_total));
+  });
+  counted("vllm:prompt_tokens_cached_total", "Of them, those that were found in the prefix cache.",
+          &ModelSeries::prompt_cached_total);
   counted("vllm:generation_tokens_total", "Tokens generated.", &ModelSeries::generation_total);
   out_.counter("vllm:request_success_total", "Requests that ended, by reason.");
   models_.each([&](const ModelSeries& m) {
@@ -123,6 +135,13 @@ void Registry::vllm() {
             &ModelSeries::generation_tokens);
   histogram("vllm:request_params_max_tokens", "Tokens that a request might have generated.",
             &ModelSeries::max_tokens);
+  histogram("vllm:request_max_num_generation_tokens", "Tokens of the longest choice of a prompt.",
+            &ModelSeries::longest_choice);
+  histogram("vllm:request_params_n", "Choices of a prompt.", &ModelSeries::choices);
+  histogram("vllm:request_prefill_kv_computed_tokens", "Prompt tokens that were not cached.",
+            &ModelSeries::computed_tokens);
+  histogram("vllm:request_num_preemptions", "Times that a request lost its pages.",
+            &ModelSeries::preemptions);
   histogram("vllm:iteration_tokens_total", "Tokens of an engine step.", &ModelSeries::step_tokens);
   for (const auto& [name, help] :
        {std::pair{"vllm:spec_decode_num_drafts_total", "Drafts; none are made."},
@@ -130,11 +149,12 @@ void Registry::vllm() {
         std::pair{"vllm:spec_decode_num_accepted_tokens_total", "Tokens of drafts that were kept."}}) {
     total(name, help, [](const Stats&) { return 0.0; });
   }
-  out_.gauge("vllm:cache_config_info", "The KV cache: tokens of a page, pages.");
+  out_.gauge("vllm:cache_config_info", "The KV cache: tokens of a page, pages, pages on the host.");
   for (const Stats& s : now_.schedulers) {
     out_.add({{kModel, s.model},
               {"block_size", fmt::format("{}", s.kv_page_tokens)},
-              {"num_gpu_blocks", fmt::format("{}", s.kv_pages_total)}},
+              {"num_gpu_blocks", fmt::format("{}", s.kv_pages_total)},
+              {"num_cpu_blocks", fmt::format("{}", s.swap_slots)}},
              1);
   }
   out_.gauge("vllm:lora_requests_info", "Adapters whose requests run and wait; none can be loaded.");
@@ -313,6 +333,23 @@ void Registry::tenants() {
   tenants_.each([&](const TenantSeries& t) { out_.add({{"tenant", t.name}}, t.first_token); });
 }
 
+void Registry::throughput() {
+  using Rates = decltype(ThroughputNow::tokens_per_second);
+  const auto windows = [this](const char* name, const char* help, Rates ThroughputNow::*rates) {
+    out_.gauge(name, help);
+    for (const ThroughputNow& model : rates_) {
+      for (std::size_t i = 0; i < SlidingRate::kWindowSeconds.size(); ++i) {
+        const std::string window = fmt::format("{}s", SlidingRate::kWindowSeconds[i]);
+        out_.add({{kModel, model.model}, {"window", window}}, (model.*rates)[i]);
+      }
+    }
+  };
+  windows("mlxs_throughput_tokens_per_second", "Tokens generated in the last seconds.",
+          &ThroughputNow::tokens_per_second);
+  windows("mlxs_throughput_requests_per_second", "Requests that ended in them.",
+          &ThroughputNow::requests_per_second);
+}
+
 void Registry::loaded_models() {
   out_.gauge("mlxs_loaded_models", "Models in memory.").add({}, number(now_.models.size()));
   const auto of_model = [this](const char* name, const char* help, double (*read)(const ModelInfo&)) {
@@ -327,62 +364,13 @@ void Registry::loaded_models() {
            [](const ModelInfo& m) { return number(m.kv_bytes); });
 }
 
-void Registry::server() {
-  if (now_.server == nullptr) return;
-  const ServerCounters& s = *now_.server;
-  out_.counter("mlxs_http_responses_total", "Answers by HTTP status; WebSocket messages count, too.");
-  for (int i = 0; i < ServerCounters::kStatuses; ++i) {
-    const double count = value(s.responses[static_cast<std::size_t>(i)]);
-    const int status = i + ServerCounters::kFirstStatus;
-    if (count > 0 || status == 200) out_.add({{"code", fmt::format("{}", status)}}, count);
-  }
-  out_.counter("mlxs_clients_gone_total", "Clients that left before they had an answer.")
-      .add({}, value(s.clients_gone));
-  out_.counter("mlxs_http_sent_bytes_total", "Bytes of answers.").add({}, value(s.bytes_sent));
-  out_.counter("mlxs_socket_wait_seconds_total", "For how long full sockets made answers wait.")
-      .add({}, value(s.socket_wait_seconds));
-  out_.counter("mlxs_http_rate_limited_total", "Requests beyond the rate of their key or address.")
-      .add({}, value(s.rate_limited));
-  out_.counter("mlxs_http_slow_readers_total", "Streams given up because their clients took nothing.")
-      .add({}, value(s.slow_readers));
-  out_.gauge("mlxs_http_connections", "Open connections.").add({}, number(s.connections.load()));
-  out_.gauge("mlxs_websockets", "Of them, WebSockets.").add({}, number(s.websockets.load()));
-  out_.gauge("mlxs_streams", "Answers that are on their way as streams.").add({}, number(s.streams.load()));
-}
-
-void Registry::exports() {
-  if (now_.exports == nullptr) return;
-  const ExportCounts& e = *now_.exports;
-  out_.counter("mlxs_requests_unreported_total",
-               "Requests that the access log and the traces had no room for.")
-      .add({}, number(e.requests_unreported));
-  out_.counter("mlxs_otlp_traces_total", "Traces, by what became of them.");
-  out_.add({{"outcome", "sent"}}, number(e.traces_sent));
-  out_.add({{"outcome", "dropped"}}, number(e.traces_dropped));
-  out_.counter("mlxs_otlp_metric_exports_total", "Exports of metrics over OTLP.")
-      .add({}, number(e.metrics_sent));
-  out_.counter("mlxs_otlp_failures_total", "Attempts that the receiver did not take.")
-      .add({}, number(e.failures));
-  out_.counter("mlxs_flight_dumps_total", "Files that the flight recorder wrote.")
-      .add({}, number(e.flight_dumps));
-  out_.counter("mlxs_stalls_total", "Times that no step ended for too long while there was work.")
-      .add({}, number(e.stalls));
-}
-
-void Registry::process() {
-  const ProcessStats p = process_stats();
-  out_.gauge("process_start_time_seconds", "When the process began, in unix time.").add({}, p.start_unix_s);
-  out_.counter("process_cpu_seconds_total", "Processor time, user and system.").add({}, p.cpu_s);
-  out_.gauge("process_resident_memory_bytes", "Memory that is resident.").add({}, number(p.resident_bytes));
-  out_.gauge("process_open_fds", "Open file descriptors.").add({}, number(p.open_fds));
-}
-
 }  // namespace
 
 std::vector<prometheus::MetricFamily> metric_families(const SeriesList<ModelSeries>& models,
                                                       const SeriesList<TenantSeries>& tenants,
+                                                      std::span<const ThroughputNow> rates,
                                                       const MetricsNow& now) {
-  return Registry(models, tenants, now).take();
+  return Registry(models, tenants, rates, now).take();
 }
 
 }  // namespace mlxs

@@ -4,6 +4,7 @@
 
 #include <prometheus/metric_family.h>
 
+#include <span>
 #include <vector>
 
 #include "telemetry/metrics.h"
@@ -13,6 +14,7 @@ namespace mlxs {
 
 std::vector<prometheus::MetricFamily> metric_families(const SeriesList<ModelSeries>& models,
                                                       const SeriesList<TenantSeries>& tenants,
+                                                      std::span<const ThroughputNow> rates,
                                                       const MetricsNow& now);
 
 }  // namespace mlxs

@@ -28,21 +28,28 @@ std::string_view cut(std::string_view text, std::size_t most) {
 struct MetricsObserver::Impl {
   SeriesList<ModelSeries> models{kModels};
   SeriesList<TenantSeries> tenants{kTenants};
+  SteadyClock steady;
+  const Clock* clock = &steady;
 };
 
 MetricsObserver::MetricsObserver() : impl_(std::make_unique<Impl>()) {}
+MetricsObserver::MetricsObserver(const Clock& clock) : impl_(std::make_unique<Impl>()) {
+  impl_->clock = &clock;
+}
 MetricsObserver::~MetricsObserver() = default;
 
 void MetricsObserver::on_first_token(std::string_view model, double ttft_seconds) {
   ModelSeries& series = impl_->models.of(model);
   series.first_token.observe(ttft_seconds);
   add(series.generation_total);
+  series.generated_rate.add(impl_->clock->now());
 }
 
 void MetricsObserver::on_inter_token(std::string_view model, double seconds) {
   ModelSeries& series = impl_->models.of(model);
   series.inter_token.observe(seconds);
   add(series.generation_total);
+  series.generated_rate.add(impl_->clock->now());
 }
 
 void MetricsObserver::on_finished(const RequestRecord& record) {
@@ -50,6 +57,7 @@ void MetricsObserver::on_finished(const RequestRecord& record) {
   for (std::size_t i = 0; i < kFinishReasons.size(); ++i) {
     if (record.finish == kFinishReasons[i].first) add(series.finished[i]);
   }
+  series.ended_rate.add(impl_->clock->now());
   series.request.observe(record.e2e_seconds);
   series.queue.observe(record.queue_seconds);
   series.prompt_tokens.observe(record.prompt_tokens);
@@ -69,6 +77,10 @@ void MetricsObserver::on_finished(const RequestRecord& record) {
   // A prompt counts once it was processed: the first token proves it, of an encoder the end.
   if (record.ttft_seconds > 0 || record.finish == "stop") {
     add(series.prompt_total, static_cast<std::uint64_t>(record.prompt_tokens));
+    add(series.prompt_cached_total, static_cast<std::uint64_t>(record.cached_prompt_tokens));
+    const int computed = record.prompt_tokens - record.cached_prompt_tokens;
+    add(series.prompt_computed_total, static_cast<std::uint64_t>(computed));
+    series.computed_tokens.observe(computed);
   }
   if (record.ttft_seconds > 0) {
     double before = 0;  // scheduled, as vLLM counts prefill from there
@@ -93,6 +105,29 @@ void MetricsObserver::on_finished(const RequestRecord& record) {
   if (record.ttft_seconds > 0) tenant.first_token.observe(record.ttft_seconds);
 }
 
+void MetricsObserver::on_choice_ended(const RequestTimeline& ended, const PromptChoices* last_of) {
+  ModelSeries& series = impl_->models.of(ended.model);
+  series.preemptions.observe(static_cast<double>(ended.preemptions.size()) + ended.preemptions_omitted);
+  if (last_of == nullptr) return;
+  series.choices.observe(last_of->choices);
+  series.longest_choice.observe(last_of->longest_tokens);
+}
+
+std::vector<ThroughputNow> MetricsObserver::throughput() const {
+  std::vector<ThroughputNow> all;
+  const TimePoint now = impl_->clock->now();
+  impl_->models.each([&](const ModelSeries& model) {
+    ThroughputNow& one = all.emplace_back();
+    one.model = model.name;
+    for (std::size_t i = 0; i < SlidingRate::kWindowSeconds.size(); ++i) {
+      const int seconds = SlidingRate::kWindowSeconds[i];
+      one.tokens_per_second[i] = model.generated_rate.per_second(now, seconds);
+      one.requests_per_second[i] = model.ended_rate.per_second(now, seconds);
+    }
+  });
+  return all;
+}
+
 void MetricsObserver::on_step(const StepRecord& record) {
   ModelSeries& series = impl_->models.of(record.model);
   series.step_tokens.observe(record.prefill_tokens + record.decode_rows);
@@ -105,7 +140,7 @@ void MetricsObserver::on_step(const StepRecord& record) {
 
 std::vector<prometheus::MetricFamily> MetricsObserver::families(const MetricsNow& now) const {
   for (const EngineSchedulerStats& model : now.schedulers) impl_->models.of(model.model);  // zeros at once
-  return metric_families(impl_->models, impl_->tenants, now);
+  return metric_families(impl_->models, impl_->tenants, throughput(), now);
 }
 
 std::string MetricsObserver::render(const MetricsNow& now) const {
@@ -137,8 +172,8 @@ std::string metrics_reference() {
       for (std::size_t i = 0; i < metric.label.size(); ++i) {
         if (labels.size() <= i) labels.push_back("`" + metric.label[i].name + "`");
         const std::string& value = metric.label[i].value;
-        const bool word =
-            metric.label[i].name != "model_name" && metric.label[i].name != "tenant" && !value.empty();
+        const std::string& name = metric.label[i].name;
+        const bool word = name != "model_name" && name != "engine" && name != "tenant" && !value.empty();
         if (word && labels[i].find(value) == std::string::npos) {
           labels[i] += (labels[i].ends_with('`') ? ": " : ", ") + value;
         }

@@ -12,9 +12,12 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "mlxs/engine.h"
 #include "mlxs/observer.h"
+#include "telemetry/request_log.h"
 #include "telemetry/server_counters.h"
+#include "telemetry/sliding_rate.h"
 
 namespace mlxs {
 
@@ -29,7 +32,8 @@ struct MetricsNow {
 
 class MetricsObserver final : public EngineObserver {
  public:
-  MetricsObserver();
+  MetricsObserver();  // by the steady clock
+  explicit MetricsObserver(const Clock& clock);
   ~MetricsObserver() override;
   MetricsObserver(const MetricsObserver&) = delete;
   MetricsObserver& operator=(const MetricsObserver&) = delete;
@@ -38,11 +42,14 @@ class MetricsObserver final : public EngineObserver {
   void on_inter_token(std::string_view model, double seconds) override;
   void on_finished(const RequestRecord& record) override;
   void on_step(const StepRecord& record) override;
+  // A choice of a prompt of a server's request; last_of: its prompt's, if all of them have ended now.
+  void on_choice_ended(const RequestTimeline& ended, const PromptChoices* last_of);
 
   // Everything observed so far and the levels of this moment.
   std::vector<prometheus::MetricFamily> families(const MetricsNow& now) const;
   // The same in the Prometheus text format.
   std::string render(const MetricsNow& now) const;
+  std::vector<ThroughputNow> throughput() const;
 
  private:
   struct Impl;

@@ -28,10 +28,14 @@ ProcessStats process_stats() {
   if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
     unsigned long total = 0, resident = 0;
     if (std::fscanf(file, "%lu %lu", &total, &resident) == 2) {
-      stats.resident_bytes = resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+      const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+      stats.virtual_bytes = total * page;
+      stats.resident_bytes = resident * page;
     }
     std::fclose(file);
   }
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) stats.max_fds = files.rlim_cur;
   std::error_code error;
   for (std::filesystem::directory_iterator entry("/proc/self/fd", error), end; !error && entry != end;
        entry.increment(error)) {

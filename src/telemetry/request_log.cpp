@@ -65,10 +65,14 @@ void RequestTrace::expect_choice() {
   ++report_.choices_expected;
 }
 
-void RequestTrace::add(RequestTimeline timeline) {
+void RequestTrace::add(RequestTimeline timeline, PromptChoices* prompt) {
   bool done = false;
   {
     const std::lock_guard lock(mutex_);
+    if (prompt != nullptr && listener_) {
+      prompt->longest_tokens = std::max(prompt->longest_tokens, timeline.generated_tokens);
+      listener_->on_choice_ended(timeline, --prompt->open == 0 ? prompt : nullptr);
+    }
     report_.choices.push_back(std::move(timeline));
     done = completes();
   }

@@ -75,10 +75,21 @@ struct RequestReport {
 
 class RequestTrace;
 
-// Hears of requests that are over, on the engine's thread or a connection's: must not block or throw.
+// The choices of one prompt, as they end.
+struct PromptChoices {
+  explicit PromptChoices(int n) : choices(n), open(n) {}
+  const int choices;
+  int open;
+  int longest_tokens = 0;
+};
+
+// Hears of requests, on the engine's thread or a connection's: must not block or throw.
 class RequestListener {
  public:
   virtual ~RequestListener() = default;
+  // last_of: the choice's prompt, if it was the last of its choices; else null. Before its reader hears of
+  // it.
+  virtual void on_choice_ended(const RequestTimeline& /*ended*/, const PromptChoices* /*last_of*/) {}
   virtual void on_request_done(std::shared_ptr<const RequestTrace> trace) = 0;
 };
 
@@ -92,8 +103,9 @@ class RequestTrace : public std::enable_shared_from_this<RequestTrace> {
 
   // What it asks for, once that is known; its id stays.
   void describe(TraceStart start);
-  void expect_choice();                // its record will come
-  void add(RequestTimeline timeline);  // it came
+  void expect_choice();  // its record will come
+  // It came; prompt: whose choice it is, of this trace only, or null.
+  void add(RequestTimeline timeline, PromptChoices* prompt = nullptr);
   void end(const TraceEnd& end);
   RequestReport report() const;
   // Never change.

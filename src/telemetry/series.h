@@ -12,6 +12,7 @@
 
 #include "mlxs/observer.h"
 #include "telemetry/histogram.h"
+#include "telemetry/sliding_rate.h"
 
 namespace mlxs {
 
@@ -29,6 +30,7 @@ inline constexpr double kRequestTokenBuckets[] = {1,     2,      5,      10,    
 inline constexpr double kStepTokenBuckets[] = {1,   8,    16,   32,   64,   128,  256,
                                                512, 1024, 2048, 4096, 8192, 16384};
 inline constexpr double kChoiceBuckets[] = {1, 2, 5, 10, 20};
+inline constexpr double kPreemptionBuckets[] = {1, 2, 3, 4, 5, 10, 20};
 // Ours: steps and tokenizing are short.
 inline constexpr double kShortBuckets[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                            0.05,   0.1,     0.25,   0.5,   1,      2.5,   5,    10};
@@ -62,14 +64,18 @@ struct ModelSeries {
   AtomicHistogram request{kRequestBuckets}, queue{kRequestBuckets}, prefill{kRequestBuckets},
       decode{kRequestBuckets}, inference{kRequestBuckets};
   AtomicHistogram prompt_tokens{kRequestTokenBuckets}, generation_tokens{kRequestTokenBuckets},
-      max_tokens{kRequestTokenBuckets};
+      max_tokens{kRequestTokenBuckets}, computed_tokens{kRequestTokenBuckets},
+      longest_choice{kRequestTokenBuckets};
+  AtomicHistogram choices{kChoiceBuckets}, preemptions{kPreemptionBuckets};
   AtomicHistogram step_tokens{kStepTokenBuckets};
   AtomicHistogram step{kShortBuckets}, tokenize{kShortBuckets};
   std::array<std::atomic<double>, kStepParts.size()> step_seconds{};
   std::array<std::atomic<double>, kRequestParts> part_seconds{};
   std::atomic<double> mask_seconds{0};
   std::array<Counter, kFinishReasons.size()> finished{};
-  Counter prompt_total{0}, generation_total{0}, failed_steps{0};
+  Counter prompt_total{0}, prompt_cached_total{0}, prompt_computed_total{0}, generation_total{0},
+      failed_steps{0};
+  SlidingRate generated_rate, ended_rate;
 };
 
 struct TenantSeries {

@@ -279,8 +279,8 @@ def test_an_encoders_requests_take_a_place_and_are_told_of(limited):
     def value(series: str) -> float:
         return float(re.search(rf"^{re.escape(series)} (\S+)$", metrics, re.MULTILINE)[1])
 
-    assert value('vllm:prompt_tokens_total{model_name="minilm"}') >= tokens
-    assert value('vllm:e2e_request_latency_seconds_count{model_name="minilm"}') >= 1
+    assert value('vllm:prompt_tokens_total{model_name="minilm",engine="0"}') >= tokens
+    assert value('vllm:e2e_request_latency_seconds_count{model_name="minilm",engine="0"}') >= 1
     assert value('mlxs_tenant_tokens_total{tenant="bob",kind="prompt"}') >= tokens
 
 

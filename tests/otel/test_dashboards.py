@@ -1,6 +1,7 @@
 """Every panel of every dashboard has data in a real Prometheus that scraped a server under load: `make test-protocol`."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -84,6 +85,26 @@ def query(prometheus: str, expr: str) -> list:
     return answer["data"]["result"]
 
 
+def vllm_dashboard(model: str) -> list[str]:
+    """Every expression of the Grafana dashboard among vLLM's examples, as an operator who comes from there has it."""
+    of = f'{{model_name="{model}"}}'
+    exprs = [
+        f"vllm:{name}{of}"
+        for name in ("num_requests_running", "num_requests_waiting", "gpu_cache_usage_perc", "kv_cache_usage_perc")
+    ]
+    exprs.append(f"vllm:cpu_cache_usage_perc{of}")  # of an older version
+    for name in ("e2e_request_latency", "time_per_output_token", "inter_token_latency", "time_to_first_token"):
+        series = f"vllm:{name}_seconds"
+        exprs += [f"histogram_quantile({q}, sum by(le) (rate({series}_bucket{of}[1m])))" for q in (0.99, 0.95, 0.9, 0.5)]
+        exprs.append(f"rate({series}_sum{of}[1m])\n/\nrate({series}_count{of}[1m])")
+    exprs += [f"rate(vllm:{name}_tokens_total{of}[1m])" for name in ("prompt", "generation")]
+    exprs += [f"sum by(le) (increase(vllm:request_{name}_tokens_bucket{of}[1m]))" for name in ("prompt", "generation")]
+    exprs.append(f"sum by(finished_reason) (increase(vllm:request_success_total{of}[1m]))")
+    exprs += [f"rate(vllm:request_{phase}_time_seconds_sum{of}[1m])" for phase in ("queue", "prefill", "decode")]
+    exprs.append(f"rate(vllm:request_max_num_generation_tokens_sum{of}[1m])")
+    return exprs
+
+
 def test_every_panel_has_data(stack):
     url, prometheus = stack
     for _ in range(600):
@@ -102,6 +123,11 @@ def test_every_panel_has_data(stack):
                 expr = target["expr"].replace("$__rate_interval", "1m").replace("$model", ".*").replace("$tenant", ".*")
                 if not query(prometheus, expr):
                     empty.append((path.stem, panel["title"], expr))
+    (model,) = query(prometheus, "count by (model_name) (vllm:num_requests_running)")
+    for expr in vllm_dashboard(model["metric"]["model_name"]):
+        samples = [float(sample["value"][1]) for sample in query(prometheus, expr)]
+        if not samples or any(math.isnan(sample) for sample in samples):
+            empty.append(("vLLM", expr, samples))
     assert empty == []
     rules = requests.get(f"{prometheus}/api/v1/rules", timeout=60).json()["data"]["groups"][0]["rules"]
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
