@@ -108,8 +108,7 @@ void judge_folder(const char* subject, const FolderFacts& folder, const char* va
 
 void judge_configuration(const ConfigurationFacts& f, Findings& out) {
   const std::string from = f.file.empty() ? "no file" : f.file;
-  const std::string remedy = f.file.empty() ? "`mlx-serving config show` says what each variable does"
-                                            : fmt::format("`mlx-serving config --check {}`", f.file);
+  const std::string remedy = "correct what it names: `mlx-serving config --explain KEY` says what is right";
   if (!f.error.empty()) {
     out.add(Level::kFailure, "configuration", fmt::format("{}: {}", from, f.error), remedy);
   } else if (!f.warnings.empty()) {

@@ -128,6 +128,7 @@ FolderFacts folder_facts(const fs::path& path) {
     existing = existing.parent_path();
   facts.writable = fs::is_directory(existing, ignored) && ::access(existing.c_str(), W_OK | X_OK) == 0;
   const fs::space_info space = fs::space(existing, ignored);
+  facts.writable = facts.writable && space.capacity > 0;  // not of a system of files that are none: /proc
   facts.free_bytes = space.available == static_cast<std::uintmax_t>(-1) ? 0 : space.available;
   return facts;
 }

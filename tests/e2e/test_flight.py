@@ -70,6 +70,8 @@ def expect_form(trace: dict) -> None:
         if number := re.fullmatch(r"step (\d+)", event["name"]):
             steps[event["pid"]].append((int(number[1]), event["ts"], event["ts"] + event["dur"]))
     assert lanes - named == set()
+    begins = [event["ts"] for event in trace["traceEvents"] if event["ph"] != "M"]
+    assert begins == sorted(begins)
     for of_model in steps.values():
         assert [number for number, _, _ in of_model] == list(range(of_model[0][0], of_model[0][0] + len(of_model)))
         assert all(before[1] <= after[1] for before, after in pairwise(of_model))

@@ -68,7 +68,7 @@ TEST(Doctor, NamesEachComplaintWithItsRemedy) {
       {"open files", "LimitNOFILE", [](MachineFacts& f) { f.open_files_soft = f.open_files_hard = 256; }},
       {"address space", "ulimit -v", [](MachineFacts& f) { f.address_space = 8'000'000'000; }},
       {"port", "--port", [](MachineFacts& f) { f.port.state = PortFacts::State::kTaken; }},
-      {"configuration", "config --check /c.yaml",
+      {"configuration", "config --explain KEY",
        [](MachineFacts& f) { f.configuration = {.file = "/c.yaml", .warnings = {"a = 9: it is 5"}}; }},
       {"port", "1024", [](MachineFacts& f) { f.port.state = PortFacts::State::kForbidden; }},
   };
