@@ -36,7 +36,13 @@ class ThreadPool {
   // others: what a participant wrote at some place of one range, it finds in its own cache at the same place
   // of the next one.
   template <class Task>
-  void parallel_shares(std::int64_t count, std::int64_t grain, Task&& task);
+  void parallel_shares(std::int64_t count, std::int64_t grain, Task&& task) {
+    parallel_shares(
+        count, grain, [](auto&& work) { work(); }, task);
+  }
+  // Around what a participant does there: around(work) calls work() once.
+  template <class Around, class Task>
+  void parallel_shares(std::int64_t count, std::int64_t grain, Around&& around, Task&& task);
 
   // The share of parallel_shares(count, grain, …) that holds `index`: [begin, end), of participant `owner`.
   struct Share {
@@ -78,24 +84,26 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain, Task&& tas
   });
 }
 
-template <class Task>
-void ThreadPool::parallel_shares(std::int64_t count, std::int64_t grain, Task&& task) {
+template <class Around, class Task>
+void ThreadPool::parallel_shares(std::int64_t count, std::int64_t grain, Around&& around, Task&& task) {
   const int shares = threads();
   if (count <= grain || shares == 1) {
-    if (count > 0) task(std::int64_t{0}, count, 0);
+    if (count > 0) around([&] { task(std::int64_t{0}, count, 0); });
     return;
   }
   reset_shares();
   run([&](int worker) {
-    for (int i = 0; i < shares; ++i) {
-      const int owner = (worker + i) % shares;
-      const std::int64_t start = share_begin(count, grain, owner);
-      const std::int64_t end = share_begin(count, grain, owner + 1);
-      for (std::int64_t begin = start + take_of_share(owner, grain); begin < end;
-           begin = start + take_of_share(owner, grain)) {
-        task(begin, begin + grain < end ? begin + grain : end, worker);
+    around([&] {
+      for (int i = 0; i < shares; ++i) {
+        const int owner = (worker + i) % shares;
+        const std::int64_t start = share_begin(count, grain, owner);
+        const std::int64_t end = share_begin(count, grain, owner + 1);
+        for (std::int64_t begin = start + take_of_share(owner, grain); begin < end;
+             begin = start + take_of_share(owner, grain)) {
+          task(begin, begin + grain < end ? begin + grain : end, worker);
+        }
       }
-    }
+    });
   });
 }
 

@@ -130,13 +130,18 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
   const TileKernels& tiles = *path.tiles;
   const OutputPanels panels(weight, gated, next);
   const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
-  const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 32), 1, 8);
-  pool.parallel_shares(pairs, grain, [&](std::int64_t begin, std::int64_t end, int) {
+  // Four stretches a thread: shorter ones cost more in between than they even out (measured).
+  const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 4), 1, 8);
+  const auto with_tiles = [&](auto&& work) {
+    tiles.begin();
+    work();
+    tiles.end();
+  };
+  pool.parallel_shares(pairs, grain, with_tiles, [&](std::int64_t begin, std::int64_t end, int) {
     constexpr int kRows = 2 * kTileRows;
     alignas(64) float sums[kRows * 2 * kLanes];
     ThreadPool::Share share = pool.share_of(pairs, grain, begin);
     if (!gated) share.end = std::min<std::int64_t>(2 * share.end, panels.size());
-    tiles.begin();
     for (std::int64_t pair = begin; pair < end; ++pair) {
       const OutputPanel left = panels.at(gated ? pair : 2 * pair, share);
       const bool two = gated || 2 * pair + 1 < panels.size();
@@ -163,7 +168,6 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
         if (!gated && two) finish(second, sums + kLanes, nullptr);
       }
     }
-    tiles.end();
   });
 }
 
