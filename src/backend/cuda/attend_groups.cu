@@ -44,7 +44,6 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     query_gains[i] = spec.norm_query ? spec.query_norm.gain[lane + 32 * i] + spec.query_norm.offset : 1.0f;
     key_gains[i] = spec.norm_key ? spec.key_norm.gain[lane + 32 * i] + spec.key_norm.offset : 1.0f;
   }
-  await();
   const int row = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.z), splits = a.splits;
   const int group = spec.heads / kv.kv_heads, parts = (group + kRows - 1) / kRows;
   const int kv_head = static_cast<int>(blockIdx.y) / parts, part = static_cast<int>(blockIdx.y) % parts;
@@ -90,8 +89,10 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     fetched += kWarps;
     fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
   };
+  // Which pages, and what they held before this step, is there before the kernel before has ended.
 #pragma unroll
   for (int i = 0; i < kStages - 1; ++i) fetch();
+  await();
 
   // The queries, and the new key and value.
   const int query_columns = spec.heads * kDims, key_columns = kv.kv_heads * kDims;

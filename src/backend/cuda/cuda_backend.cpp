@@ -100,7 +100,8 @@ Operand CudaBackend::make_operand(int rows, int columns, bool wide) {
 }
 
 Operand CudaBackend::make_twin(Tensor tensor) {
-  return twins_[tensor.handle] = make_operand(tensor.rows, tensor.columns, wide(tensor.rows, tensor.columns));
+  return twins_[tensor.handle] =
+             make_operand(tensor.rows, tensor.columns, wide(tensor.rows, tensor.columns, hidden_));
 }
 
 Tensor CudaBackend::overwrite(Tensor tensor) {
@@ -130,10 +131,10 @@ CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wi
 
 CudaBackend::Input CudaBackend::input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm,
                                           bool gated) {
-  if (norm == nullptr || wide(x.rows, x.columns) || weight.segments().size() != 1 ||
-      (gated && !gates_at_once(weight)) ||
+  const bool as_wide = wide(x.rows, weight.columns(), weight.rows());
+  if (norm == nullptr || as_wide || weight.segments().size() != 1 || (gated && !gates_at_once(weight)) ||
       !thin_normalizes(weight.segments().front(), x.rows, gated, norm_of(*norm), multiprocessors_)) {
-    return input_of(x, norm);
+    return input_of(x, norm, as_wide);
   }
   return {.thin = {.operand = {.stride = operand_stride(x.columns)},
                    .raw = floats_of(x),
@@ -164,6 +165,7 @@ void CudaBackend::begin_step(const Batch& batch) {
 Tensor CudaBackend::embed(const Weight& table, float scale) {
   if (graphs_.replaying()) return graphs_.next();
   const CudaWeight& weight = cuda_weight(table);
+  hidden_ = weight.columns();
   const Tensor y = allocate(index_.rows().rows, weight.columns());
   cuda::embed(stream_.get(), weight.segments().data(), weight.first_rows().data(),
               static_cast<int>(weight.segments().size()), index_.tokens(), y.rows, scale, floats_of(y));
@@ -203,7 +205,7 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
       cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
     });
   };
-  const bool few = !x.wide && narrow(rows, weight.columns());
+  const bool few = !x.wide && narrow(rows);
   if (few && one_pass) return thin_to(f);
   const Rows& first = weight.segments().front();
   const int splits = few ? 1

@@ -44,7 +44,7 @@ class Event {
   cudaEvent_t event_{};
 };
 
-inline constexpr std::int64_t kLongSum = 4096, kShortSum = 2048;
+inline constexpr std::int64_t kLongSum = 16384;
 
 class CudaBackend final : public Backend {
  public:
@@ -82,18 +82,19 @@ class CudaBackend final : public Backend {
   };
 
   Tensor allocate(std::int32_t rows, std::int64_t columns);
-  // Which product so many rows take: long sums pay for wgmma's beginning and end earlier, short ones later.
-  bool wide(int rows, std::int64_t columns) const {
-    return hopper_ && (!narrow(rows, columns) || (2 * rows > kThinRows && columns >= kLongSum));
+  // Which product so many rows take. On Hopper, as measured: the more rows, the smaller the weight up to
+  // which thin() is faster; it reads the rows for every sixteen outputs, wide() for every 128.
+  bool wide(int rows, std::int64_t columns, std::int64_t outputs) const {
+    if (!hopper_ || rows <= 8) return false;
+    if (rows <= 16) return columns >= kLongSum;
+    return rows > 2 * kThinRows || columns * outputs > (rows <= kThinRows ? 20'000'000 : 12'000'000);
   }
-  bool narrow(int rows, std::int64_t columns) const {
-    return rows <= kThinRows || (hopper_ && rows <= 2 * kThinRows && columns <= kShortSum);
-  }
+  bool narrow(int rows) const { return rows <= (hopper_ ? 2 * kThinRows : kThinRows); }
   // Padding is zero, the rest is not set.
   Operand make_operand(int rows, int columns, bool wide);
-  Operand make_twin(Tensor tensor);  // an operand with the same values, for who writes both
-  Tensor overwrite(Tensor tensor);   // its twin, if it has one, is no longer the same
-  Input input_of(Tensor x, const NormSpec* norm) { return input_of(x, norm, wide(x.rows, x.columns)); }
+  // An operand with the same values, for who writes both. It goes to a product that ends in the stream.
+  Operand make_twin(Tensor tensor);
+  Tensor overwrite(Tensor tensor);  // its twin, if it has one, is no longer the same
   Input input_of(Tensor x, const NormSpec* norm, bool wide);
   // The same for this product, which may normalize x itself.
   Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
@@ -127,6 +128,7 @@ class CudaBackend final : public Backend {
   bool single_ = false;                             // each row of the step is the only one of its sequence
   DeviceBuffer counters_;                           // of attention
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
+  std::int64_t hidden_ = 0;                         // columns of the stream
 
   cpu::SampleScratch sample_scratch_;
   DeviceBuffer picks_;  // greedy ones; both stay where they are, as graphs write to them

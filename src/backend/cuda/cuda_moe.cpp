@@ -66,7 +66,9 @@ void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
       rows.table = table + s * static_cast<std::size_t>(rows.count);
       const Rows& w = shape.segments()[s];
       const int column = shape.first_rows()[s];
-      if (x.wide) {
+      if (shape.segments().size() == 1 && !x.wide && takes_experts(w, to, rows.places, rows.count)) {
+        expert_rows(stream_.get(), w, x, to, rows, multiprocessors_);
+      } else if (x.wide) {
         cuda::wide(stream_.get(), w, x, rows.places, column, 1, 0, to, rows);
       } else {
         thin(stream_.get(), w, {.operand = x}, rows.places, column, to, rows, {}, multiprocessors_);
@@ -150,25 +152,31 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   }
   // By the rows that an expert gets, which may be few where those of the router are many.
   const bool wide_experts = hopper_ && places > kThinAverage * count;
-  const Input input = input_of(x, spec.norm);
+  const CudaWeight& router = cuda_weight(*spec.router);
+  const Input input = input_of(x, spec.norm, wide(x.rows, router.columns(), router.rows()));
   const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
-  product(cuda_weight(*spec.router), input.thin, x.rows, {.y = choices.floats(), .columns = count});
+  product(router, input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
   const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
-  const Scratch routing(memory_, (3 * all + 2 * spec.experts.size() + 1) * sizeof(int));
+  const Scratch routing(memory_, (3 * all + 3 * spec.experts.size() + 2) * sizeof(int));
   auto* numbers = static_cast<int*>(routing.data());
   const Routed routed{.weights = routing.floats(),
                       .places = numbers + all,
                       .rows = numbers + 2 * all,
                       .first = numbers + 3 * all,
-                      .active = numbers + 3 * all + count + 1};
+                      .turns = numbers + 3 * all + count + 1,
+                      .active = numbers + 3 * all + 2 * count + 2};
   route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
                    &down = cuda_weight(*spec.experts.front().down);
   const Input own = wide_experts == input.thin.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
-  ExpertRows rows{
-      .first = routed.first, .active = routed.active, .rows = routed.rows, .count = count, .places = places};
+  ExpertRows rows{.first = routed.first,
+                  .active = routed.active,
+                  .turns = routed.turns,
+                  .rows = routed.rows,
+                  .count = count,
+                  .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
   expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
                  own.owned != nullptr ? own.thin.operand : input.thin.operand,

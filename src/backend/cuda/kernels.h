@@ -77,6 +77,7 @@ struct ExpertRows {
   const ExpertWeight* table = nullptr;  // [count]; of one shape and packing
   const int* first = nullptr;           // [count + 1]: places of an expert's rows
   const int* active = nullptr;          // [count]: experts that have rows, behind them -1
+  const int* turns = nullptr;           // [count + 1]: of up to kTurnRows of an expert's rows, as first
   const int* rows = nullptr;            // of a place: the row of x; null: x is in that order already
   int count = 0;
   int places = 0;  // rows of the step times experts a row, at most
@@ -133,6 +134,12 @@ void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int 
           const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors);
 inline constexpr int kThinRows = 32;
 
+// The same for experts of few rows each, all in equal pieces, where the weights are such that it can.
+inline constexpr int kTurnRows = 8;
+bool takes_experts(const Rows& w, const Finish& finish, int places, int count);
+void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Finish& finish,
+                 const ExpertRows& experts, int multiprocessors);
+
 // Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish().
 void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
           std::size_t split_floats, const Finish& finish, const ExpertRows& experts);
@@ -172,6 +179,7 @@ struct Routed {
   int* places = nullptr;     // [rows][used]: in the order of experts; -1: the row is padding
   int* rows = nullptr;       // [rows · used]: the row of a place
   int* first = nullptr;      // [experts + 1]
+  int* turns = nullptr;      // [experts + 1]: of kTurnRows rows each, before each expert's
   int* active = nullptr;     // [experts]: those with rows, those with many of them first; behind them -1
 };
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.

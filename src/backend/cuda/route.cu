@@ -7,8 +7,8 @@ namespace mlxs::cuda {
 namespace {
 
 constexpr int kThreads = 1024;
-constexpr int kTogether = 8;  // rows that one block routes, a warp each, and orders
-constexpr int kMany = 8;      // rows of an expert, of which thin() takes more than one turn: these come first
+constexpr int kTogether = 64;  // rows that one block routes and orders
+constexpr int kMany = 8;  // rows of an expert, of which thin() takes more than one turn: these come first
 
 // One block. counts: [experts] of shared memory.
 __device__ void order_places(int entries, const Route& spec, const Routed& to, int* counts) {
@@ -20,24 +20,30 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
   __syncthreads();
   if (threadIdx.x < 32) {
     const int lane = static_cast<int>(threadIdx.x);
-    int before = 0, alive = 0, busy = 0;  // experts with rows, those with many among them
+    int before = 0, turns = 0, alive = 0, busy = 0;  // experts with rows, those with many among them
     for (int base = 0; base < spec.experts; base += 32) {
       const int own = base + lane < spec.experts ? counts[base + lane] : 0;
       alive += __popc(__ballot_sync(0xffffffffu, own > kMany));
     }
     for (int base = 0; base < spec.experts; base += 32) {
       const int e = base + lane, own = e < spec.experts ? counts[e] : 0;
-      int sum = own;
+      const int own_turns = (own + kTurnRows - 1) / kTurnRows;
+      int sum = own, sum_turns = own_turns;
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
         const int lower = __shfl_up_sync(0xffffffffu, sum, step);
-        if (lane >= step) sum += lower;
+        const int lower_turns = __shfl_up_sync(0xffffffffu, sum_turns, step);
+        if (lane >= step) {
+          sum += lower;
+          sum_turns += lower_turns;
+        }
       }
       const unsigned many = __ballot_sync(0xffffffffu, own > kMany),
                      few = __ballot_sync(0xffffffffu, own > 0 && own <= kMany),
                      lower_lanes = (1u << lane) - 1;
       if (e < spec.experts) {
         to.first[e] = counts[e] = before + sum - own;
+        to.turns[e] = turns + sum_turns - own_turns;
         if (own > kMany) {
           to.active[busy + __popc(many & lower_lanes)] = e;
         } else if (own > 0) {
@@ -45,11 +51,15 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
         }
       }
       before += __shfl_sync(0xffffffffu, sum, 31);
+      turns += __shfl_sync(0xffffffffu, sum_turns, 31);
       busy += __popc(many);
       alive += __popc(few);
     }
     for (int i = alive + lane; i < spec.experts; i += 32) to.active[i] = -1;
-    if (lane == 0) to.first[spec.experts] = before;
+    if (lane == 0) {
+      to.first[spec.experts] = before;
+      to.turns[spec.experts] = turns;
+    }
   }
   __syncthreads();
   // In any order: a row's result does not depend on which rows stand beside it.
@@ -95,13 +105,15 @@ __global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to) {
   // Within 48 KiB of shared memory, two arrays a warp; the order's counts take half of one.
-  const int warps = min(48 * 1024 / (8 * spec.experts), rows <= kTogether ? rows : 4);
-  const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
+  const int most_warps = 48 * 1024 / (8 * spec.experts);
   if (rows <= kTogether) {
-    launch_early(route_kernel, dim3(1), 32 * kTogether, bytes, stream, logits, positions, rows, spec, to,
-                 warps, true);
+    const int threads = rows <= 8 ? 256 : kThreads, warps = min(most_warps, min(rows, threads / 32));
+    launch_early(route_kernel, dim3(1), threads, static_cast<size_t>(warps) * 8 * spec.experts, stream,
+                 logits, positions, rows, spec, to, warps, true);
     return;
   }
+  const int warps = min(most_warps, 4);
+  const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
   launch_early(route_kernel, dim3((rows + warps - 1) / warps), 32 * warps, bytes, stream, logits, positions,
                rows, spec, to, warps, false);
   launch_early(order_kernel, dim3(1), kThreads, 4 * static_cast<size_t>(spec.experts), stream,

@@ -48,10 +48,17 @@ bool thin_normalizes(const Rows& w, int rows, bool gated, const Norm& norm, int 
 
 void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column, const Finish& f,
           const ExpertRows& experts, const FewRows& few, int multiprocessors) {
-  const Thin a{w, x, rows, first_column, experts, few, f};
+  Thin a{w, x, rows, first_column, experts, few, f};
   // Of experts, tiles for twice the average: a popular one takes several turns.
-  const int most = experts.table != nullptr ? 2 * experts.places / experts.count : rows;
+  int most = experts.table != nullptr ? 2 * experts.places / experts.count : rows;
   int blocks = experts.table != nullptr ? min(experts.count, experts.places) : 1;
+  // A small weight leaves the GPU idle, unless blocks share the rows.
+  const int outputs = f.gated ? w.rows / 2 : w.rows, groups = (rows + 7) / 8;
+  if (experts.table == nullptr && few.part == FewRows::Part::kNone && x.raw == nullptr && groups > 1 &&
+      (outputs + 15) / 16 * groups <= multiprocessors) {
+    a.group_rows = most = 8;
+    blocks = groups;
+  }
   if (few.part == FewRows::Part::kGated) blocks = rows * few.route.used;
   if (few.part == FewRows::Part::kMixed) blocks = rows;
   switch (w.type) {

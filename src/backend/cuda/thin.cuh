@@ -38,6 +38,7 @@ struct Thin {
   int own_tiles = 0;      // of a block
   int last = 0;           // the last output
   int operand_bytes = 0;  // of shared memory for inputs that are normalized here
+  int group_rows = 0;     // of a block, if blocks share the rows of one weight
 };
 
 // Units on their way, of a warp, in a ring of shared memory of which every lane has its own part.
@@ -79,6 +80,9 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       bias = own.bias;
       begin = a.experts.first[expert];
       rows = a.experts.first[expert + 1] - begin;
+    } else if (a.group_rows > 0) {
+      begin = static_cast<int>(blockIdx.y) * a.group_rows;
+      rows = min(rows - begin, a.group_rows);
     }
   } else {
     await();

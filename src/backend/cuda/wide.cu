@@ -4,10 +4,13 @@
 namespace mlxs::cuda {
 
 int wide_splits(const Rows& w, int rows, int multiprocessors) {
-  const int tile = rows <= 64 ? 64 : 128, outputs = rows <= 64 ? 128 : 256, units = w.padded / kDepth;
+  const int tile = rows <= 32   ? 32
+                   : rows <= 64 ? 64
+                                : 128,
+            outputs = rows <= 64 ? 128 : 256, units = w.padded / kDepth;
   const int blocks = (w.rows + outputs - 1) / outputs * ((rows + tile - 1) / tile);
   // Each split at least eight units long, and no more of them than multiprocessors have room for.
-  const int wanted = (tile == 64 ? 2 : 1) * multiprocessors / blocks;
+  const int wanted = (tile <= 64 ? 2 : 1) * multiprocessors / blocks;
   return max(1, min(wanted, units / 8));
 }
 

@@ -1,10 +1,12 @@
 // Products of many rows on Hopper's tensor cores (wgmma): a block's warpgroups have 64 outputs each and share
-// a tile of rows. Weights go from memory to registers in the order in which the instruction's left operand
-// wants them, where codes become bf16; the rows of x come through a ring in shared memory. One unit's
-// products run while the next unit's weights are unpacked and its rows awaited. Outputs are the instruction's
-// rows; a gated block's first half has gates, the second their ups. Included by wide_*.cu, one for each type
-// of codes.
+// a tile of rows. Rows of x and codes come through a ring in shared memory; codes go on to registers in the
+// order in which the instruction's left operand wants them, where they become bf16 (bf16 weights go there at
+// once: the ring would cost as much as the products). One unit's products run while the next unit's weights
+// are unpacked and later ones are on their way. Outputs are the instruction's rows; a gated block's first
+// half has gates, the second their ups. Included by wide_*.cu, one for each type of codes.
 #pragma once
+
+#include <algorithm>
 
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
@@ -12,7 +14,19 @@
 
 namespace mlxs::cuda {
 
-constexpr int kDepth = 64, kStages = 5;
+constexpr int kDepth = 64;
+
+// Of a unit's weights in the ring, a warp's.
+template <Codes kCodes, Scaling kScaling>
+constexpr int kRingBytes = kCodes == Codes::kBF16 ? 0 : kUnitBytes<kCodes> + UnitScales<kScaling>::kBytes;
+// A stage of the ring, swizzled in 1,024 bytes.
+template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
+constexpr int kWideRoom =
+    (kTile * kDepth * 2 + kGroups * 4 * kRingBytes<kCodes, kScaling> + 1023) / 1024 * 1024;
+// As many as fit: two blocks of 128 outputs a multiprocessor, or one of 256.
+template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
+constexpr int kWideStages =
+    std::min(8, (kGroups == 2 ? 110 : 216) * 1024 / kWideRoom<kCodes, kScaling, kTile, kGroups>);
 
 struct Wide {
   Rows w;
@@ -94,7 +108,13 @@ __device__ inline void unpack(const UnitCodes<kCodes>& codes, const UnitScales<k
 template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
 __device__ void product(const Wide& a) {
   constexpr int kThreads = kGroups * 128, kOutputs = kGroups * 64, kWarps = kGroups * 4;
-  constexpr int kStageBytes = kTile * kDepth * 2, kRowsEach = kTile * 8 / kThreads, kApart = kThreads / 8;
+  constexpr int kRowsEach = kTile * 8 / kThreads, kApart = kThreads / 8;
+  // A stage: the rows, then each warp's weights.
+  constexpr int kCodeBytes = kUnitBytes<kCodes>, kScaleBytes = UnitScales<kScaling>::kBytes;
+  constexpr int kStages = kWideStages<kCodes, kScaling, kTile, kGroups>;
+  constexpr int kRowBytes = kTile * kDepth * 2, kOwnBytes = kRingBytes<kCodes, kScaling>;
+  constexpr int kStageBytes = kWideRoom<kCodes, kScaling, kTile, kGroups>;
+  static_assert(kStages >= 4 && kRowsEach >= 1);
   MLXS_DYNAMIC_SHARED(memory, 1024);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
 
@@ -122,20 +142,20 @@ __device__ void product(const Wide& a) {
   const int own_tile = min(static_cast<int>(blockIdx.x) * across + warp % across, last_tile) +
                        (warp >= across ? a.half / 16 : 0);
   const size_t from = static_cast<size_t>(own_tile) * all_units + from_unit;
-  const char* code_at = static_cast<const char*>(codes) + from * kUnitBytes<kCodes> + lane * 16;
-  const char* scale_at = static_cast<const char*>(scales) + from * UnitScales<kScaling>::kBytes +
-                         UnitScales<kScaling>::lane_offset(lane);
-  // The next unit's left operands; those that need unpacking are read one unit ahead.
-  UnitCodes<kCodes> raw;
-  UnitScales<kScaling> raw_scales;
-  const auto read = [&](int unit) {
-    const int at = min(unit, units - 1);
-    raw.load(code_at + at * kUnitBytes<kCodes>);
-    raw_scales.load(scale_at + at * UnitScales<kScaling>::kBytes);
+  const char* code_at = static_cast<const char*>(codes) + from * kCodeBytes + lane * 16;
+  const char* scale_at = static_cast<const char*>(scales) + from * kScaleBytes + lane * 16;
+  char* const own_ring = memory + kRowBytes + warp * kOwnBytes;
+  const auto fetch_weights = [&](int unit, int stage) {
+    if (kOwnBytes == 0 || unit >= units) return;
+    char* to = own_ring + stage * kStageBytes;
+    UnitCodes<kCodes>::copy(to + lane * 16, code_at + unit * kCodeBytes);
+    if (lane < kScaleBytes / 16) copy16(to + kCodeBytes + lane * 16, scale_at + unit * kScaleBytes);
   };
+  // A unit's left operands; its codes are here.
+  int make_stage = 0;
   const auto make = [&](int unit, unsigned(&left)[4][4]) {
-    if constexpr (kCodes == Codes::kBF16) {
-      const char* at = code_at + min(unit, units - 1) * kUnitBytes<kCodes>;
+    if constexpr (kOwnBytes == 0) {
+      const char* at = code_at + min(unit, units - 1) * kCodeBytes;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint4 four = stream16(at + i * 512);
@@ -145,11 +165,18 @@ __device__ void product(const Wide& a) {
         left[i][3] = four.w;
       }
     } else {
+      if (unit >= units) return;
+      const char* own = own_ring + make_stage * kStageBytes;
+      make_stage = make_stage + 1 == kStages ? 0 : make_stage + 1;
+      UnitCodes<kCodes> raw;
+      UnitScales<kScaling> raw_scales;
+      raw.take(own + lane * 16);
+      raw_scales.take(own + kCodeBytes + UnitScales<kScaling>::lane_offset(lane));
       unpack(raw, raw_scales, left);
-      read(unit + 1);
     }
   };
-  if constexpr (kCodes != Codes::kBF16) read(0);
+#pragma unroll
+  for (int i = 0; i < kStages - 2; ++i) fetch_weights(i, i);
   if (a.experts.table == nullptr) await();
 
   // This thread copies 16 bytes of some rows of x, to where the swizzle of 128 bytes has them.
@@ -162,14 +189,18 @@ __device__ void product(const Wide& a) {
                 (static_cast<size_t>(row) * a.x.stride + from_unit * kDepth) * 2 + threadIdx.x % 8 * 16;
   }
   char* const x_to = memory + (threadIdx.x / 8) * 128 + ((threadIdx.x % 8) ^ (threadIdx.x / 8 % 8)) * 16;
-  int fetched = 0, fetch_stage = 0;
-  const auto fetch = [&] {
-    if (fetched < units) {
+  const auto fetch_rows = [&](int unit, int stage) {
+    if (unit < units) {
 #pragma unroll
       for (int i = 0; i < kRowsEach; ++i)
-        copy16(x_to + fetch_stage * kStageBytes + i * kApart * 128, x_from[i] + fetched * (kDepth * 2));
+        copy16(x_to + stage * kStageBytes + i * kApart * 128, x_from[i] + unit * (kDepth * 2));
     }
     commit_copies();
+  };
+  int fetched = kStages - 2, fetch_stage = kStages - 2;
+  const auto fetch = [&] {
+    fetch_weights(fetched, fetch_stage);
+    fetch_rows(fetched, fetch_stage);
     ++fetched;
     fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
   };
@@ -185,16 +216,18 @@ __device__ void product(const Wide& a) {
     commit_products();
     stage = stage + 1 == kStages ? 0 : stage + 1;
   };
-  // The oldest stage is here, for all threads and the tensor cores; and the products of the unit before the
-  // last have ended in all warps, so that their stage may be filled again.
+  // The oldest stage is here, for all threads and the tensor cores, and the next one's weights; and the
+  // products of the unit before the last have ended in all warps, so that their stage may be filled again.
   const auto arrive = [&] {
-    wait_copies<kStages - 3>();
+    wait_copies<kStages - 4>();
     show_copies_to_products();
     __syncthreads();
   };
 #pragma unroll
-  for (int i = 0; i < kStages - 2; ++i) fetch();
+  for (int i = 0; i < kStages - 2; ++i) fetch_rows(i, i);
   unsigned even[4][4], odd[4][4];
+  wait_copies<kStages - 3>();
+  __syncwarp();
   make(0, even);
 #pragma unroll 1
   for (int unit = 0; unit < units; unit += 2) {
@@ -269,7 +302,9 @@ void start_wide(cudaStream_t stream, const Wide& a, int splits) {
                       ? a.experts.places / kTile + min(a.experts.count, a.experts.places)
                       : (a.rows + kTile - 1) / kTile,
                   splits);
-  constexpr int kRing = kStages * kTile * kDepth * 2, kSums = kTile * kOutputs * 4;
+  constexpr int kRing = kWideStages<kCodes, kScaling, kTile, kGroups> *
+                        kWideRoom<kCodes, kScaling, kTile, kGroups>,
+                kSums = kTile * kOutputs * 4;
   constexpr int kBytes = kRing > kSums ? kRing : kSums;
   const auto kernel = wide_kernel<kCodes, kScaling, kTile, kGroups>;
   static const bool allowed = (allow_shared(kernel, kBytes), true);
@@ -279,6 +314,7 @@ void start_wide(cudaStream_t stream, const Wide& a, int splits) {
 
 template <Codes kCodes, Scaling kScaling>
 void choose_wide(cudaStream_t stream, const Wide& a, int rows, int splits) {
+  if (rows <= 32 && a.experts.table == nullptr) return start_wide<kCodes, kScaling, 32, 2>(stream, a, splits);
   if (rows <= 64) return start_wide<kCodes, kScaling, 64, 2>(stream, a, splits);
   start_wide<kCodes, kScaling, 128, 4>(stream, a, splits);
 }

@@ -1,0 +1,367 @@
+// Products of a mixture's experts that have a few rows each, 4-bit codes: bound by the bytes of the chosen
+// experts' weights. The tiles of all of them are one line, of which every block takes an equal piece,
+// whichever experts it cuts. A team of warps shares a tile's columns; each warp keeps its columns of the
+// rows in registers from the first of an expert's tiles to the last, so that weights are all that it reads,
+// several units a turn, by way of a ring of shared memory (see thin.cuh for the arithmetic).
+#include "backend/cuda/codes.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/operand.cuh"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr int kMostWarps = 16;  // of a block
+constexpr int kBlockWarps = 8;  // of one whose teams are smaller: two of these fill a multiprocessor
+constexpr int kMostTurns = 64;  // of a block's piece
+// A warp's sums of a tile, sixteen outputs of eight rows: [output / 8][row][output % 8], apart so that
+// neither who writes nor who reads them meets in a bank.
+constexpr int kSumsRow = 12, kTileSums = 2 * kTurnRows * kSumsRow;
+constexpr int kUnitCodes = kUnitBytes<Codes::k4>;
+
+struct Experts {
+  Rows w;
+  Operand x;
+  ExpertRows experts;
+  Finish f;
+  int units;  // of a row
+  int team;   // warps that share a tile
+  int tiles;  // of a turn
+};
+
+// Up to eight rows of an expert, and the block's tiles of them.
+struct alignas(16) Turn {
+  const char* codes;
+  const char* scales;
+  const float* bias;
+  int first_tile;  // less the block's first
+  int end;         // in the block's piece
+  int place;       // of the first row
+  int rows;
+};
+
+// own: units of a warp, in `turns` turns.
+template <int kOwn>
+constexpr int kUnitsATurn = kOwn == 4 ? 2 : kOwn;
+template <int kOwn, bool kGated>
+constexpr int kStages = kGated      ? 3
+                        : kOwn == 4 ? 5
+                                    : 4;
+template <bool kGated>
+constexpr int kTilesARound = kGated ? 2 : 4;  // of a team, between barriers
+
+template <Scaling kScaling, int kOwn, bool kGated>
+constexpr int kStageBytes =
+    kUnitsATurn<kOwn> * (kGated ? 2 : 1) * (kUnitCodes + UnitScales<kScaling>::kBytes);
+
+template <Scaling kScaling, int kOwn, bool kGated>
+__global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __grid_constant__ Experts a) {
+  constexpr int kSets = kGated ? 2 : 1, kUnits = kUnitsATurn<kOwn>, kSplit = kOwn / kUnits;
+  constexpr int kStages = mlxs::cuda::kStages<kOwn, kGated>,
+                kStageBytes = mlxs::cuda::kStageBytes<kScaling, kOwn, kGated>;
+  constexpr int kTilesARound = mlxs::cuda::kTilesARound<kGated>;
+  constexpr int kScaleBytes = UnitScales<kScaling>::kBytes, kSetBytes = kUnits * (kUnitCodes + kScaleBytes);
+  constexpr int kGroups = kScaling == Scaling::kHalves ? 2 : 1;  // of a unit
+  static_assert((kStages - 1) % kSplit == 0,
+                "what is fetched is the same part of a tile as what is multiplied");
+  MLXS_DYNAMIC_SHARED(memory, 16);
+  __shared__ Turn turns[kMostTurns];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int g = lane / 4, t = lane % 4, team = warp / a.team, teams = warps / a.team, share = warp % a.team;
+  // Rows that are in order follow another product, so that their order was there before the kernel before
+  // began.
+  const bool early = a.experts.rows == nullptr;
+  if (!early) await();
+
+  // The block's piece of the line, and whose tiles it has.
+  const int count = a.experts.count;
+  const auto cut = [&](unsigned block) {
+    return static_cast<int>(static_cast<unsigned long long>(a.experts.turns[count]) * a.tiles * block /
+                            gridDim.x);
+  };
+  const int begin = cut(blockIdx.x), mine = cut(blockIdx.x + 1) - begin;
+  if (mine <= 0) return;
+  const int first_turn = begin / a.tiles, end_turn = (begin + mine - 1) / a.tiles + 1;
+  for (int e = threadIdx.x; e < count; e += static_cast<int>(blockDim.x)) {
+    const int from = a.experts.turns[e], to = min(a.experts.turns[e + 1], end_turn);
+    for (int turn = max(from, first_turn); turn < to; ++turn) {
+      const ExpertWeight own = a.experts.table[e];
+      const int place = a.experts.first[e] + (turn - from) * kTurnRows;
+      turns[turn - first_turn] = {static_cast<const char*>(own.codes),
+                                  static_cast<const char*>(own.scales),
+                                  own.bias,
+                                  begin - turn * a.tiles,
+                                  min(mine, (turn + 1) * a.tiles - begin),
+                                  place,
+                                  min(kTurnRows, a.experts.first[e + 1] - place)};
+    }
+  }
+  __syncthreads();
+
+  // What is fetched next.
+  char* const ring = memory + warp * (kStages * kStageBytes);
+  const int own_unit = share * kOwn;
+  const size_t next_set = static_cast<size_t>(a.tiles) * a.units;  // units from gates to ups
+  int fetch_tile = team - teams, fetch_end = 0, fetch_turn = -1;
+  const char* codes_at = nullptr;
+  const char* scales_at = nullptr;
+  const auto fetch = [&](char* to, int part) {
+    if (part == 0) {
+      fetch_tile += teams;
+      codes_at += static_cast<size_t>(teams) * a.units * kUnitCodes;
+      scales_at += static_cast<size_t>(teams) * a.units * kScaleBytes;
+      if (fetch_tile >= fetch_end && fetch_tile < mine) {
+        do {
+          fetch_end = turns[++fetch_turn].end;
+        } while (fetch_tile >= fetch_end);
+        const Turn& turn = turns[fetch_turn];
+        const size_t unit = static_cast<size_t>(turn.first_tile + fetch_tile) * a.units + own_unit;
+        codes_at = turn.codes + unit * kUnitCodes + lane * 16;
+        scales_at = turn.scales + unit * kScaleBytes + lane * 16;
+      }
+    }
+    if (fetch_tile < mine) {
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) {
+#pragma unroll
+        for (int j = 0; j < kUnits; ++j) {
+          copy16(to + s * kSetBytes + j * kUnitCodes + lane * 16,
+                 codes_at + (s * next_set + part * kUnits + j) * kUnitCodes);
+        }
+        if (lane < kUnits * kScaleBytes / 16) {
+          copy16(to + s * kSetBytes + kUnits * kUnitCodes + lane * 16,
+                 scales_at + (s * next_set + part * kUnits) * kScaleBytes);
+        }
+      }
+    }
+    commit_copies();
+  };
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) fetch(ring + i * kStageBytes, i % kSplit);
+  if (early) await();
+
+  char* stage = ring;
+  char* before = ring + (kStages - 1) * kStageBytes;
+  auto* const shares = reinterpret_cast<float*>(memory + warps * (kStages * kStageBytes));
+  const int slots = kTilesARound * teams;  // tiles of a round
+  uint4 x[kOwn][2];
+  float ones[kOwn][kGroups][2];  // of each group of columns: the sums of rows 2 t and 2 t + 1
+  int turn = -1, end = 0, sum_turn = 0, buffer = 0;
+  for (int round = 0; round < mine; round += slots) {
+#pragma unroll 1
+    for (int i = 0; i < kTilesARound; ++i) {
+      const int tile = round + i * teams + team;
+      if (tile >= mine) break;
+      if (tile >= end) {  // other rows
+        do {
+          end = turns[++turn].end;
+        } while (tile >= end);
+        int row = turns[turn].place + min(g, turns[turn].rows - 1);  // what there are too many is not stored
+        if (a.experts.rows != nullptr) row = a.experts.rows[row];
+        const char* from = static_cast<const char*>(a.x.data) + static_cast<size_t>(row) * a.x.stride * 2 +
+                           own_unit * 128 + t * 16;
+#pragma unroll
+        for (int u = 0; u < kOwn; ++u) {
+#pragma unroll
+          for (int piece = 0; piece < 2; ++piece)
+            x[u][piece] = *reinterpret_cast<const uint4*>(from + u * 128 + piece * 64);
+        }
+        const unsigned one[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+#pragma unroll
+        for (int u = 0; u < kOwn; ++u) {
+          float all[4];
+#pragma unroll
+          for (int piece = 0; piece < 2; ++piece) {
+            const uint4 v = x[u][piece];
+            piece == 0 || kGroups == 2 ? mma_first(all, one, v.x, v.y) : mma(all, one, v.x, v.y);
+            mma(all, one, v.z, v.w);
+            ones[u][piece * (kGroups - 1)][0] = all[0];
+            ones[u][piece * (kGroups - 1)][1] = all[1];
+          }
+        }
+      }
+
+      float sums[kSets][4] = {};
+#pragma unroll
+      for (int part = 0; part < kSplit; ++part) {
+        wait_copies<kStages - 2>();
+        __syncwarp();  // the other lanes' copies too; and all have read what was before
+        fetch(before, part);
+#pragma unroll
+        for (int j = 0; j < kUnits; ++j) {
+          const int u = part * kUnits + j;
+#pragma unroll
+          for (int s = 0; s < kSets; ++s) {
+            const char* own = stage + s * kSetBytes;
+            UnitCodes<Codes::k4> codes;
+            UnitScales<kScaling> scales;
+            codes.take(own + j * kUnitCodes + lane * 16);
+            scales.take(own + kUnits * kUnitCodes + j * kScaleBytes +
+                        UnitScales<kScaling>::lane_offset(lane));
+            float products[kGroups][4];
+#pragma unroll
+            for (int piece = 0; piece < 2; ++piece) {
+              unsigned p[2][4];
+#pragma unroll
+              for (int h = 0; h < 2; ++h) codes.eight(h, piece).pairs(p[h]);
+              const unsigned early[4] = {p[0][0], p[1][0], p[0][1], p[1][1]};
+              const unsigned late[4] = {p[0][2], p[1][2], p[0][3], p[1][3]};
+              const uint4 v = x[u][piece];
+              float(&to)[4] = products[piece * (kGroups - 1)];
+              piece == 0 || kGroups == 2 ? mma_first(to, early, v.x, v.y) : mma(to, early, v.x, v.y);
+              mma(to, late, v.z, v.w);
+            }
+#pragma unroll
+            for (int q = 0; q < kGroups; ++q) {
+#pragma unroll
+              for (int h = 0; h < 2; ++h) {
+                float2 scale = scales.of(h, q);
+                scale.y = fmaf(-Eight<Codes::k4>::kOffset, scale.x, scale.y);
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                  float& sum = sums[s][2 * h + c];
+                  sum = fmaf(scale.x, products[q][2 * h + c], fmaf(scale.y, ones[u][q][c], sum));
+                }
+              }
+            }
+          }
+        }
+        before = stage;
+        stage = stage + kStageBytes == ring + kStages * kStageBytes ? ring : stage + kStageBytes;
+      }
+      const int slot = (buffer * slots + i * teams + team) * a.team + share;
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          shares[(slot * kSets + s) * kTileSums + (c / 2 * kTurnRows + 2 * t + c % 2) * kSumsRow + g] =
+              sums[s][c];
+      }
+    }
+    __syncthreads();
+
+    // The warps' sums together, while the next round goes to the other buffer: a warp takes eight outputs of
+    // all rows, a lane two of them, which are neighbours where they go.
+    const int tasks = 2 * min(slots, mine - round), row = g;
+    for (int task = warp; task < tasks; task += warps) {
+      const int tile = round + task / 2;
+      while (tile >= turns[sum_turn].end) ++sum_turn;
+      const Turn& of = turns[sum_turn];
+      if (row >= of.rows) continue;
+      const int first = (of.first_tile + tile) * 16 + task % 2 * 8;
+      const float* from = shares + (buffer * slots + task / 2) * a.team * (kSets * kTileSums) +
+                          (task % 2 * kTurnRows + row) * kSumsRow;
+      if constexpr (kGated) {
+        float sum[2] = {}, up[2] = {};
+        for (int w = 0; w < a.team; ++w, from += 2 * kTileSums) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            sum[i] += from[t + 4 * i];
+            up[i] += from[kTileSums + t + 4 * i];
+          }
+        }
+        if (of.bias != nullptr) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            sum[i] += of.bias[first + t + 4 * i];
+            up[i] += of.bias[a.tiles * 16 + first + t + 4 * i];
+          }
+        }
+        auto* to = static_cast<__nv_bfloat16*>(a.f.operand.data) +
+                   static_cast<size_t>(of.place + row) * a.f.operand.stride + first + 2 * t;
+        *reinterpret_cast<__nv_bfloat162*>(to) =
+            __floats2bfloat162_rn(gate(sum[0], up[0], a.f.act), gate(sum[1], up[1], a.f.act));
+      } else {
+        float2 sum{};
+        for (int w = 0; w < a.team; ++w, from += kTileSums) {
+          const float2 two = *reinterpret_cast<const float2*>(from + 2 * t);
+          sum.x += two.x;
+          sum.y += two.y;
+        }
+        if (of.bias != nullptr) {
+          sum.x += of.bias[first + 2 * t];
+          sum.y += of.bias[first + 2 * t + 1];
+        }
+        *reinterpret_cast<float2*>(a.f.y + static_cast<size_t>(of.place + row) * a.f.columns + first +
+                                   2 * t) = sum;
+      }
+    }
+    buffer ^= 1;
+  }
+  wait_copies<0>();
+}
+
+// How a tile's columns are shared: so that two blocks' warps, or one's, are sixteen or nearly.
+struct Team {
+  int size = 0, own = 0;  // warps, and units of each; 0: not at all
+  int block_warps() const { return size > kBlockWarps ? size : kBlockWarps / size * size; }
+  int warps() const { return size > kBlockWarps ? size : 2 * block_warps(); }
+};
+Team team_of(int units) {
+  Team best;
+  for (const int own : {4, 3, 2}) {
+    const Team team{units / own, own};
+    if (units % own != 0 || team.size > kMostWarps) continue;
+    if (best.own == 0 || team.warps() > best.warps()) best = team;
+  }
+  return best;
+}
+
+template <Scaling kScaling, int kOwn, bool kGated>
+size_t shared_bytes(const Team& team) {
+  const int warps = team.block_warps();
+  return static_cast<size_t>(warps) * kStages<kOwn, kGated> * kStageBytes<kScaling, kOwn, kGated> +
+         static_cast<size_t>(2 * kTilesARound<kGated>) * warps * (kGated ? 2 : 1) * kTileSums * 4;
+}
+
+template <Scaling kScaling, int kOwn, bool kGated>
+void start(cudaStream_t stream, const Experts& a, const Team& team, int multiprocessors) {
+  const auto kernel = experts_kernel<kScaling, kOwn, kGated>;
+  static const bool allowed = (allow_shared(kernel, most_shared()), true);
+  static_cast<void>(allowed);
+  // At most so many turns; each block has room for its share of them.
+  const int most = min(a.experts.count, a.experts.places) + a.experts.places / kTurnRows;
+  const int wanted = team.size > kBlockWarps ? multiprocessors : 2 * multiprocessors;
+  const int blocks = max(min(wanted, most * a.tiles), (most + kMostTurns - 3) / (kMostTurns - 2));
+  launch_early(kernel, dim3(blocks), 32 * team.block_warps(), shared_bytes<kScaling, kOwn, kGated>(team),
+               stream, a);
+}
+
+template <Scaling kScaling, int kOwn>
+void start(cudaStream_t stream, const Experts& a, const Team& team, int multiprocessors) {
+  if (a.f.gated) return start<kScaling, kOwn, true>(stream, a, team, multiprocessors);
+  start<kScaling, kOwn, false>(stream, a, team, multiprocessors);
+}
+
+template <Scaling kScaling>
+void start(cudaStream_t stream, const Experts& a, const Team& team, int multiprocessors) {
+  if (team.own == 4) return start<kScaling, 4>(stream, a, team, multiprocessors);
+  if (team.own == 3) return start<kScaling, 3>(stream, a, team, multiprocessors);
+  start<kScaling, 2>(stream, a, team, multiprocessors);
+}
+
+}  // namespace
+
+bool takes_experts(const Rows& w, const Finish& f, int places, int count) {
+  const Team team = team_of(w.padded / 64);
+  if (w.type != Codes::k4 || w.group_shift < 5 || team.own == 0 || 2 * places > kTurnRows * count)
+    return false;
+  // Gated ones to the next product, the others to rows.
+  if (f.residual != nullptr || f.soft_cap != 0 || w.rows % (f.gated ? 32 : 16) != 0) return false;
+  if (f.gated ? f.y != nullptr || f.operand.wide : f.operand.data != nullptr || f.act != Act::kNone)
+    return false;
+  // The most that it may be.
+  const size_t bytes = f.gated ? shared_bytes<Scaling::kHalves, 4, true>(team)
+                               : shared_bytes<Scaling::kHalves, 3, false>(team);
+  return bytes <= most_shared();
+}
+
+void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Finish& f,
+                 const ExpertRows& experts, int multiprocessors) {
+  const int units = w.padded / 64;
+  const Team team = team_of(units);
+  const Experts a{w, x, experts, f, units, team.size, w.rows / (f.gated ? 32 : 16)};
+  if (w.group_shift >= 6) return start<Scaling::kUnits>(stream, a, team, multiprocessors);
+  start<Scaling::kHalves>(stream, a, team, multiprocessors);
+}
+
+}  // namespace mlxs::cuda
