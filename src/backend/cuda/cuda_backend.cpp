@@ -35,6 +35,7 @@ CudaBackend::CudaBackend(int device, int threads)
                       multiprocessors_);
   picks_ = DeviceBuffer(kMostPicks * sizeof(Greedy), "sampling");
   picked_.reserve(kMostPicks * sizeof(Greedy));
+  if (hopper_ && (blas_ = Blas::load()) != nullptr) name_ += ", cuBLASLt " + blas_->version();
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
   check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");
 }
@@ -184,49 +185,6 @@ Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
   normalize(stream_.get(), floats_of(x), x.rows, x.columns, norm_of(spec), floats_of(residual),
             floats_of(residual));
   return graphs_.note(overwrite(residual));
-}
-
-void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
-  const Operand& x = input.operand;
-  const int outputs = static_cast<int>(weight.rows());
-  const auto each = [&](auto&& run) {
-    for (std::size_t s = 0; s < weight.segments().size(); ++s)
-      run(weight.segments()[s], weight.first_rows()[s]);
-  };
-  const bool one_pass = !f.gated || gates_at_once(weight);
-  const auto thin_to = [&](const Finish& to) {
-    each([&](const Rows& w, int first) {
-      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_);
-    });
-  };
-  const auto wide_to = [&](const Finish& to, int splits) {
-    const std::size_t apart = static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
-    each([&](const Rows& w, int first) {
-      cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
-    });
-  };
-  const bool few = !x.wide && narrow(rows);
-  if (few && one_pass) return thin_to(f);
-  const Rows& first = weight.segments().front();
-  const int splits = few ? 1
-                     : x.wide
-                         ? wide_splits(first, rows, multiprocessors_)
-                         : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
-  if (x.wide && splits == 1 && one_pass) return wide_to(f, 1);
-
-  const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
-                                  static_cast<std::size_t>(outputs) * sizeof(float));
-  const Finish plain{.y = sums.floats(), .columns = outputs};
-  if (few) {
-    thin_to(plain);
-  } else if (x.wide) {
-    wide_to(plain, splits);
-  } else {
-    each([&](const Rows& w, int column) {
-      matmul(stream_.get(), w, x, rows, column, splits, sums.floats(), outputs);
-    });
-  }
-  finish(stream_.get(), sums.floats(), splits, rows, f);
 }
 
 Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {

@@ -8,6 +8,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
+#include "backend/cuda/blas.h"
 #include "backend/cuda/cuda_weight.h"
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
@@ -100,6 +101,7 @@ class CudaBackend final : public Backend {
   Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
   // epilogue(x · Wᵀ) to what f names.
   void product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);
+  void blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
   // Whether a product can gate as it ends: one packing, and gates that fill their tiles.
   static bool gates_at_once(const CudaWeight& weight) {
     return weight.segments().size() == 1 && weight.rows() % (2 * kTileOutputs) == 0;
@@ -121,6 +123,7 @@ class CudaBackend final : public Backend {
   ThreadPool pool_;
   cpu::Isa isa_;
   Uploader uploader_;
+  std::unique_ptr<Blas> blas_;  // for prompts; null: not here
   StepMemory memory_;
   StepIndex index_;
   StepGraphs graphs_;

@@ -165,7 +165,8 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                       .rows = numbers + 2 * all,
                       .first = numbers + 3 * all,
                       .turns = numbers + 3 * all + count + 1,
-                      .active = numbers + 3 * all + 2 * count + 2};
+                      .active = numbers + 3 * all + 2 * count + 2,
+                      .counter = reinterpret_cast<int*>(counters_.data()) + kAttentionCounters};
   route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),

@@ -70,31 +70,34 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
   // Rows that are in order follow another product, so that their order was there before the kernel before
   // began.
   const bool early = a.experts.rows == nullptr;
+  const int count = a.experts.count;
+  ExpertWeight weight{};
+  if (static_cast<int>(threadIdx.x) < count) weight = a.experts.table[threadIdx.x];
   if (!early) await();
 
   // The block's piece of the line, and whose tiles it has.
-  const int count = a.experts.count;
+  const int all_turns = a.experts.turns[count];
   const auto cut = [&](unsigned block) {
-    return static_cast<int>(static_cast<unsigned long long>(a.experts.turns[count]) * a.tiles * block /
-                            gridDim.x);
+    return static_cast<int>(static_cast<unsigned long long>(all_turns) * a.tiles * block / gridDim.x);
   };
   const int begin = cut(blockIdx.x), mine = cut(blockIdx.x + 1) - begin;
-  if (mine <= 0) return;
   const int first_turn = begin / a.tiles, end_turn = (begin + mine - 1) / a.tiles + 1;
   for (int e = threadIdx.x; e < count; e += static_cast<int>(blockDim.x)) {
     const int from = a.experts.turns[e], to = min(a.experts.turns[e + 1], end_turn);
+    const int first = a.experts.first[e], next = a.experts.first[e + 1];
     for (int turn = max(from, first_turn); turn < to; ++turn) {
-      const ExpertWeight own = a.experts.table[e];
-      const int place = a.experts.first[e] + (turn - from) * kTurnRows;
+      const ExpertWeight own = e < static_cast<int>(blockDim.x) ? weight : a.experts.table[e];
+      const int place = first + (turn - from) * kTurnRows;
       turns[turn - first_turn] = {static_cast<const char*>(own.codes),
                                   static_cast<const char*>(own.scales),
                                   own.bias,
                                   begin - turn * a.tiles,
                                   min(mine, (turn + 1) * a.tiles - begin),
                                   place,
-                                  min(kTurnRows, a.experts.first[e + 1] - place)};
+                                  min(kTurnRows, next - place)};
     }
   }
+  if (mine <= 0) return;
   __syncthreads();
 
   // What is fetched next.

@@ -151,7 +151,12 @@ void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int 
             float* sums, int stride);
 int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
 
-void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish);
+// Of `columns` columns of y from first_column on, of which sums holds those alone; 0: of all.
+void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish,
+            int first_column = 0, int columns = 0);
+
+// Tiles of sixteen rows of a weight as bf16 [16 · tiles][padded], columns ordered as a wide operand's.
+void unpack_tiles(cudaStream_t stream, const Rows& w, int first_tile, int tiles, void* to);
 
 // ---------------------------------------------------------------- rows
 
@@ -181,6 +186,7 @@ struct Routed {
   int* first = nullptr;      // [experts + 1]
   int* turns = nullptr;      // [experts + 1]: of kTurnRows rows each, before each expert's
   int* active = nullptr;     // [experts]: those with rows, those with many of them first; behind them -1
+  int* counter = nullptr;    // zero between launches
 };
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,

@@ -118,19 +118,22 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
   }
 }
 
-__global__ void finish_kernel(const float* __restrict__ sums, int splits, int rows, Finish f) {
+__global__ void finish_kernel(const float* __restrict__ sums, int splits, int rows, Finish f, int first,
+                              int columns) {
   await();
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int row = static_cast<int>(blockIdx.y);
-  if (column >= f.columns) return;
-  const int stride = f.gated ? 2 * f.columns : f.columns;
-  const auto total = [&](int at) {
-    float sum = f.bias != nullptr ? f.bias[at] : 0.0f;
+  if (column >= columns) return;
+  const int stride = f.gated ? 2 * columns : columns;
+  const auto total = [&](int at, int output) {
+    float sum = f.bias != nullptr ? f.bias[output] : 0.0f;
     for (int s = 0; s < splits; ++s) sum += sums[(static_cast<size_t>(s) * rows + row) * stride + at];
     return sum;
   };
-  store(f, row, column,
-        f.gated ? gate(total(column), total(column + f.columns), f.act) : activate(total(column), f.act));
+  const int to = first + column;
+  store(f, row, to,
+        f.gated ? gate(total(column, to), total(column + columns, to + f.columns), f.act)
+                : activate(total(column, to), f.act));
 }
 
 template <Codes kCodes>
@@ -162,9 +165,11 @@ void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int 
   }
 }
 
-void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& f) {
-  const dim3 grid((f.columns + 255) / 256, rows);
-  launch_early(finish_kernel, grid, 256, 0, stream, sums, splits, rows, f);
+void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& f, int first_column,
+            int columns) {
+  if (columns == 0) columns = f.columns;
+  const dim3 grid((columns + 255) / 256, rows);
+  launch_early(finish_kernel, grid, 256, 0, stream, sums, splits, rows, f, first_column, columns);
 }
 
 }  // namespace mlxs::cuda

@@ -1,5 +1,5 @@
-// Which experts each row goes to, and the rows of every expert side by side, without the host: One warp a
-// row; then one block orders the places. Few rows: one launch does both.
+// Which experts each row goes to, and the rows of every expert side by side, without the host: one warp a
+// row; then one block orders the places, of few rows the last one to choose.
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/route.cuh"
 
@@ -7,61 +7,86 @@ namespace mlxs::cuda {
 namespace {
 
 constexpr int kThreads = 1024;
-constexpr int kTogether = 64;  // rows that one block routes and orders
+constexpr int kTogether = 128, kBlockRows = 8;  // rows of a launch that also orders, and of its blocks
 constexpr int kMany = 8;  // rows of an expert, of which thin() takes more than one turn: these come first
+
+// Before what the lanes below give.
+__device__ inline int sum_below(int own, int lane, int& all) {
+  int sum = own;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int lower = __shfl_up_sync(0xffffffffu, sum, step);
+    if (lane >= step) sum += lower;
+  }
+  all = __shfl_sync(0xffffffffu, sum, 31);
+  return sum - own;
+}
 
 // One block. counts: [experts] of shared memory.
 __device__ void order_places(int entries, const Route& spec, const Routed& to, int* counts) {
+  // Of a warp's experts: rows, turns, those with many rows and those with few.
+  struct Sums {
+    int rows, turns, many, few;
+  };
+  __shared__ Sums of_warps[32];
+  __shared__ int alive;  // experts with rows
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (int e = threadIdx.x; e < spec.experts; e += static_cast<int>(blockDim.x)) counts[e] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
     if (to.places[i] >= 0) atomicAdd(&counts[to.places[i]], 1);
   }
   __syncthreads();
-  if (threadIdx.x < 32) {
-    const int lane = static_cast<int>(threadIdx.x);
-    int before = 0, turns = 0, alive = 0, busy = 0;  // experts with rows, those with many among them
-    for (int base = 0; base < spec.experts; base += 32) {
-      const int own = base + lane < spec.experts ? counts[base + lane] : 0;
-      alive += __popc(__ballot_sync(0xffffffffu, own > kMany));
-    }
-    for (int base = 0; base < spec.experts; base += 32) {
-      const int e = base + lane, own = e < spec.experts ? counts[e] : 0;
-      const int own_turns = (own + kTurnRows - 1) / kTurnRows;
-      int sum = own, sum_turns = own_turns;
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const int lower = __shfl_up_sync(0xffffffffu, sum, step);
-        const int lower_turns = __shfl_up_sync(0xffffffffu, sum_turns, step);
-        if (lane >= step) {
-          sum += lower;
-          sum_turns += lower_turns;
-        }
+  // Experts side by side, a warp's next to each other.
+  const int each = (spec.experts + warps * 32 - 1) / (warps * 32) * 32;
+  const int begin = min(spec.experts, warp * each), end = min(spec.experts, begin + each);
+  Sums before{};
+  for (int pass = 0; pass < 2; ++pass) {
+    if (pass == 1) {
+      if (lane == 0) of_warps[warp] = before;
+      __syncthreads();
+      before = {};
+      for (int w = 0; w < warps; ++w) {
+        before.few += of_warps[w].many;  // behind all those with many
+        if (w >= warp) continue;
+        before.rows += of_warps[w].rows;
+        before.turns += of_warps[w].turns;
+        before.many += of_warps[w].many;
+        before.few += of_warps[w].few;
       }
+    }
+    for (int base = begin; base < end; base += 32) {
+      const int e = base + lane, own = e < end ? counts[e] : 0, turns = (own + kTurnRows - 1) / kTurnRows;
+      int all_rows, all_turns;
+      const int rows_below = sum_below(own, lane, all_rows), turns_below = sum_below(turns, lane, all_turns);
       const unsigned many = __ballot_sync(0xffffffffu, own > kMany),
-                     few = __ballot_sync(0xffffffffu, own > 0 && own <= kMany),
-                     lower_lanes = (1u << lane) - 1;
-      if (e < spec.experts) {
-        to.first[e] = counts[e] = before + sum - own;
-        to.turns[e] = turns + sum_turns - own_turns;
-        if (own > kMany) {
-          to.active[busy + __popc(many & lower_lanes)] = e;
-        } else if (own > 0) {
-          to.active[alive + __popc(few & lower_lanes)] = e;
-        }
+                     few = __ballot_sync(0xffffffffu, own > 0 && own <= kMany), below = (1u << lane) - 1;
+      if (pass == 1 && e < end) {
+        to.first[e] = counts[e] = before.rows + rows_below;
+        to.turns[e] = before.turns + turns_below;
+        if (own > kMany) to.active[before.many + __popc(many & below)] = e;
+        if (own > 0 && own <= kMany) to.active[before.few + __popc(few & below)] = e;
       }
-      before += __shfl_sync(0xffffffffu, sum, 31);
-      turns += __shfl_sync(0xffffffffu, sum_turns, 31);
-      busy += __popc(many);
-      alive += __popc(few);
-    }
-    for (int i = alive + lane; i < spec.experts; i += 32) to.active[i] = -1;
-    if (lane == 0) {
-      to.first[spec.experts] = before;
-      to.turns[spec.experts] = turns;
+      before.rows += all_rows;
+      before.turns += all_turns;
+      before.many += __popc(many);
+      before.few += __popc(few);
     }
   }
+  if (threadIdx.x == 0) {
+    Sums all{};
+    for (int w = 0; w < warps; ++w) {
+      all.rows += of_warps[w].rows;
+      all.turns += of_warps[w].turns;
+      all.many += of_warps[w].many + of_warps[w].few;
+    }
+    to.first[spec.experts] = all.rows;
+    to.turns[spec.experts] = all.turns;
+    alive = all.many;
+  }
   __syncthreads();
+  for (int i = alive + static_cast<int>(threadIdx.x); i < spec.experts; i += static_cast<int>(blockDim.x))
+    to.active[i] = -1;
   // In any order: a row's result does not depend on which rows stand beside it.
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
     const int expert = to.places[i];
@@ -90,7 +115,11 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
     }
   }
   if (!order) return;
-  __syncthreads();
+  if (gridDim.x > 1) {
+    if (!is_last_block(to.counter, static_cast<int>(gridDim.x))) return;
+  } else {
+    __syncthreads();
+  }
   order_places(rows * spec.used, spec, to, reinterpret_cast<int*>(scratch));
 }
 
@@ -105,17 +134,12 @@ __global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to) {
   // Within 48 KiB of shared memory, two arrays a warp; the order's counts take half of one.
-  const int most_warps = 48 * 1024 / (8 * spec.experts);
-  if (rows <= kTogether) {
-    const int threads = rows <= 8 ? 256 : kThreads, warps = min(most_warps, min(rows, threads / 32));
-    launch_early(route_kernel, dim3(1), threads, static_cast<size_t>(warps) * 8 * spec.experts, stream,
-                 logits, positions, rows, spec, to, warps, true);
-    return;
-  }
-  const int warps = min(most_warps, 4);
+  const bool together = rows <= kTogether;
+  const int warps = min(48 * 1024 / (8 * spec.experts), together ? min(rows, kBlockRows) : 4);
   const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
-  launch_early(route_kernel, dim3((rows + warps - 1) / warps), 32 * warps, bytes, stream, logits, positions,
-               rows, spec, to, warps, false);
+  launch_early(route_kernel, dim3((rows + warps - 1) / warps), together ? 256 : 32 * warps, bytes, stream,
+               logits, positions, rows, spec, to, warps, together);
+  if (together) return;
   launch_early(order_kernel, dim3(1), kThreads, 4 * static_cast<size_t>(spec.experts), stream,
                rows * spec.used, spec, to);
 }

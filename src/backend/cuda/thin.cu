@@ -52,12 +52,16 @@ void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int 
   // Of experts, tiles for twice the average: a popular one takes several turns.
   int most = experts.table != nullptr ? 2 * experts.places / experts.count : rows;
   int blocks = experts.table != nullptr ? min(experts.count, experts.places) : 1;
-  // A small weight leaves the GPU idle, unless blocks share the rows.
-  const int outputs = f.gated ? w.rows / 2 : w.rows, groups = (rows + 7) / 8;
-  if (experts.table == nullptr && few.part == FewRows::Part::kNone && x.raw == nullptr && groups > 1 &&
-      (outputs + 15) / 16 * groups <= multiprocessors) {
-    a.group_rows = most = 8;
-    blocks = groups;
+  if (experts.table == nullptr && few.part == FewRows::Part::kNone) {
+    // Where that fills the GPU, sixteen rows a block and two tiles of outputs at once, for the reading of x
+    // is what many rows cost; else blocks share the rows of small weights.
+    const int tiles = ((f.gated ? w.rows / 2 : w.rows) + 15) / 16;
+    a.pairs =
+        !f.gated && w.rows % 32 == 0 && rows > 8 && tiles / 2 * ((rows + 15) / 16) >= multiprocessors * 3 / 4;
+    most = rows <= 8 ? 8 : rows <= 16 || a.pairs ? 16 : 32;
+    while (!a.pairs && most > 8 && 2 * tiles * ((rows + most - 1) / most) < multiprocessors) most /= 2;
+    a.group_rows = most;
+    blocks = (rows + most - 1) / most;
   }
   if (few.part == FewRows::Part::kGated) blocks = rows * few.route.used;
   if (few.part == FewRows::Part::kMixed) blocks = rows;

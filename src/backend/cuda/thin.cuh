@@ -39,6 +39,7 @@ struct Thin {
   int last = 0;           // the last output
   int operand_bytes = 0;  // of shared memory for inputs that are normalized here
   int group_rows = 0;     // of a block, if blocks share the rows of one weight
+  bool pairs = false;  // kGated, but the two halves of the outputs are plain ones that share the reading of x
 };
 
 // Units on their way, of a warp, in a ring of shared memory of which every lane has its own part.
@@ -329,7 +330,12 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
           if (kGated) up += bias[to + a.last + 1];
         }
         const int y = kSource == Source::kMix ? static_cast<int>(blockIdx.y) : begin + first_row + r;
-        store(a.f, y, to, kGated ? gate(sum, up, a.f.act) : activate(sum, a.f.act));
+        if (kGated && a.pairs) {
+          store(a.f, y, to, activate(sum, a.f.act));
+          store(a.f, y, to + a.last + 1, activate(up, a.f.act));
+        } else {
+          store(a.f, y, to, kGated ? gate(sum, up, a.f.act) : activate(sum, a.f.act));
+        }
       }
       __syncthreads();  // before the next tile's
     }

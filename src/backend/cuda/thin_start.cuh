@@ -75,7 +75,7 @@ void choose_thin(cudaStream_t stream, const Thin& a, int most_rows, int blocks, 
     case FewRows::Part::kMixed:
       return run(start_thin<kCodes, kScaling, 1, false, Source::kMix>);
   }
-  if (a.f.gated) {
+  if (a.f.gated || a.pairs) {
     if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, true, Source::kWeight>);
     if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, true, Source::kWeight>);
     return run(start_thin<kCodes, kScaling, 4, true, Source::kWeight>);

@@ -75,36 +75,6 @@ __device__ inline bool find_tile(const ExpertRows& experts, int tile_rows, int& 
   return expert >= 0;
 }
 
-// A lane's part of a unit as the left operands of four steps.
-template <Codes kCodes, Scaling kScaling>
-__device__ inline void unpack(const UnitCodes<kCodes>& codes, const UnitScales<kScaling>& scales,
-                              unsigned (&a)[4][4]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int piece = 0; piece < 2; ++piece) {
-      unsigned p[4];
-      if constexpr (kCodes == Codes::k4) {
-        codes.eight(h, piece).pairs(p);
-        const float2 scale = scales.of(h, piece);
-        const __nv_bfloat162 factor = __float2bfloat162_rn(scale.x), bias = __float2bfloat162_rn(scale.y);
-        const __nv_bfloat162 offset = __float2bfloat162_rn(Eight<kCodes>::kOffset);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          auto& two = reinterpret_cast<__nv_bfloat162&>(p[i]);
-          two = fused(__hsub2(two, offset), factor, bias);
-        }
-      } else if constexpr (kCodes == Codes::k8) {
-        scaled_pairs(codes.eight(h, piece), scales.of(h, piece), p);
-      } else {
-        codes.eight(h, piece).pairs(p);
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) a[2 * piece + i / 2][h + i % 2 * 2] = p[i];
-    }
-  }
-}
-
 template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
 __device__ void product(const Wide& a) {
   constexpr int kThreads = kGroups * 128, kOutputs = kGroups * 64, kWarps = kGroups * 4;

@@ -524,7 +524,8 @@ TEST_P(Conformance, GroupsOfEverySize) {
                                        .group = group,
                                        .scales = std::as_bytes(std::span(scales)),
                                        .biases = std::as_bytes(std::span(biases))}};
-        for (const int rows : {1, 4, 12, 30, 40, 130}) {
+        for (const int rows : {1, 4, 12, 30, 40, 130, 1030}) {
+          if (rows > 1000 && (group != 64 || outputs != 96)) continue;  // once is enough
           std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
           for (int i = 0; i < rows; ++i) tokens[static_cast<std::size_t>(i)] = i * 17 % outputs;
           std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));

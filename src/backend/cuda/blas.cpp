@@ -1,0 +1,183 @@
+#include "backend/cuda/blas.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <type_traits>
+
+#include "backend/cuda/device_memory.h"
+#include "mlxs/error.h"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr std::size_t kWorkspace = std::size_t{32} << 20;  // what NVIDIA advises for Hopper
+
+// Of cublasLt.h, as it has been since CUDA 11.
+using Handle = void*;
+struct Algorithm {
+  std::uint64_t data[8];
+};
+struct Heuristic {
+  Algorithm algorithm;
+  std::size_t workspace;
+  int state;
+  float waves;
+  int reserved[4];
+};
+constexpr int kCompute32F = 68, kReal32F = 0, kReal16BF = 14;                                  // types
+constexpr int kTransposeA = 3, kTransposed = 1;                                                // of a product
+constexpr int kMostWorkspace = 1, kAlignedW = 5, kAlignedX = 6, kAlignedC = 7, kAlignedY = 8;  // of a choice
+
+struct Functions {
+  int (*create)(Handle*);
+  int (*destroy)(Handle);
+  std::size_t (*version)();
+  int (*make_product)(Handle*, int, int);
+  int (*set_product)(Handle, int, const void*, std::size_t);
+  int (*free_product)(Handle);
+  int (*make_layout)(Handle*, int, std::uint64_t, std::uint64_t, std::int64_t);
+  int (*free_layout)(Handle);
+  int (*make_wishes)(Handle*);
+  int (*set_wish)(Handle, int, const void*, std::size_t);
+  int (*free_wishes)(Handle);
+  int (*choose)(Handle, Handle, Handle, Handle, Handle, Handle, Handle, int, Heuristic*, int*);
+  int (*multiply)(Handle, Handle, const void*, const void*, Handle, const void*, Handle, const void*,
+                  const void*, Handle, void*, Handle, const Algorithm*, void*, std::size_t, cudaStream_t);
+};
+
+void check_blas(int status, std::string_view what) {
+  if (status != 0) throw Error(ErrorCode::kInternal, fmt::format("cuBLASLt, {}: status {}", what, status));
+}
+
+// What one shape of a product needs, made once.
+struct Plan {
+  Handle product{}, w{}, x{}, y{};
+  Algorithm algorithm{};
+};
+
+class Library final : public Blas {
+ public:
+  Library(void* library, const Functions& functions) : library_(library), f_(functions) {
+    check_blas(f_.create(&handle_), "its start");
+    workspace_ = DeviceBuffer(kWorkspace, "cuBLASLt");
+  }
+  ~Library() override {
+    for (auto& [shape, plan] : plans_) drop(plan);
+    f_.destroy(handle_);
+    dlclose(library_);
+  }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+  std::string version() const override {
+    const std::size_t version = f_.version();
+    return fmt::format("{}.{}", version / 10000, version / 100 % 100);
+  }
+  int least_rows(bool bf16) const override { return bf16 ? 512 : 1024; }
+
+  void multiply(cudaStream_t stream, const BlasProduct& p) override {
+    const Plan& plan = plan_of(p);
+    const float one = 1.0f, zero = 0.0f;
+    check_blas(f_.multiply(handle_, plan.product, &one, p.w, plan.w, p.x, plan.x,
+                           p.added != nullptr ? &one : &zero, p.added != nullptr ? p.added : p.y, plan.y, p.y,
+                           plan.y, &plan.algorithm, workspace_.data(), kWorkspace, stream),
+               "a product");
+  }
+
+ private:
+  void drop(Plan& plan) {
+    for (Handle layout : {plan.w, plan.x, plan.y}) {
+      if (layout != nullptr) f_.free_layout(layout);
+    }
+    if (plan.product != nullptr) f_.free_product(plan.product);
+  }
+
+  // The library's matrices are columns after columns: ours are theirs transposed.
+  const Plan& plan_of(const BlasProduct& p) {
+    const auto bits = reinterpret_cast<std::uintptr_t>(p.y) | reinterpret_cast<std::uintptr_t>(p.added) |
+                      static_cast<std::uintptr_t>(p.y_columns) * sizeof(float) | 256;
+    const auto y_aligned = static_cast<std::uint32_t>(bits & -bits);
+    const auto shape = std::tuple(p.rows, p.outputs, p.columns, p.y_columns, y_aligned);
+    if (const auto found = plans_.find(shape); found != plans_.end()) return found->second;
+    if (plans_.size() >= 1024) {
+      for (auto& [old, plan] : plans_) drop(plan);
+      plans_.clear();
+    }
+    Plan plan;
+    Handle wishes{};
+    try {
+      check_blas(f_.make_product(&plan.product, kCompute32F, kReal32F), "a product");
+      check_blas(f_.set_product(plan.product, kTransposeA, &kTransposed, sizeof(kTransposed)), "a product");
+      const auto layout = [&](Handle& to, int type, int rows, int columns, int apart) {
+        check_blas(f_.make_layout(&to, type, static_cast<std::uint64_t>(rows),
+                                  static_cast<std::uint64_t>(columns), apart),
+                   "a matrix");
+      };
+      layout(plan.w, kReal16BF, p.columns, p.outputs, p.columns);
+      layout(plan.x, kReal16BF, p.columns, p.rows, p.columns);
+      layout(plan.y, kReal32F, p.outputs, p.rows, p.y_columns);
+      check_blas(f_.make_wishes(&wishes), "a choice");
+      check_blas(f_.set_wish(wishes, kMostWorkspace, &kWorkspace, sizeof(kWorkspace)), "a choice");
+      const std::uint32_t aligned = 128;  // rows of 64 columns and more
+      for (const int which : {kAlignedW, kAlignedX})
+        check_blas(f_.set_wish(wishes, which, &aligned, sizeof(aligned)), "a choice");
+      for (const int which : {kAlignedC, kAlignedY})
+        check_blas(f_.set_wish(wishes, which, &y_aligned, sizeof(y_aligned)), "a choice");
+      Heuristic found{};
+      int count = 0;
+      check_blas(f_.choose(handle_, plan.product, plan.w, plan.x, plan.y, plan.y, wishes, 1, &found, &count),
+                 "a choice");
+      if (count == 0) throw Error(ErrorCode::kInternal, "cuBLASLt has no kernel for a product");
+      plan.algorithm = found.algorithm;
+    } catch (...) {
+      if (wishes != nullptr) f_.free_wishes(wishes);
+      drop(plan);
+      throw;
+    }
+    f_.free_wishes(wishes);
+    return plans_.emplace(shape, plan).first->second;
+  }
+
+  void* library_;
+  Functions f_;
+  Handle handle_{};
+  DeviceBuffer workspace_;
+  std::map<std::tuple<int, int, int, int, std::uint32_t>, Plan> plans_;
+};
+
+}  // namespace
+
+std::unique_ptr<Blas> Blas::load() {
+  for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}) {
+    void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) continue;
+    Functions f{};
+    bool all = true;
+    const auto find = [&](auto& function, const char* symbol) {
+      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, symbol));
+      all = all && function != nullptr;
+    };
+    find(f.create, "cublasLtCreate");
+    find(f.destroy, "cublasLtDestroy");
+    find(f.version, "cublasLtGetVersion");
+    find(f.make_product, "cublasLtMatmulDescCreate");
+    find(f.set_product, "cublasLtMatmulDescSetAttribute");
+    find(f.free_product, "cublasLtMatmulDescDestroy");
+    find(f.make_layout, "cublasLtMatrixLayoutCreate");
+    find(f.free_layout, "cublasLtMatrixLayoutDestroy");
+    find(f.make_wishes, "cublasLtMatmulPreferenceCreate");
+    find(f.set_wish, "cublasLtMatmulPreferenceSetAttribute");
+    find(f.free_wishes, "cublasLtMatmulPreferenceDestroy");
+    find(f.choose, "cublasLtMatmulAlgoGetHeuristic");
+    find(f.multiply, "cublasLtMatmul");
+    if (all) return std::make_unique<Library>(library, f);
+    dlclose(library);
+  }
+  return nullptr;
+}
+
+}  // namespace mlxs::cuda

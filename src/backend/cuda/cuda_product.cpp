@@ -1,0 +1,113 @@
+// Which kernels multiply rows with a weight, and what happens to the sums.
+#include <algorithm>
+
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/pack_rows.h"
+
+namespace mlxs::cuda {
+namespace {
+
+// Weights that cuBLASLt multiplies at a time: in bf16 no more than the L2 cache has room for, or somewhat
+// more.
+constexpr std::int64_t kSlice = std::int64_t{32} << 20;
+constexpr int kTile = static_cast<int>(kTileOutputs);
+
+}  // namespace
+
+void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
+  const Operand& x = input.operand;
+  if (x.wide && blas_ != nullptr &&
+      rows >= blas_->least_rows(weight.segments().front().type == Codes::kBF16)) {
+    return blas_product(weight, x, rows, f);
+  }
+  const int outputs = static_cast<int>(weight.rows());
+  const auto each = [&](auto&& run) {
+    for (std::size_t s = 0; s < weight.segments().size(); ++s)
+      run(weight.segments()[s], weight.first_rows()[s]);
+  };
+  const bool one_pass = !f.gated || gates_at_once(weight);
+  const auto thin_to = [&](const Finish& to) {
+    each([&](const Rows& w, int first) {
+      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_);
+    });
+  };
+  const auto wide_to = [&](const Finish& to, int splits) {
+    const std::size_t apart = static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
+    each([&](const Rows& w, int first) {
+      cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
+    });
+  };
+  const bool few = !x.wide && narrow(rows);
+  if (few && one_pass) return thin_to(f);
+  const Rows& first = weight.segments().front();
+  const int splits = few ? 1
+                     : x.wide
+                         ? wide_splits(first, rows, multiprocessors_)
+                         : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
+  if (x.wide && splits == 1 && one_pass) return wide_to(f, 1);
+
+  const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
+                                  static_cast<std::size_t>(outputs) * sizeof(float));
+  const Finish plain{.y = sums.floats(), .columns = outputs};
+  if (few) {
+    thin_to(plain);
+  } else if (x.wide) {
+    wide_to(plain, splits);
+  } else {
+    each([&](const Rows& w, int column) {
+      matmul(stream_.get(), w, x, rows, column, splits, sums.floats(), outputs);
+    });
+  }
+  finish(stream_.get(), sums.floats(), splits, rows, f);
+}
+
+// Slice by slice of the outputs: weights to bf16, the product, and what follows it.
+void CudaBackend::blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f) {
+  const bool plain =
+      !f.gated && f.bias == nullptr && f.act == Act::kNone && f.soft_cap == 0 && f.operand.data == nullptr;
+  const auto all = static_cast<int>(weight.rows());
+  const int halves = f.gated ? 2 : 1, outputs = all / halves;
+  const int most = std::max<int>(128, static_cast<int>(kSlice / halves / x.stride) / 128 * 128);
+  const auto longest = static_cast<std::size_t>(std::min(most, outputs)),
+             stride = static_cast<std::size_t>(x.stride);
+  // Segments begin and end within tiles.
+  const Scratch matrix(memory_, (longest + 2 * kTile) * stride * 2);
+  const Scratch sums(memory_, plain ? 1
+                                    : longest * static_cast<std::size_t>(halves) *
+                                          static_cast<std::size_t>(rows) * sizeof(float));
+  // Outputs `first` … of the weight, whichever segments have them, to columns of `to`.
+  const auto multiply = [&](int first, int last, float* to, int to_columns, const float* added) {
+    for (std::size_t s = 0; s < weight.segments().size(); ++s) {
+      const Rows& w = weight.segments()[s];
+      const int start = weight.first_rows()[s], from = std::max(first, start),
+                end = std::min(last, start + w.rows);
+      if (from >= end) continue;
+      const int first_tile = (from - start) / kTile, tiles = (end - start + kTile - 1) / kTile - first_tile;
+      const int skipped = from - start - first_tile * kTile;  // of the first tile
+      unpack_tiles(stream_.get(), w, first_tile, tiles, matrix.data());
+      blas_->multiply(stream_.get(), {.w = static_cast<const std::byte*>(matrix.data()) +
+                                           static_cast<std::size_t>(skipped) * stride * 2,
+                                      .x = x.data,
+                                      .rows = rows,
+                                      .outputs = end - from,
+                                      .columns = x.stride,
+                                      .added = added != nullptr ? added + from - first : nullptr,
+                                      .y = to + from - first,
+                                      .y_columns = to_columns});
+    }
+  };
+  for (int first = 0; first < outputs; first += most) {
+    const int here = std::min(most, outputs - first);
+    if (plain) {
+      multiply(first, first + here, f.y + first, f.columns,
+               f.residual != nullptr ? f.residual + first : nullptr);
+      continue;
+    }
+    for (int half = 0; half < halves; ++half)
+      multiply(half * outputs + first, half * outputs + first + here, sums.floats() + half * here,
+               halves * here, nullptr);
+    finish(stream_.get(), sums.floats(), 1, rows, f, first, here);
+  }
+}
+
+}  // namespace mlxs::cuda
