@@ -119,7 +119,7 @@ class TestAnothersServer:
         assert (tmp_path / "out" / "report.md").exists() and (tmp_path / "out" / "report.svg").exists()
 
     def test_beside_ours(self, tmp_path, other):
-        ours = ServeProcess("mock:tokens=5", cache=tmp_path)
+        ours = ServeProcess("mock", cache=tmp_path)
         try:
             flags = [
                 "--url",
@@ -131,7 +131,7 @@ class TestAnothersServer:
                 "--cycles",
                 "2",
                 "--max-tokens",
-                "9",
+                "5",
                 "--temp",
                 "0.5",
             ]
@@ -142,7 +142,7 @@ class TestAnothersServer:
         result = done.json()
         assert [side["model"] for side in result["sides"]][1] == "other-model"
         assert {one["side"]: one["generated_tokens"] for one in result["runs"]} == {0: 15, 1: 15}
-        assert all(asked["max_tokens"] == 9 and asked["temperature"] == 0.5 for asked in other.fields[1:])
+        assert all(asked["max_tokens"] == 5 and asked["temperature"] == 0.5 for asked in other.fields[1:])
 
 
 @needs_model
