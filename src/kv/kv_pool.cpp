@@ -99,7 +99,7 @@ PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const Toke
       break;
   }
   // A common beginning of no token is no beginning, unless pages before it are common.
-  const std::int32_t common = tree_.closest_child(parent, sequence.salt_, block);
+  const std::int32_t common = tree_.closest_child(parent, sequence.salt_, block).common;
   if (common > 0 || (common == 0 && page > 0)) {
     miss.reason = MissReason::kDiverged;
     miss.token += common;
@@ -166,6 +166,51 @@ std::optional<std::uint64_t> KvPool::tail_hash(const KvSequence& sequence, std::
   for (std::int32_t i = page * kPageTokens; i < end; ++i)
     hash = mix64(hash ^ static_cast<std::uint32_t>(tokens[static_cast<std::size_t>(i)]));
   return hash;
+}
+
+namespace {
+
+// The tokens of a page that is not full, up to tokens[end].
+std::array<TokenId, kPageTokens> begun_page(std::span<const TokenId> tokens, std::int32_t end,
+                                            TokenId missing) {
+  std::array<TokenId, kPageTokens> block;
+  block.fill(missing);
+  const std::int32_t begin = end / kPageTokens * kPageTokens;
+  std::ranges::copy(tokens.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+                    block.begin());
+  return block;
+}
+
+}  // namespace
+
+void KvPool::keep_tail(const KvSequence& sequence, std::span<const TokenId> tokens) {
+  const std::int32_t end = sequence.committed_, begun = end % kPageTokens;
+  if (!config_.prefix_cache || config_.window > 0 || begun < kLeastTail) return;
+  const auto page = static_cast<std::size_t>(end / kPageTokens);
+  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return;
+  const auto block = begun_page(tokens, end, PrefixTree::kNoToken);
+  if (tree_.closest_child(parent, sequence.salt_, block).common >= begun) return;
+  tree_.enter(sequence.pages_[page], parent, sequence.salt_, block,
+              tree_.hash_after(parent, sequence.salt_, block));
+}
+
+std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence,
+                                                      std::span<const TokenId> tokens) {
+  const std::int32_t left = static_cast<std::int32_t>(tokens.size()) - sequence.committed_;
+  if (!config_.prefix_cache || config_.window > 0 || sequence.committed_ % kPageTokens != 0 ||
+      left > kPageTokens)
+    return std::nullopt;
+  const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
+  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return std::nullopt;
+  constexpr TokenId kUnlikeAny = PrefixTree::kNoToken - 1;
+  const auto block = begun_page(tokens, static_cast<std::int32_t>(tokens.size()) - 1, kUnlikeAny);
+  const auto [found, common] = tree_.closest_child(parent, sequence.salt_, block);
+  if (common < kLeastTail) return std::nullopt;
+  hold(found);  // it is used as lately as what precedes it
+  release(found);
+  return BegunPage{found, common};
 }
 
 bool KvPool::reserve(KvSequence& sequence, std::int32_t tokens) {

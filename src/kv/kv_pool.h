@@ -143,6 +143,17 @@ class KvPool {
                                          std::int32_t end) const;
   static constexpr std::int32_t kLeastTail = 4;
 
+  // Before close(): the last page, where it is begun and not full, stays cached, too. `tokens`: the
+  // sequence's. Not with a window, nor where the tree holds as much already.
+  void keep_tail(const KvSequence& sequence, std::span<const TokenId> tokens);
+  // A page in the tree that begins as the last one of `tokens`, which is all the sequence has left: a copy of
+  // it spares computing `tokens` ≥ kLeastTail of them, never the last. Counts as a use of it.
+  struct BegunPage {
+    PageId page = -1;
+    std::int32_t tokens = 0;
+  };
+  std::optional<BegunPage> closest_page(const KvSequence& sequence, std::span<const TokenId> tokens);
+
   // Grows to hold `tokens` tokens. False (and no change) if free + cached pages do not suffice.
   bool reserve(KvSequence& sequence, std::int32_t tokens);
   // KV of tokens[0, count) is now computed: full pages enter the prefix tree. tokens: the sequence's tokens

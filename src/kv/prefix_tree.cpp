@@ -55,14 +55,15 @@ void PrefixTree::leave(PageId page) {
   node.entry = 0;
 }
 
-std::int32_t PrefixTree::closest_child(PageId parent, std::uint64_t salt, PageTokens tokens) const {
-  std::int32_t best = -1;
+PrefixTree::Closest PrefixTree::closest_child(PageId parent, std::uint64_t salt, PageTokens tokens) const {
+  Closest best;
   int compared = 0;
   PageId child = parent < 0 ? first_root_ : at(parent).first_child;
   for (; child >= 0 && compared < kMostCompared; child = at(child).older_sibling, ++compared) {
     if (at(child).salt != salt) continue;
     const auto differs = std::ranges::mismatch(at(child).tokens, tokens).in1;
-    best = std::max(best, static_cast<std::int32_t>(differs - at(child).tokens.begin()));
+    const auto common = static_cast<std::int32_t>(differs - at(child).tokens.begin());
+    if (common > best.common) best = {child, common};
   }
   return best;
 }

@@ -1,6 +1,7 @@
-// The full pages whose KV is known, as a tree: a page's parent holds the 16 tokens before its own. Found by
-// chain hash, told apart by (salt, parent, tokens). Says nothing of who holds a page: that is KvPool's, which
-// owns it. One thread; every call but closest_child() is O(1) expected; allocates only when made.
+// The pages whose KV is known, as a tree: a page's parent holds the 16 tokens before its own. Leaves may be
+// begun only: their missing tokens are kNoToken. Found by chain hash, told apart by (salt, parent, tokens).
+// Says nothing of who holds a page: that is KvPool's, which owns it. One thread; every call but
+// closest_child() is O(1) expected; allocates only when made.
 #pragma once
 
 #include <array>
@@ -16,6 +17,7 @@ namespace mlxs {
 class PrefixTree {
  public:
   using PageTokens = std::span<const TokenId, kPageTokens>;
+  static constexpr TokenId kNoToken = -1;
 
   explicit PrefixTree(std::int32_t num_pages);
 
@@ -36,9 +38,13 @@ class PrefixTree {
   std::uint64_t hash(PageId page) const { return at(page).hash; }
   PageTokens tokens(PageId page) const { return at(page).tokens; }
 
-  // How many of its first tokens `tokens` shares with the child that shares the most; -1: there is no child.
+  // The child that shares the most first tokens with `tokens`, and how many; -1: there is no child.
   // Looks at the kMostCompared children that entered last.
-  std::int32_t closest_child(PageId parent, std::uint64_t salt, PageTokens tokens) const;
+  struct Closest {
+    PageId page = -1;
+    std::int32_t common = -1;
+  };
+  Closest closest_child(PageId parent, std::uint64_t salt, PageTokens tokens) const;
   static constexpr int kMostCompared = 64;
 
   void check(PageId page) const;  // of a page inside; throws kInternal that names what is wrong

@@ -192,6 +192,13 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
       gained += entry->remaining() - 1;
       pool.commit(entry->sequence, entry->tokens, entry->num_tokens() - 1);
       ++counters.branched_pages;
+    } else if (const auto begun = pool.closest_page(entry->sequence, entry->tokens)) {
+      const std::int32_t committed = entry->sequence.committed_tokens();
+      out.branches.push_back(
+          {begun->page, entry->sequence.pages()[static_cast<std::size_t>(committed / kPageTokens)]});
+      gained += begun->tokens;
+      pool.commit(entry->sequence, entry->tokens, committed + begun->tokens);
+      ++counters.branched_pages;
     }
     if (!entry->preempted) {
       entry->cached_prompt_tokens += gained;
@@ -251,6 +258,7 @@ void Scheduler::Impl::pin(const SchedEntry& entry, TimePoint now) {
 
 void Scheduler::Impl::stop(SchedEntry& entry) {
   branching.withdraw(entry);
+  pool.keep_tail(entry.sequence, entry.tokens);
   pool.close(std::move(entry.sequence));
   entry.running = false;
   std::erase(running, &entry);

@@ -53,6 +53,38 @@ TEST(KvPool, PagesForRoundsUp) {
   EXPECT_EQ(KvPool::pages_for(INT32_MAX), 1 << 27);
 }
 
+TEST(KvPool, ABegunPageStaysForCopies) {
+  KvPool pool({.num_pages = 8});
+  KvSequence first = compute(pool, count_from(0, 26));
+  pool.keep_tail(first, count_from(0, 26));
+  pool.close(std::move(first));
+  pool.check();
+  EXPECT_EQ(pool.stats().cached, 2);
+  EXPECT_EQ(pool.stats().entries, 1);
+  EXPECT_EQ(hit(pool, count_from(0, 40)), 16) << "a begun page is not shared, only copied";
+
+  KvSequence again = pool.open(count_from(0, 26));
+  const auto same = pool.closest_page(again, count_from(0, 26));
+  ASSERT_TRUE(same);
+  EXPECT_EQ(same->tokens, 9) << "the last token is computed";
+  EXPECT_EQ(pool.closest_page(again, count_from(0, 22) + count_from(90, 4))->tokens, 6);
+  EXPECT_FALSE(pool.closest_page(again, count_from(0, 19) + count_from(90, 4)));
+  EXPECT_FALSE(pool.closest_page(again, count_from(0, 40))) << "more than a page is left";
+  pool.close(std::move(again));
+
+  KvSequence twice = compute(pool, count_from(0, 22));
+  pool.keep_tail(twice, count_from(0, 22));
+  pool.close(std::move(twice));
+  EXPECT_EQ(pool.stats().cached, 2) << "the tree holds as much already";
+  KvSequence salted = pool.open(count_from(0, 26), 7);
+  EXPECT_FALSE(pool.closest_page(salted, count_from(0, 10)));
+  pool.close(std::move(salted));
+  KvSequence all = pool.open(count_from(500, 8));
+  ASSERT_TRUE(pool.reserve(all, 8 * kPageTokens)) << "a begun page makes room like any other";
+  pool.close(std::move(all));
+  pool.check();
+}
+
 TEST(KvPool, ReusesFullPagesAndLeavesOneTokenToCompute) {
   KvPool pool({.num_pages = 16});
   compute_and_close(pool, count_from(0, 40));  // two full pages and eight tokens

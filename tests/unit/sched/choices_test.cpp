@@ -54,7 +54,8 @@ TEST(Choices, HoldTheirPromptOnce) {
   // 87 + 20 tokens, of which the last is never fed back: 7 pages, 5 of them common.
   EXPECT_EQ(played.most_held, 5 + kChoices * 2);
   EXPECT_EQ(pool.stats().held, 0);
-  EXPECT_EQ(pool.stats().cached, 5 + kChoices) << "the prompt's pages once, and one full page of each answer";
+  EXPECT_EQ(pool.stats().cached, 5 + 2 * kChoices)
+      << "the prompt's pages once, and of each answer a full page and a begun one";
 }
 
 TEST(Choices, WithoutAPrefixCacheEachHoldsItsOwn) {

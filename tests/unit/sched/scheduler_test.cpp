@@ -52,7 +52,40 @@ TEST(Scheduler, RunsOneRequestFromPrefillToItsLastToken) {
   EXPECT_EQ(stats.prompt_tokens, 20u);
   EXPECT_EQ(stats.generated_tokens, 3u);
   EXPECT_EQ(stats.kv.held, 0);
-  EXPECT_EQ(stats.kv.cached, 1);
+  EXPECT_EQ(stats.kv.cached, 2) << "a full page and a begun one";
+}
+
+TEST(Scheduler, APromptAskedAgainComputesOneToken) {
+  Driver driver({}, {.num_pages = 16});
+  ASSERT_EQ(driver.add(prompt_of(2 * kPageTokens + 12), 1), std::nullopt);
+  while (driver.step()) {
+  }
+  ASSERT_EQ(driver.add(prompt_of(2 * kPageTokens + 12), 3), std::nullopt);
+  ASSERT_TRUE(driver.step());
+  EXPECT_EQ(driver.plan().branches.size(), 1u) << "the begun page is copied: the request goes on to write it";
+  EXPECT_EQ(driver.plan().spans.at(0).start, 2 * kPageTokens + 11);
+  EXPECT_EQ(driver.plan().spans.at(0).count, 1);
+  while (driver.step()) {
+  }
+  EXPECT_EQ(driver.scheduler().stats().cached_prompt_tokens, 2u * kPageTokens + 11);
+}
+
+TEST(Scheduler, ABegunPageServesAsFarAsPromptsAreAlike) {
+  Driver driver({}, {.num_pages = 16});
+  ASSERT_EQ(driver.add(prompt_of(kPageTokens + 12), 2), std::nullopt);
+  while (driver.step()) {
+  }
+  std::vector<TokenId> other = prompt_of(kPageTokens + 12);
+  other[kPageTokens + 7] += 1;
+  ASSERT_EQ(driver.add(other, 2), std::nullopt);
+  ASSERT_TRUE(driver.step());
+  EXPECT_EQ(driver.plan().spans.at(0).start, kPageTokens + 7);
+  while (driver.step()) {
+  }
+  other[kPageTokens + 2] += 1;  // fewer than a copy is worth
+  ASSERT_EQ(driver.add(other, 2), std::nullopt);
+  ASSERT_TRUE(driver.step());
+  EXPECT_EQ(driver.plan().spans.at(0).start, kPageTokens);
 }
 
 TEST(Scheduler, RefusesConfigurationsThatCannotRun) {
