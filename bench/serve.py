@@ -65,9 +65,12 @@ def ours(args):
 
 
 def theirs(args):
-    """Continuous batching and prompt caching as by default; one KV buffer for all slots, its batch sizes as they come."""
+    """Continuous batching and prompt caching as by default; its batch sizes as they come.
+
+    Each slot has its own KV: in one for all (--kv-unified) every token looks at the cells of all requests.
+    """
     port = free_port()
-    flags = ["--parallel", str(args.slots), "--kv-unified", "-c", str(args.context), "--threads", str(args.threads)]
+    flags = ["--parallel", str(args.slots), "--no-kv-unified", "-c", str(args.context), "--threads", str(args.threads)]
     return Server([args.llama_server, "-m", args.model, "--port", str(port), *flags], port)
 
 
@@ -141,7 +144,7 @@ def main():
     parser.add_argument("--requests", type=int, default=0, help="of a load; 0: four a client, at least 16")
     parser.add_argument("--prefix-words", type=int, default=1000, help="of the system prompt")
     parser.add_argument("--slots", type=int, default=64, help="requests that the peer runs at once")
-    parser.add_argument("--context", type=int, default=160 * 1024, help="tokens of the peer's KV buffer")
+    parser.add_argument("--context", type=int, default=192 * 1024, help="tokens of the peer's KV, for all slots")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
