@@ -35,6 +35,12 @@ class Decoder final : public Model {
     const bool all_slide = std::ranges::find(spec.sliding, false) == spec.sliding.end();
     config_.window = all_slide ? spec.window : 0;
     const ModelConfig& c = config_;
+    // Heads that the backend cannot attend with are refused here, not behind gigabytes of weights.
+    static_cast<void>(backend.make_kv({.layers = 1,
+                                       .kv_heads = c.kv_heads,
+                                       .key_dim = c.key_dim,
+                                       .value_dim = c.value_dim,
+                                       .num_pages = 1}));
     WeightLoader load(file, backend, cache);
     rope_ = read_rope(file, c, load, spec_.interleaved_rope);
     if (spec_.local_rope_base) local_rope_ = plain_rope(c, *spec_.local_rope_base, rope_.interleaved);

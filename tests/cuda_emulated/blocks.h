@@ -67,9 +67,10 @@ T from_lane(const std::array<std::array<std::uint64_t, 4>, kLanes>& given, int l
   return value;
 }
 
-// What the device has; more than that is refused. What is allocated of it now.
+// What the device has; more than that is refused. What is allocated of it now, and at most since it was set.
 void set_device_memory(std::size_t bytes);
 std::size_t device_memory_taken();
+std::size_t device_memory_most();
 
 // Queued on the stream: at once, or when the graph that is being captured is launched.
 void queue(std::function<void()> work);

@@ -74,6 +74,26 @@ TEST_F(CudaMemory, WhatDoesNotFitIsRefusedWithTheFigures) {
   engine_.reset();
 }
 
+TEST_F(CudaMemory, HeadsThatAreTooLongAreRefusedBeforeTheWeightsAreLoaded) {
+  const test::TempDir dir;
+  test::TinyModel model;
+  model.head_dim = 288;
+  const auto path = model.write(dir.path());
+  EngineOptions options;
+  options.backend = "cuda";
+  options.threads = 1;
+  options.cache_dir = (dir_.path() / "cache").string();
+  engine_ = Engine::create(options);
+  try {
+    engine_->load_model({.model = path.string(), .force = true});
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kModelLoad);
+    EXPECT_THAT(error.full(), HasSubstr("heads of 8 to 256 dims in steps of 8, not 288 and 288"));
+  }
+  EXPECT_LT(emulated::device_memory_most(), std::size_t{200} << 10) << "weights were there";
+}
+
 TEST_F(CudaMemory, AStepThatDoesNotFitIsMadeSmaller) {
   start({.kv_cache_bytes = 4 << 20, .prefix_cache = false});
   const auto run = [&](int count, int words) {

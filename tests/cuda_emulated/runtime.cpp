@@ -2,6 +2,7 @@
 // queued while they were captured. MLXS_EMULATED_SM: the GPU's architecture, 90 unless said otherwise.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -16,7 +17,7 @@ Work* capturing = nullptr;
 
 // Host and device memory that is taken, and what there is of the device's.
 std::map<void*, size_t> taken;
-size_t device_taken = 0, device_memory = size_t{1} << 30;
+size_t device_taken = 0, most_taken = 0, device_memory = size_t{1} << 30;
 
 cudaError_t take(void** to, size_t bytes, bool of_device) {
   if (bytes > size_t{1} << 30 || (of_device && device_taken + bytes > device_memory))
@@ -25,6 +26,7 @@ cudaError_t take(void** to, size_t bytes, bool of_device) {
   std::memset(*to, 0xff, bytes);  // nobody may count on zeros
   taken[*to] = of_device ? bytes : 0;
   device_taken += taken[*to];
+  most_taken = std::max(most_taken, device_taken);
   return cudaSuccess;
 }
 cudaError_t give(void* memory) {
@@ -45,7 +47,11 @@ int architecture() {
 
 namespace mlxs::emulated {
 
-void set_device_memory(size_t bytes) { device_memory = bytes; }
+void set_device_memory(size_t bytes) {
+  device_memory = bytes;
+  most_taken = device_taken;
+}
+size_t device_memory_most() { return most_taken; }
 size_t device_memory_taken() { return device_taken; }
 
 void queue(std::function<void()> work) {

@@ -20,39 +20,60 @@ __global__ void rotation_kernel(const int* positions, const float* frequencies, 
   }
 }
 
-// One warp a head of a row: queries first, then keys, then values.
+// One warp a head of a row: queries first, then keys, then values. kOwn: of 32 · kOwn dims, all read before
+// any is used; 0: any number.
+template <int kOwn>
 __global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ qkv, StepRows step,
                                                      Attention spec, KvLayer kv, float* q) {
-  await();
   __shared__ float vectors[4][kMaxDim];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int head = static_cast<int>(blockIdx.x) * 4 + warp, row = static_cast<int>(blockIdx.y);
+  await();
   if (head >= spec.heads + 2 * kv.kv_heads) return;
   const int query_columns = spec.heads * kv.key_dim, key_columns = kv.kv_heads * kv.key_dim;
   const float* from =
       qkv + static_cast<size_t>(row) * (query_columns + key_columns + kv.kv_heads * kv.value_dim);
-  const int position = step.positions[row];
-  if (position < 0) return;
-  const int page = step.pages[step.first_page[row] + position / kPage];
-  if (head >= spec.heads + kv.kv_heads) {
-    const int own = head - spec.heads - kv.kv_heads;
-    from += query_columns + key_columns + own * kv.value_dim;
-    store_head(from, kv.value_dim, kv.values, kv.value_scales,
-               (static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage);
-    return;
-  }
-  const bool is_query = head < spec.heads;
-  from += head * kv.key_dim;  // the keys follow the queries, of the same size
+  const int position = step.positions[row], first_page = step.first_page[row];
+  const bool is_query = head < spec.heads, is_value = head >= spec.heads + kv.kv_heads;
+  const int own = is_value ? head - spec.heads - kv.kv_heads : head - spec.heads;
+  from += is_value ? query_columns + key_columns + own * kv.value_dim : head * kv.key_dim;
   float* vector = vectors[warp];
-  turn_head(from, kv.key_dim, is_query ? spec.norm_query : spec.norm_key,
-            is_query ? spec.query_norm : spec.key_norm, spec.rotation, row, vector);
+  const bool normalizes = is_query ? spec.norm_query : spec.norm_key;
+  const Norm& norm = is_query ? spec.query_norm : spec.key_norm;
+  if constexpr (kOwn > 0) {
+    if (!is_value) {
+      float raw[kOwn], gains[kOwn];
+      float2 turns[kOwn / 2];
+      const int half = spec.rotation.dims / 2;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        raw[i] = from[lane + 32 * i];
+        gains[i] = normalizes ? norm.gain[lane + 32 * i] + norm.offset : 1.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kOwn / 2; ++i) {
+        turns[i] = {1.0f, 0.0f};
+        if (lane + 32 * i < half)
+          turns[i] = static_cast<const float2*>(
+              spec.rotation.table)[static_cast<size_t>(row) * half + lane + 32 * i];
+      }
+      turn_head<kOwn>(raw, normalizes, gains, norm.epsilon, spec.rotation, turns, vector);
+    }
+  } else if (!is_value) {
+    turn_head(from, kv.key_dim, normalizes, norm, spec.rotation, row, vector);
+  }
+  if (position < 0) return;
   if (is_query) {
     float* to = q + static_cast<size_t>(row) * query_columns + head * kv.key_dim;
     for (int i = lane; i < kv.key_dim; i += 32) to[i] = vector[i];
+    return;
+  }
+  const size_t page = step.pages[first_page + position / kPage];
+  const size_t slot = (page * kv.kv_heads + own) * kPage + position % kPage;
+  if (is_value) {
+    store_head(from, kv.value_dim, kv.values, kv.value_scales, slot);
   } else {
-    const int own = head - spec.heads;
-    store_head(vector, kv.key_dim, kv.keys, kv.key_scales,
-               (static_cast<size_t>(page) * kv.kv_heads + own) * kPage + position % kPage);
+    store_head(vector, kv.key_dim, kv.keys, kv.key_scales, slot);
   }
 }
 
@@ -67,7 +88,11 @@ void make_rotation(cudaStream_t stream, const int* positions, const float* frequ
 void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
             const KvLayer& kv, float* q) {
   const dim3 grid((spec.heads + 2 * kv.kv_heads + 3) / 4, step.rows);
-  launch_early(append_kernel, grid, 128, 0, stream, qkv, step, spec, kv, q);
+  const auto kernel = kv.key_dim == 64    ? append_kernel<2>
+                      : kv.key_dim == 128 ? append_kernel<4>
+                      : kv.key_dim == 256 ? append_kernel<8>
+                                          : append_kernel<0>;
+  launch_early(kernel, grid, 128, 0, stream, qkv, step, spec, kv, q);
 }
 
 }  // namespace mlxs::cuda

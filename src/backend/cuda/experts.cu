@@ -75,7 +75,15 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
   if (static_cast<int>(threadIdx.x) < count) weight = a.experts.table[threadIdx.x];
   if (!early) await();
 
-  // The block's piece of the line, and whose tiles it has.
+  // The block's piece of the line, and whose tiles it has. Everything is read before anything is used.
+  struct Lot {
+    int turn, next_turn, place, next_place;
+  };
+  const auto lot_of = [&](int e) {
+    return Lot{a.experts.turns[e], a.experts.turns[e + 1], a.experts.first[e], a.experts.first[e + 1]};
+  };
+  Lot lot{};
+  if (static_cast<int>(threadIdx.x) < count) lot = lot_of(threadIdx.x);
   const int all_turns = a.experts.turns[count];
   const auto cut = [&](unsigned block) {
     return static_cast<int>(static_cast<unsigned long long>(all_turns) * a.tiles * block / gridDim.x);
@@ -83,18 +91,19 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
   const int begin = cut(blockIdx.x), mine = cut(blockIdx.x + 1) - begin;
   const int first_turn = begin / a.tiles, end_turn = (begin + mine - 1) / a.tiles + 1;
   for (int e = threadIdx.x; e < count; e += static_cast<int>(blockDim.x)) {
-    const int from = a.experts.turns[e], to = min(a.experts.turns[e + 1], end_turn);
-    const int first = a.experts.first[e], next = a.experts.first[e + 1];
-    for (int turn = max(from, first_turn); turn < to; ++turn) {
-      const ExpertWeight own = e < static_cast<int>(blockDim.x) ? weight : a.experts.table[e];
-      const int place = first + (turn - from) * kTurnRows;
-      turns[turn - first_turn] = {static_cast<const char*>(own.codes),
-                                  static_cast<const char*>(own.scales),
-                                  own.bias,
+    if (e >= static_cast<int>(blockDim.x)) {
+      weight = a.experts.table[e];
+      lot = lot_of(e);
+    }
+    for (int turn = max(lot.turn, first_turn); turn < min(lot.next_turn, end_turn); ++turn) {
+      const int place = lot.place + (turn - lot.turn) * kTurnRows;
+      turns[turn - first_turn] = {static_cast<const char*>(weight.codes),
+                                  static_cast<const char*>(weight.scales),
+                                  weight.bias,
                                   begin - turn * a.tiles,
                                   min(mine, (turn + 1) * a.tiles - begin),
                                   place,
-                                  min(kTurnRows, next - place)};
+                                  min(kTurnRows, lot.next_place - place)};
     }
   }
   if (mine <= 0) return;

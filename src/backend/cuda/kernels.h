@@ -173,7 +173,8 @@ void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows
 // y[row · y_columns + i · y_step + j] = x[row · x_columns + i · x_step + j] for `runs` runs of `columns`.
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns);
-// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out
+// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out. Places and
+// weights are older than the kernel before.
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
               int rows, int columns, const float* residual, float* y);
 

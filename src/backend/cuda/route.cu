@@ -22,8 +22,9 @@ __device__ inline int sum_below(int own, int lane, int& all) {
   return sum - own;
 }
 
-// One block. counts: [experts] of shared memory.
-__device__ void order_places(int entries, const Route& spec, const Routed& to, int* counts) {
+// One block. chosen: of each place, its expert or -1; may be to.places. counts: [experts] of shared memory.
+__device__ void order_places(int entries, const Route& spec, const int* chosen, const Routed& to,
+                             int* counts) {
   // Of a warp's experts: rows, turns, those with many rows and those with few.
   struct Sums {
     int rows, turns, many, few;
@@ -34,7 +35,8 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
   for (int e = threadIdx.x; e < spec.experts; e += static_cast<int>(blockDim.x)) counts[e] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
-    if (to.places[i] >= 0) atomicAdd(&counts[to.places[i]], 1);
+    const int expert = chosen[i];
+    if (expert >= 0) atomicAdd(&counts[expert], 1);
   }
   __syncthreads();
   // Experts side by side, a warp's next to each other.
@@ -89,11 +91,9 @@ __device__ void order_places(int entries, const Route& spec, const Routed& to, i
     to.active[i] = -1;
   // In any order: a row's result does not depend on which rows stand beside it.
   for (int i = threadIdx.x; i < entries; i += static_cast<int>(blockDim.x)) {
-    const int expert = to.places[i];
-    if (expert < 0) continue;
-    const int place = atomicAdd(&counts[expert], 1);
+    const int expert = chosen[i], place = expert < 0 ? -1 : atomicAdd(&counts[expert], 1);
     to.places[i] = place;
-    to.rows[place] = i / spec.used;
+    if (place >= 0) to.rows[place] = i / spec.used;
   }
 }
 
@@ -101,6 +101,10 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
                                                          Route spec, Routed to, int warps, bool order) {
   MLXS_DYNAMIC_SHARED(memory, 16);
   auto* scratch = reinterpret_cast<float*>(memory);
+  // Of a block that also orders them: here.
+  int* const chosen = order && gridDim.x == 1
+                          ? reinterpret_cast<int*>(scratch + static_cast<size_t>(2 * warps) * spec.experts)
+                          : to.places;
   await();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (warp < warps) {
@@ -109,7 +113,7 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
          row += static_cast<int>(gridDim.x) * warps) {
       choose_experts(logits + static_cast<size_t>(row) * spec.experts,
                      positions != nullptr && positions[row] < 0, spec,
-                     to.places + static_cast<size_t>(row) * spec.used,
+                     chosen + static_cast<size_t>(row) * spec.used,
                      to.weights + static_cast<size_t>(row) * spec.used, own, own + spec.experts, lane);
       __syncwarp();
     }
@@ -120,23 +124,24 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
   } else {
     __syncthreads();
   }
-  order_places(rows * spec.used, spec, to, reinterpret_cast<int*>(scratch));
+  order_places(rows * spec.used, spec, chosen, to, reinterpret_cast<int*>(scratch));
 }
 
 __global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec, Routed to) {
   MLXS_DYNAMIC_SHARED(memory, 16);
   await();
-  order_places(entries, spec, to, reinterpret_cast<int*>(memory));
+  order_places(entries, spec, to.places, to, reinterpret_cast<int*>(memory));
 }
 
 }  // namespace
 
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to) {
-  // Within 48 KiB of shared memory, two arrays a warp; the order's counts take half of one.
+  // Within 48 KiB of shared memory, two arrays a warp, and what is chosen; the order's counts take half of
+  // one.
   const bool together = rows <= kTogether;
-  const int warps = min(48 * 1024 / (8 * spec.experts), together ? min(rows, kBlockRows) : 4);
-  const size_t bytes = static_cast<size_t>(warps) * 8 * spec.experts;
+  const int warps = min(44 * 1024 / (8 * spec.experts), together ? min(rows, kBlockRows) : 4);
+  const size_t bytes = static_cast<size_t>(warps) * (8 * spec.experts + (rows <= warps ? 4 * spec.used : 0));
   launch_early(route_kernel, dim3((rows + warps - 1) / warps), together ? 256 : 32 * warps, bytes, stream,
                logits, positions, rows, spec, to, warps, together);
   if (together) return;

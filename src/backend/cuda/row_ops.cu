@@ -231,13 +231,25 @@ __global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, 
 // A thread an output.
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
                            int columns, const float* residual, float* y) {
-  await();
   const size_t row = blockIdx.y;
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  // Where they go is older than the rows.
+  constexpr int kKept = 8;
+  int kept[kKept];
+  float factors[kKept];
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    kept[j] = j < used ? places[row * used + j] : -1;
+    factors[j] = j < used ? weights[row * used + j] : 0.0f;
+  }
+  await();
   if (i >= columns) return;
   float sum = residual != nullptr ? residual[row * columns + i] : 0.0f;
-#pragma unroll 8
-  for (int j = 0; j < used; ++j) {
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    if (kept[j] >= 0) sum += factors[j] * x[static_cast<size_t>(kept[j]) * columns + i];
+  }
+  for (int j = kKept; j < used; ++j) {
     const int place = places[row * used + j];
     if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
   }

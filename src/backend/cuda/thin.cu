@@ -20,16 +20,8 @@ ThinPlan plan_thin(const ThinShape& s) {
   const int longest = s.gated ? 24 : 32;
   int warps = s.least_warps;
   while (2 * warps <= s.most_warps && 2 * warps < s.units &&
-         (tiles * warps < 8 * s.multiprocessors || s.units > longest * warps))
+         (tiles * warps < 7 * s.multiprocessors || s.units > longest * warps))
     warps *= 2;
-  // Rather somewhat fewer warps than a second round for a few blocks.
-  constexpr int kRoom = 220 * 1024, kWarpBytes = 6900;  // of shared memory
-  for (int w = warps; w > 8 && tiles <= 4 * s.multiprocessors; --w) {
-    if (tiles <= s.multiprocessors * min(kRoom / (w * kWarpBytes), 1024 / (32 * w))) {
-      warps = w;
-      break;
-    }
-  }
   return {warps, warps == 1 && s.units < 16 && tiles > 64 * s.multiprocessors ? 2 : 1};
 }
 

@@ -42,13 +42,18 @@ struct Thin {
   bool pairs = false;  // kGated, but the two halves of the outputs are plain ones that share the reading of x
 };
 
-// Units on their way, of a warp, in a ring of shared memory of which every lane has its own part.
-template <Codes kCodes, bool kGated>
-constexpr int kStages = kCodes == Codes::k4   ? (kGated ? 6 : 8)
+// Units on their way, of a warp, in a ring of shared memory of which every lane has its own part: weights,
+// and of more than eight rows their inputs, too.
+template <Codes kCodes, bool kGated, int kTiles>
+constexpr int kStages = kTiles > 1            ? (kCodes == Codes::kBF16 && kGated ? 3
+                                                 : kGated                         ? 4
+                                                                                  : 5)
+                        : kCodes == Codes::k4 ? (kGated ? 6 : 8)
                         : kCodes == Codes::k8 ? (kGated ? 4 : 6)
                                               : (kGated ? 3 : 5);
-template <Codes kCodes, Scaling kScaling, bool kGated>
-constexpr int kStageBytes = (kUnitBytes<kCodes> + 32 * UnitScales<kScaling>::kLaneBytes) * (kGated ? 2 : 1);
+template <Codes kCodes, Scaling kScaling, bool kGated, int kTiles>
+constexpr int kStageBytes = (kUnitBytes<kCodes> + 32 * UnitScales<kScaling>::kLaneBytes) * (kGated ? 2 : 1) +
+                            (kTiles > 1 ? kTiles * 1024 : 0);
 
 template <int kTiles>
 constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // of a block
@@ -57,8 +62,9 @@ template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSourc
 __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const __grid_constant__ Thin a) {
   constexpr bool kBare = kScaling == Scaling::kUnits || kScaling == Scaling::kHalves;
   constexpr int kSets = kGated ? 2 : 1;  // tiles of outputs at once: gates and their ups
-  constexpr int kStages = cuda::kStages<kCodes, kGated>;
-  constexpr int kStageBytes = cuda::kStageBytes<kCodes, kScaling, kGated>;
+  constexpr int kStages = cuda::kStages<kCodes, kGated, kTiles>;
+  constexpr int kStageBytes = cuda::kStageBytes<kCodes, kScaling, kGated, kTiles>;
+  constexpr bool kRingInputs = kTiles > 1;
   constexpr int kBytes = kUnitBytes<kCodes>, kScaleBytes = UnitScales<kScaling>::kBytes;
   MLXS_DYNAMIC_SHARED(memory, 16);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -129,7 +135,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
   const char* scales_at = scales_from;
   int to_fetch = 0, fetch_unit = 0, fetch_stage = 0;  // units left
   int stage = 0;                                      // that is multiplied next
-  const auto fetch = [&] {
+  const auto fetch_weights = [&] {
     if (to_fetch > 0) {
       char* to = ring + fetch_stage * kStageBytes;
 #pragma unroll
@@ -147,7 +153,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       }
       --to_fetch;
     }
-    commit_copies();
+    if (!kRingInputs) commit_copies();
     fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
   };
   const auto fetch_first = [&] {
@@ -156,7 +162,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
     fetch_unit = fetch_stage = stage = 0;
     to_fetch = count * (end_tile - first_tile);
 #pragma unroll 1
-    for (int i = 0; i < kStages - 1; ++i) fetch();
+    for (int i = 0; i < kStages - 1; ++i) fetch_weights();
   };
   fetch_first();
   KeptGains gains{};
@@ -187,6 +193,30 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       x_from[n] = x_rows + static_cast<size_t>(row) * x_stride + from_unit * 128 + t * 16;
     }
     if (first_row > 0) fetch_first();
+    // Inputs follow the weights of their unit.
+    int inputs_left = count * (end_tile - first_tile), inputs_unit = 0, inputs_stage = 0;
+    const auto fetch_inputs = [&] {
+      if constexpr (kRingInputs) {
+        if (inputs_left > 0) {
+          char* to = ring + inputs_stage * kStageBytes + kSets * kSetBytes + lane * 16;
+#pragma unroll
+          for (int n = 0; n < kTiles; ++n) {
+            if (first_row + n * 8 >= rows) break;  // whatever is there is not stored
+#pragma unroll
+            for (int piece = 0; piece < 2; ++piece)
+              copy16(to + (2 * n + piece) * 512, x_from[n] + inputs_unit * 128 + piece * 64);
+          }
+          inputs_unit = inputs_unit + 1 == count ? 0 : inputs_unit + 1;
+          --inputs_left;
+        }
+        commit_copies();
+        inputs_stage = inputs_stage + 1 == kStages ? 0 : inputs_stage + 1;
+      }
+    };
+    if (kRingInputs) {
+#pragma unroll 1
+      for (int i = 0; i < kStages - 1; ++i) fetch_inputs();
+    }
     for (int tile = first_tile; tile < end_tile; ++tile) {
       float sums[kSets][kTiles][4] = {};
       const char* x_at[kTiles];
@@ -213,9 +243,19 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
           unit_codes[s].take(own + s * kSetBytes + lane * 16);
           unit_scales[s].take(own + s * kSetBytes + kBytes + lane * kOwnScales);
         }
+        if constexpr (kRingInputs) {
+#pragma unroll
+          for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+            for (int piece = 0; piece < 2; ++piece) {
+              x[n][piece] = *reinterpret_cast<const uint4*>(own + kSets * kSetBytes + (2 * n + piece) * 512 +
+                                                            lane * 16);
+            }
+          }
+        }
         stage = stage + 1 == kStages ? 0 : stage + 1;
-        fetch();  // to where the unit before was
-        if (kTiles > 1) read(0);
+        fetch_weights();  // to where the unit before was
+        fetch_inputs();
         // A piece's products apart where there is room, so that no long chain of them waits for each
         // other.
         constexpr int kChains = kScaling == Scaling::kUnits && kTiles > 1 ? 1 : 2;

@@ -34,8 +34,9 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
   a.tiles = (outputs + 15) / 16;
   // A unit behind the last is read, though not used: not where copies arrive.
   a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) + 128 : 0;
-  const size_t each = (kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
-                      kStages<kCodes, kGated> * kStageBytes<kCodes, kScaling, kGated>;  // of a warp
+  const size_t each =
+      (kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
+      kStages<kCodes, kGated, kTiles> * kStageBytes<kCodes, kScaling, kGated, kTiles>;  // of a warp
   const int most = min(kMostWarps<kTiles>, static_cast<int>((most_shared() - a.operand_bytes) / each));
   int warps;
   if constexpr (kSource == Source::kMix) {
