@@ -20,7 +20,7 @@ ThinPlan plan_thin(const ThinShape& s) {
   const int longest = s.gated ? 24 : 32;
   int warps = s.least_warps;
   while (2 * warps <= s.most_warps && 2 * warps < s.units &&
-         (tiles * warps < 7 * s.multiprocessors || s.units > longest * warps))
+         (tiles * warps < 8 * s.multiprocessors || s.units > longest * warps))
     warps *= 2;
   return {warps, warps == 1 && s.units < 16 && tiles > 64 * s.multiprocessors ? 2 : 1};
 }
