@@ -78,6 +78,12 @@ struct LoadOptions {
   bool force = false;       // load it even if it will not fit into the memory that is free
 };
 
+// How a model's makers want it sampled; unset where they say nothing, or nothing possible.
+struct SamplingAdvice {
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int> top_k;
+};
+
 struct ModelInfo {
   std::string id;  // the served name
   std::string path;
@@ -96,6 +102,7 @@ struct ModelInfo {
   bool is_encoder = false;  // makes embeddings, or scores, of texts, and generates none
   bool scores = false;      // an encoder that scores pairs instead
   int dimensions = 0;       // of an embedding
+  SamplingAdvice sampling;  // generation_config.json, GGUF's general.sampling.*; the engine does not use it
   double load_seconds = 0;
   std::int64_t loaded_unix_s = 0;
 };

@@ -2,29 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
-#include <memory>
-#include <string_view>
-
-#include "base/log.h"
-#include "formats/model_file.h"
-
 namespace mlxs::cli {
-namespace {
-
-// A number that the model's makers advise; unset where they say nothing, or nothing possible.
-std::optional<double> advised(const ModelFile& file, std::string_view key, double low, double high) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) return std::nullopt;
-  const auto* real = std::get_if<double>(&found->second);
-  const auto* whole = std::get_if<std::int64_t>(&found->second);
-  const double value = real != nullptr ? *real : whole != nullptr ? static_cast<double>(*whole) : -1.0;
-  if (value >= low && value <= high) return value;
-  log::warn("{}: {} is not {} … {} and is left out", file.path().string(), key, low, high);
-  return std::nullopt;
-}
-
-}  // namespace
 
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   command.add_option("--max-tokens", flags.max_tokens, "Longest answer (default: up to the context's end)")
@@ -55,18 +33,14 @@ GenerateParams generate_params(const SamplingFlags& flags, const ModelInfo& mode
   GenerateParams params;
   params.model = model.id;
   params.max_tokens = flags.max_tokens;
-  std::unique_ptr<ModelFile> file;  // a mock has none
-  if (std::filesystem::exists(model.path)) file = ModelFile::open(model.path);
-  const auto choose = [&]<class T>(T& value, const std::optional<T>& flag, std::string_view key, double low,
-                                   double high) {
-    const auto advice = flag || !file ? std::nullopt : advised(*file, key, low, high);
-    if (flag || advice) value = flag ? *flag : static_cast<T>(*advice);
+  const auto choose = [](auto& value, const auto& flag, const auto& advice) {
+    if (flag || advice) value = flag ? *flag : *advice;
   };
-  choose(params.temperature, flags.temperature, "general.sampling.temp", 0, 2);
-  choose(params.top_p, flags.top_p, "general.sampling.top_p", 1e-6, 1);
-  choose(params.top_k, flags.top_k, "general.sampling.top_k", 0, 1 << 24);
-  choose(params.min_p, flags.min_p, "general.sampling.min_p", 0, 0.999999);
-  choose(params.repetition_penalty, flags.repetition_penalty, "general.sampling.penalty_repeat", 0.01, 100);
+  choose(params.temperature, flags.temperature, model.sampling.temperature);
+  choose(params.top_p, flags.top_p, model.sampling.top_p);
+  choose(params.top_k, flags.top_k, model.sampling.top_k);
+  choose(params.min_p, flags.min_p, model.sampling.min_p);
+  choose(params.repetition_penalty, flags.repetition_penalty, model.sampling.repetition_penalty);
   params.seed = flags.seed;
   params.stop = flags.stop;
   return params;

@@ -21,8 +21,8 @@ struct SamplingFlags {
   std::string system;
 };
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags);
-// Everything but the prompt. What no flag says is as the model's makers advise (generation_config.json,
-// GGUF's general.sampling.*), else GenerateParams' own default.
+// Everything but the prompt. What no flag says is as the model's makers advise, else GenerateParams' own
+// default.
 GenerateParams generate_params(const SamplingFlags& flags, const ModelInfo& model);
 // One line: tokens, time to the first, rate.
 std::string describe_stats(const GenerationStats& stats, FinishReason finish);

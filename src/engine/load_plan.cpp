@@ -73,16 +73,19 @@ std::uint64_t step_bytes(const ModelFile& file, const EngineOptions& engine) {
   return activations(summarize(file), engine);
 }
 
+int context_to_load(int asked, std::int64_t trained, bool encoder, std::string_view name) {
+  if (asked <= trained) return asked;
+  if (encoder) return 0;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for", asked, trained, name),
+      "ask for less, or leave it out", "context_length");
+}
+
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
   const ModelSummary summary = summarize(file);
-  if (is_encoder(file))
-    context = static_cast<int>(std::min<std::int64_t>(context, summary.context));  // as LoadedModel does
-  if (summary.context > 0 && context > summary.context) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("context_length {} exceeds the {} tokens that '{}' was trained for", context,
-                            summary.context, file.path().filename().string()),
-                "ask for less, or leave it out", "context_length");
-  }
+  if (summary.context > 0)
+    context = context_to_load(context, summary.context, is_encoder(file), file.path().filename().string());
   const DeviceInfo device = backend.device();
   LoadPlan plan;
   plan.weight_bytes = packed_weights(file, backend);

@@ -39,6 +39,11 @@ struct LoadPlan {
   std::int64_t tokens_each(std::int64_t users) const;
 };
 
+// The context to load a model with: what was asked for, 0 for its own. More than the `trained` of a decoder
+// throws kInvalidArgument; of an encoder, which reads texts and not conversations, it is meant for the models
+// beside it and becomes 0. name: of the model.
+int context_to_load(int asked, std::int64_t trained, bool encoder, std::string_view name);
+
 // context: as LoadOptions::context_length; more than the model's throws kInvalidArgument. Needs room for it,
 // if given; else for kMinContext tokens.
 inline constexpr std::int64_t kMinContext = 2048;

@@ -7,32 +7,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "backend/code_bits.h"
 #include "backend/cpu/float_bits.h"
 #include "backend/cpu/pack.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cpu {
 namespace {
-
-int bits_of(DType type) {
-  switch (type) {
-    case DType::kMlx2:
-      return 2;
-    case DType::kMlx3:
-      return 3;
-    case DType::kMlx4:
-    case DType::kMlxFp4:
-      return 4;
-    case DType::kMlx5:
-      return 5;
-    case DType::kMlx6:
-      return 6;
-    case DType::kMlx8:
-      return 8;
-    default:
-      return 0;
-  }
-}
 
 float read_scale(DType type, std::span<const std::byte> values, std::int64_t index) {
   const std::byte* at = values.data() + index * dtype_info(type).block_bytes;
@@ -78,7 +59,7 @@ float f8_e4m3(std::uint8_t bits) {
 
 void regroup_affine(const RawWeight& weight, std::int64_t row, DType target, std::byte* out) {
   const GroupScales& s = weight.scales;
-  const int bits = bits_of(weight.type);
+  const int bits = mlx_code_bits(weight.type);
   const auto* codes = reinterpret_cast<const std::uint8_t*>(weight.bytes.data()) +
                       static_cast<std::size_t>(row) * row_bytes(weight.type, weight.columns);
   const std::int64_t first_group = row * (weight.columns / s.group);

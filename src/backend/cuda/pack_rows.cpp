@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "backend/code_bits.h"
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/float_bits.h"
 #include "backend/cpu/pack.h"
@@ -17,29 +18,11 @@ namespace {
 
 constexpr int kMostShift = 6;  // larger groups' scales are repeated: the kernels know groups of 16, 32 and 64
 
-int mlx_bits(DType type) {
-  switch (type) {
-    case DType::kMlx2:
-      return 2;
-    case DType::kMlx3:
-      return 3;
-    case DType::kMlx4:
-      return 4;
-    case DType::kMlx5:
-      return 5;
-    case DType::kMlx6:
-      return 6;
-    case DType::kMlx8:
-      return 8;
-    default:
-      return 0;
-  }
-}
-
 bool fits_mlx(const RawWeight& raw) {
   const int group = raw.scales.group;
-  return mlx_bits(raw.type) != 0 && raw.scales.group_rows == 1 && group >= 32 && group <= 1024 &&
-         std::has_single_bit(static_cast<unsigned>(group)) && raw.columns % group == 0;
+  return mlx_code_bits(raw.type) != 0 && raw.type != DType::kMlxFp4 && raw.scales.group_rows == 1 &&
+         group >= 32 && group <= 1024 && std::has_single_bit(static_cast<unsigned>(group)) &&
+         raw.columns % group == 0;
 }
 
 // MXFP4's powers of two may leave f16's range (with the zero point's factor of 128); such tensors become
@@ -85,7 +68,7 @@ void put_code(std::byte* codes, const Packing& packing, std::int64_t column, uns
 
 void pack_mlx(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
               std::byte* scales) {
-  const auto bits = static_cast<std::size_t>(mlx_bits(raw.type));
+  const auto bits = static_cast<std::size_t>(mlx_code_bits(raw.type));
   const auto columns = static_cast<std::size_t>(raw.columns);
   const std::size_t stream_bytes = row_bytes(raw.type, raw.columns);
   const std::byte* stream = raw.bytes.data() + static_cast<std::size_t>(row) * stream_bytes;
@@ -149,7 +132,7 @@ void pack_dense(DType type, const std::byte* bytes, std::int64_t columns, std::b
 
 Packing packing_of(const RawWeight& raw) {
   if (fits_mlx(raw)) {
-    return {mlx_bits(raw.type) <= 4 ? Codes::k4 : Codes::k8,
+    return {mlx_code_bits(raw.type) <= 4 ? Codes::k4 : Codes::k8,
             std::min(kMostShift, std::countr_zero(static_cast<unsigned>(raw.scales.group)))};
   }
   const std::optional<DType> plain = cpu::regrouped_type(raw.type);

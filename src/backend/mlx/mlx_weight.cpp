@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backend/code_bits.h"
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/float_bits.h"
 #include "backend/cpu/pack.h"
@@ -52,32 +53,12 @@ class Copies {
 
 // ---------------------------------------------------------------- MLX's own types
 
-int mlx_bits(DType type) {
-  switch (type) {
-    case DType::kMlx2:
-      return 2;
-    case DType::kMlx3:
-      return 3;
-    case DType::kMlx4:
-    case DType::kMlxFp4:
-      return 4;
-    case DType::kMlx5:
-      return 5;
-    case DType::kMlx6:
-      return 6;
-    case DType::kMlx8:
-      return 8;
-    default:
-      return 0;
-  }
-}
-
 mx::Dtype scale_type(DType type) {
   return type == DType::kF16 ? mx::float16 : type == DType::kBF16 ? mx::bfloat16 : mx::float32;
 }
 
 WeightPart from_mlx(const RawWeight& w, mx::Dtype compute, Copies& copies) {
-  const int bits = mlx_bits(w.type);
+  const int bits = mlx_code_bits(w.type);
   const GroupScales& s = w.scales;
   WeightPart part{.codes = copies.array(w.bytes, shape2(w.rows, w.columns * bits / 32), mx::uint32)};
   part.group = s.group;
@@ -192,7 +173,7 @@ WeightPart dense(const RawWeight& w, mx::Dtype type, Copies& copies) {
 WeightPart make_part(const RawWeight& w, mx::Dtype compute, Copies& copies) {
   if (w.scales) cpu::check_scales(w);
   const bool whole_groups = w.scales ? w.columns % w.scales.group == 0 : w.columns % 32 == 0;
-  if (mlx_bits(w.type) != 0 && whole_groups && (w.columns * mlx_bits(w.type)) % 32 == 0)
+  if (mlx_code_bits(w.type) != 0 && whole_groups && (w.columns * mlx_code_bits(w.type)) % 32 == 0)
     return from_mlx(w, compute, copies);
   if (affine_bits(w.type) != 0 && whole_groups) return from_gguf(w, compute);
   return dense(w, compute, copies);

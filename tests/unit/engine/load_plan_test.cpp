@@ -33,6 +33,22 @@ TEST(LoadPlan, ForeseesTheBytesThatLoadingTakes) {
   EXPECT_GT(plan_load(*file, *backend, {.max_running = 128}, 0).batch_bytes, plan.batch_bytes);
 }
 
+TEST(LoadPlan, MoreContextThanTrainedIsRefusedButOfAnEncoder) {
+  EXPECT_EQ(context_to_load(0, 512, false, "m"), 0);
+  EXPECT_EQ(context_to_load(512, 512, false, "m"), 512);
+  EXPECT_EQ(context_to_load(64, 512, true, "m"), 64);
+  EXPECT_EQ(context_to_load(8192, 512, true, "m"), 0);
+  try {
+    (void)context_to_load(8192, 512, false, "m");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(error.field(), "context_length");
+    EXPECT_THAT(error.what(),
+                HasSubstr("context_length 8192 exceeds the 512 tokens that 'm' was trained for"));
+  }
+}
+
 TEST(LoadPlan, LargeModelsRunAloneIfAskedFor) {
   EXPECT_EQ(running_limit({.max_running = 8}, 70'000'000'000), 8);
   EXPECT_EQ(running_limit({.max_running = 8, .large_models_alone = true}, 29'900'000'000), 8);
