@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "serve/text_marks.h"
@@ -68,16 +67,6 @@ void set_up_thinking(const Engine& engine, const ModelInfo& model, Thinking thin
 }
 
 }  // namespace
-
-Thinking read_effort(std::string_view field, std::string_view effort) {
-  static constexpr std::array<std::string_view, 5> kEfforts{"minimal", "low", "medium", "high", "xhigh"};
-  if (effort == "none") return {.on = false, .effort = {}};
-  if (std::ranges::find(kEfforts, effort) == kEfforts.end()) {
-    refuse_field(field, fmt::format("{} = '{}' is not supported", field, effort),
-                 "use none, minimal, low, medium, high or xhigh");
-  }
-  return {.on = true, .effort = effort == "xhigh" ? "high" : std::string(effort)};
-}
 
 ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRequest& tools,
                       const Thinking& thinking, std::string structured_field, GenerateParams& params,

@@ -3,23 +3,15 @@
 // mlxs::Error naming the field.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "mlxs/engine.h"
 #include "serve/answer_reader.h"
+#include "serve/thinking.h"
 #include "serve/tool_request.h"
 
 namespace mlxs {
-
-// How much a model should think before it answers, where it can.
-struct Thinking {
-  std::optional<bool> on;
-  std::string effort;  // "minimal", "low", "medium", "high"; empty: not given
-};
-// OpenAI's words, "none" among them. Throws kInvalidArgument.
-Thinking read_effort(std::string_view field, std::string_view effort);
 
 struct ChatSetup {
   AnswerShape shape;

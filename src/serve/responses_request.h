@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "mlxs/engine.h"
-#include "serve/chat_setup.h"
+#include "serve/thinking.h"
 #include "serve/tool_request.h"
 
 namespace mlxs {
