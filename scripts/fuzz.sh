@@ -15,7 +15,7 @@ for target in "$folder"/*; do
   if [ -d "tests/fuzz/corpus/$name" ]; then seeds=("tests/fuzz/corpus/$name"); fi
   echo "fuzz: $name for ${seconds} s" >&2
   "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix="$folder/$name-" "$folder/corpus/$name" "${seeds[@]+"${seeds[@]}"}"
+    -print_funcs=0 -artifact_prefix="$folder/$name-" "$folder/corpus/$name" "${seeds[@]+"${seeds[@]}"}"
   count=$((count + 1))
 done
 [ "$count" -gt 0 ] || { echo "fuzz: no target in $folder" >&2; exit 1; }
