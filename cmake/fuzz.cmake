@@ -23,4 +23,4 @@ foreach(name gguf hf_config safetensors weight_index)
 endforeach()
 mlxs_fuzzer(openai_request MODULES base SOURCES
   serve/chat_messages.cpp serve/error_response.cpp serve/fields.cpp serve/json_text.cpp serve/metadata_field.cpp serve/openai_request.cpp
-  serve/qos_headers.cpp serve/structured_fields.cpp serve/thinking.cpp serve/token_list.cpp serve/tool_calls.cpp serve/tool_request.cpp)
+  serve/qos_headers.cpp serve/sampling_defaults.cpp serve/structured_fields.cpp serve/thinking.cpp serve/token_list.cpp serve/tool_calls.cpp serve/tool_request.cpp)

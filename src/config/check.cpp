@@ -140,6 +140,8 @@ void check_listening(Config& config) {
   }
   server.listen_tcp =
       server.unix_socket.empty() || given(config, "server.host") || given(config, "server.port");
+  server.sampling_defaults =
+      settings.sampling_defaults == "model" ? SamplingDefaults::kModel : SamplingDefaults::kDialect;
   server.slow_reader = settings.slow_reader == "cancel" ? SlowReader::kCancel : SlowReader::kPause;
 }
 

@@ -48,12 +48,13 @@ struct Settings {
   WindowPreset throughput_optimized{
       .window_ms = 2, .batch_size = 8, .auto_tune = true, .auto_tune_max_batch = 16};
 
-  bool persistence = false;              // of the prefix cache; the folder is engine.prefix_cache_dir
-  std::string api_keys_file;             // lines "SHA256-HEX TENANT [user|admin] [rpm=N] [tpm=N]"
-  std::string api_key;                   // one more, an admin's
-  bool insecure = false;                 // others may reach the server, and nobody is asked for a key
-  std::string unix_socket_mode = "600";  // octal: of server.unix_socket_mode
-  std::string slow_reader = "pause";     // of server.slow_reader
+  bool persistence = false;                   // of the prefix cache; the folder is engine.prefix_cache_dir
+  std::string api_keys_file;                  // lines "SHA256-HEX TENANT [user|admin] [rpm=N] [tpm=N]"
+  std::string api_key;                        // one more, an admin's
+  bool insecure = false;                      // others may reach the server, and nobody is asked for a key
+  std::string unix_socket_mode = "600";       // octal: of server.unix_socket_mode
+  std::string slow_reader = "pause";          // of server.slow_reader
+  std::string sampling_defaults = "dialect";  // of server.sampling_defaults
   int drain_timeout_ms = 30'000;
   std::string registry;  // redis://…
   TelemetrySettings telemetry;

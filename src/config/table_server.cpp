@@ -116,6 +116,11 @@ std::vector<Key> server_keys() {
           .in("ms")
           .flag("--slow-reader-timeout", 1000)
           .says("After which server.slow_reader cancel does so"),
+      MLXS_KEY("server.sampling_defaults", sampling_defaults)
+          .one_of({"dialect", "model"})
+          .flag("--sampling-defaults")
+          .says("What a request leaves unsaid of temperature, top_p, top_k, min_p and repetition penalty is: "
+                "what its dialect documents, or what the model's makers advise (generation_config.json)"),
       MLXS_KEY("server.token_batch", server.token_batch)
           .range(1, 10)
           .flag("--token-batch")

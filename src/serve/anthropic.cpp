@@ -12,9 +12,11 @@
 namespace mlxs {
 namespace {
 
-Generation to_generation(const Engine& engine, AnthropicRequest request, const std::string& request_id) {
+Generation to_generation(const Engine& engine, SamplingDefaults defaults, AnthropicRequest request,
+                         const std::string& request_id) {
   request.params.request_id = request_id;
   const ModelInfo model = engine.model_info(request.params.model);
+  set_defaults(defaults, model.sampling, request.said, request.params);
   ChatSetup setup = set_up_chat(engine, model, request.tools, request.thinking, "output_config",
                                 request.params, request.chat);
   // A stream's first event has the prompt's length: encoded here, so that it is known by then.
@@ -48,10 +50,12 @@ HttpResponse token_count(const Engine& engine, AnthropicRequest request) {
 
 }  // namespace
 
-void add_anthropic_routes(Router& router, Engine& engine) {
-  router.add("POST", "/v1/messages", [&engine](const HttpRequest& request, std::string_view) -> Reply {
-    return to_generation(engine, parse_anthropic_request(request.body, AnthropicApi::kMessages), request.id);
-  });
+void add_anthropic_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
+  router.add(
+      "POST", "/v1/messages", [&engine, defaults](const HttpRequest& request, std::string_view) -> Reply {
+        return to_generation(engine, defaults, parse_anthropic_request(request.body, AnthropicApi::kMessages),
+                             request.id);
+      });
   router.add("POST", "/v1/messages/count_tokens",
              [&engine](const HttpRequest& request, std::string_view) -> Reply {
                return token_count(engine, parse_anthropic_request(request.body, AnthropicApi::kCountTokens));

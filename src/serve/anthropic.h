@@ -4,9 +4,10 @@
 
 #include "mlxs/engine.h"
 #include "serve/router.h"
+#include "serve/sampling_defaults.h"
 
 namespace mlxs {
 
-void add_anthropic_routes(Router& router, Engine& engine);
+void add_anthropic_routes(Router& router, Engine& engine, SamplingDefaults defaults);
 
 }  // namespace mlxs

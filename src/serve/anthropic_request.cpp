@@ -147,7 +147,9 @@ AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api
   AnthropicRequest& request = draft.request;
   request.params.temperature = kTemperature;
   draft.body = body;
-  for (std::string& name : read_fields<Draft>(parse_body(body), kFields, draft)) {
+  const Json values = parse_body(body);
+  request.said = sampling_said(values);
+  for (std::string& name : read_fields<Draft>(values, kFields, draft)) {
     request.ignored.push_back(std::move(name));
   }
   require(!request.params.model.empty(), "model");

@@ -8,6 +8,7 @@
 
 #include "mlxs/engine.h"
 #include "serve/chat_setup.h"
+#include "serve/sampling_defaults.h"
 #include "serve/tool_request.h"
 
 namespace mlxs {
@@ -19,6 +20,7 @@ struct AnthropicRequest {
   ChatPrompt chat;
   ToolRequest tools;
   Thinking thinking;
+  SamplingSaid said;
   bool stream = false;
   std::vector<std::string> ignored;  // fields that nothing here reads
 };

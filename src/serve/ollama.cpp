@@ -74,7 +74,8 @@ std::map<std::string, std::string, std::less<>> option_names() {
   return names;
 }
 
-Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, OllamaApi api) {
+Reply answer(Engine& engine, SamplingDefaults defaults, ModelKeeper& keeper, const HttpRequest& http,
+             OllamaApi api) {
   OllamaRequest request = parse_ollama_request(http.body, api);
   std::optional<Duration> keep;
   if (request.keep_alive) keep = std::chrono::duration_cast<Duration>(*request.keep_alive);
@@ -101,6 +102,7 @@ Reply answer(Engine& engine, ModelKeeper& keeper, const HttpRequest& http, Ollam
   }
   check_thinking(request, model);
   request.params.model = held.id;
+  set_defaults(defaults, model.sampling, request.said, request.params);
   request.params.request_id = http.id;
   TokenPrompt prompt = encode(engine, request, model, info.shape);
   limit_answer(request, model, static_cast<int>(prompt.tokens.size()));
@@ -148,11 +150,11 @@ struct Context {
 
 Json show_request_schema() { return fields_schema<ShowRequest>(kShowFields); }
 
-void add_ollama_routes(Router& router, Engine& engine) {
+void add_ollama_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
   const auto context = std::make_shared<Context>(engine);
-  const auto answer_as = [context](OllamaApi api) {
-    return [context, api](const HttpRequest& request, std::string_view) {
-      return answer(context->engine, context->keeper, request, api);
+  const auto answer_as = [context, defaults](OllamaApi api) {
+    return [context, defaults, api](const HttpRequest& request, std::string_view) {
+      return answer(context->engine, defaults, context->keeper, request, api);
     };
   };
   router.add("POST", "/api/chat", answer_as(OllamaApi::kChat));

@@ -6,11 +6,12 @@
 #include "mlxs/engine.h"
 #include "serve/fields.h"
 #include "serve/router.h"
+#include "serve/sampling_defaults.h"
 
 namespace mlxs {
 
 Json show_request_schema();
 
-void add_ollama_routes(Router& router, Engine& engine);
+void add_ollama_routes(Router& router, Engine& engine, SamplingDefaults defaults);
 
 }  // namespace mlxs

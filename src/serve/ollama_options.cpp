@@ -102,6 +102,7 @@ constexpr Field<OllamaRequest> kOptions[] = {
 Json ollama_options_schema() { return fields_schema<OllamaRequest>(kOptions); }
 
 void read_ollama_options(OllamaRequest& request, const Json& options) {
+  request.said = sampling_said(options);
   for (const auto& [name, value] : options.items()) {
     if (value.is_null()) continue;
     const std::string path = "options." + name;

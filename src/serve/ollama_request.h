@@ -12,6 +12,7 @@
 
 #include "mlxs/engine.h"
 #include "serve/fields.h"
+#include "serve/sampling_defaults.h"
 #include "serve/tool_request.h"
 
 namespace mlxs {
@@ -31,6 +32,7 @@ struct OllamaRequest {
   bool empty = false;     // nothing to say: the model is loaded, or unloaded
   bool stream = true;
   ToolRequest tools;
+  SamplingSaid said;
   std::optional<bool> think;
   std::string effort;          // of thinking: "low", "medium", "high"; empty: not given
   std::optional<int> num_ctx;  // tokens of prompt and answer

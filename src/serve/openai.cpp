@@ -28,11 +28,12 @@ std::string fingerprint(const ModelInfo& model, std::string_view device) {
   return fmt::format("fp_{:016x}", hash);
 }
 
-Generation to_generation(const Engine& engine, OpenAiRequest request, OpenAiApi api, std::string_view device,
-                         const std::string& request_id) {
+Generation to_generation(const Engine& engine, SamplingDefaults defaults, OpenAiRequest request,
+                         OpenAiApi api, std::string_view device, const std::string& request_id) {
   request.params.model = chosen_model(engine, request.params.model);
   request.params.request_id = request_id;
   const ModelInfo model = engine.model_info(request.params.model);
+  set_defaults(defaults, model.sampling, request.said, request.params);
 
   Generation generation;
   generation.n = request.n;
@@ -91,17 +92,17 @@ HttpResponse json_response(const nlohmann::json& value) {
 
 }  // namespace
 
-void add_openai_routes(Router& router, Engine& engine) {
+void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
   const std::string device = engine.device_description();
   router.add("POST", "/v1/chat/completions",
-             [&engine, device](const HttpRequest& request, std::string_view) -> Reply {
-               return to_generation(engine, parse_chat_request(request.body), OpenAiApi::kChat, device,
-                                    request.id);
+             [&engine, defaults, device](const HttpRequest& request, std::string_view) -> Reply {
+               return to_generation(engine, defaults, parse_chat_request(request.body), OpenAiApi::kChat,
+                                    device, request.id);
              });
   router.add("POST", "/v1/completions",
-             [&engine, device](const HttpRequest& request, std::string_view) -> Reply {
-               return to_generation(engine, parse_completion_request(request.body), OpenAiApi::kCompletion,
-                                    device, request.id);
+             [&engine, defaults, device](const HttpRequest& request, std::string_view) -> Reply {
+               return to_generation(engine, defaults, parse_completion_request(request.body),
+                                    OpenAiApi::kCompletion, device, request.id);
              });
   router.add("GET", "/v1/models", [&engine](const HttpRequest&, std::string_view) -> Reply {
     nlohmann::json data = nlohmann::json::array();

@@ -348,7 +348,9 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
   Draft draft;
   draft.body = body;
   draft.request.params.temperature = kOpenAiTemperature;
-  for (std::string& name : read_fields<Draft>(parse_body(body), fields, draft)) {
+  const Json values = parse_body(body);
+  draft.request.said = sampling_said(values);
+  for (std::string& name : read_fields<Draft>(values, fields, draft)) {
     draft.request.ignored.push_back(std::move(name));
   }
   if (!draft.prompt_given) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/sampling_defaults.h"
 #include "serve/thinking.h"
 #include "serve/tool_request.h"
 
@@ -24,6 +25,7 @@ struct OpenAiRequest {
   std::vector<Prompt> prompts;  // one for chat
   ToolRequest tools;
   Thinking thinking;
+  SamplingSaid said;
   int n = 1;
   bool stream = false;
   bool include_usage = false;                   // a last chunk with the usage

@@ -62,11 +62,15 @@ ChatPrompt to_prompt(const OrderedJson& messages, const std::string& instruction
   return prompt;
 }
 
-Generation to_generation(const Engine& engine, const std::shared_ptr<Context>& context,
-                         ResponsesRequest request, const HttpRequest& http) {
+Generation to_generation(const Engine& engine, SamplingDefaults defaults,
+                         const std::shared_ptr<Context>& context, ResponsesRequest request,
+                         const HttpRequest& http) {
   const ModelInfo model = engine.model_info(chosen_model(engine, request.params.model));
   request.params.model = model.id;
   request.params.request_id = http.id;
+  set_defaults(defaults, model.sampling, request.said, request.params);
+  if (!request.said.temperature) request.echo["temperature"] = request.params.temperature;
+  if (!request.said.top_p) request.echo["top_p"] = request.params.top_p;
   OrderedJson messages = conversation(context->store, request, http.tenant);
   ChatPrompt prompt = to_prompt(messages, request.instructions);
 
@@ -121,11 +125,12 @@ HttpResponse read(ResponsesStore& store, std::string_view rest, std::string_view
 
 }  // namespace
 
-void add_responses_routes(Router& router, Engine& engine) {
+void add_responses_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
   const auto context = std::make_shared<Context>();
   router.add("POST", "/v1/responses",
-             [&engine, context](const HttpRequest& request, std::string_view) -> Reply {
-               return to_generation(engine, context, parse_responses_request(request.body), request);
+             [&engine, defaults, context](const HttpRequest& request, std::string_view) -> Reply {
+               return to_generation(engine, defaults, context, parse_responses_request(request.body),
+                                    request);
              });
   router.add("GET", "/v1/responses/{id}",
              [context](const HttpRequest& request, std::string_view id) -> Reply {

@@ -5,9 +5,10 @@
 
 #include "mlxs/engine.h"
 #include "serve/router.h"
+#include "serve/sampling_defaults.h"
 
 namespace mlxs {
 
-void add_responses_routes(Router& router, Engine& engine);
+void add_responses_routes(Router& router, Engine& engine, SamplingDefaults defaults);
 
 }  // namespace mlxs

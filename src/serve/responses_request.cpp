@@ -251,7 +251,9 @@ ResponsesRequest parse_responses_request(std::string_view body) {
                   {"top_p", request.params.top_p},
                   {"truncation", "disabled"},
                   {"user", nullptr}};
-  for (std::string& name : read_fields<Draft>(parse_body(body), kFields, draft)) {
+  const Json values = parse_body(body);
+  request.said = sampling_said(values);
+  for (std::string& name : read_fields<Draft>(values, kFields, draft)) {
     request.ignored.push_back(std::move(name));
   }
   if (!draft.input) refuse_field("input", "input is missing", "input is required");

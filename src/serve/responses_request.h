@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mlxs/engine.h"
+#include "serve/sampling_defaults.h"
 #include "serve/thinking.h"
 #include "serve/tool_request.h"
 
@@ -21,6 +22,7 @@ struct ResponsesRequest {
   std::string structured_field;  // empty: no structured output
   std::string previous_id;
   Thinking thinking;
+  SamplingSaid said;
   bool store = true;
   bool stream = false;
   bool logprobs = false;

@@ -143,13 +143,13 @@ struct Server::Impl {
                 .admission = Admission(options.admission, clock),
                 .requests = RequestLog(static_cast<std::size_t>(options.keep_requests), options.listener),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
-    add_openai_routes(context.router, engine);
-    add_responses_routes(context.router, engine);
+    add_openai_routes(context.router, engine, options.sampling_defaults);
+    add_responses_routes(context.router, engine, options.sampling_defaults);
     add_embedding_routes(context.router, engine);
     add_rerank_routes(context.router, engine);
     add_tokenize_routes(context.router, engine);
-    add_anthropic_routes(context.router, engine);
-    add_ollama_routes(context.router, engine);
+    add_anthropic_routes(context.router, engine, options.sampling_defaults);
+    add_ollama_routes(context.router, engine, options.sampling_defaults);
     add_page_routes(context.router);
     add_request_routes(context.router, context.requests);
     add_operations_routes(context.router, engine,

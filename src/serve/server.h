@@ -16,6 +16,7 @@
 #include "admit/rate_limiter.h"
 #include "mlxs/engine.h"
 #include "serve/api_keys.h"
+#include "serve/sampling_defaults.h"
 #include "telemetry/request_log.h"
 #include "telemetry/server_counters.h"
 #include "telemetry/sliding_rate.h"
@@ -62,7 +63,8 @@ struct ServerOptions {
   std::uint16_t port = 8000;   // 0: a free one
   bool listen_tcp = true;
   SlowReader slow_reader = SlowReader::kPause;  // a stream whose reader takes nothing pauses, or ends
-  bool log_prompts = false;                     // records, and so the access log, have the prompt
+  SamplingDefaults sampling_defaults = SamplingDefaults::kDialect;
+  bool log_prompts = false;         // records, and so the access log, have the prompt
   bool share_prefix_cache = false;  // among tenants: what one has sent can then be told from others' speed
   bool tracing = false;  // traces are exported: responses say theirs, `trace_share` of new ones are sampled
   double trace_share = 0;

@@ -66,11 +66,54 @@ def test_chat_does_the_same(advised, tmp_path):
     assert run("chat", advised, "--top-k", "0", *flags, cache=tmp_path, stdin=QUESTION + "\n").out != greedy.out
 
 
-def test_serve_keeps_what_its_dialects_document(advised, tmp_path):
-    server = ServeProcess(advised, cache=tmp_path)
-    try:
-        body = {"input": QUESTION, "max_output_tokens": 1}
-        response = requests.post(f"{server.url}/v1/responses", json=body, timeout=60).json()
-        assert (response["temperature"], response["top_p"]) == (1.0, 1.0)
-    finally:
-        server.close()
+@pytest.fixture
+def server(request, advised, tmp_path):
+    server = ServeProcess(advised, *request.param, cache=tmp_path)
+    yield server
+    server.close()
+
+
+def texts(server, **sampling):
+    """The answer of each dialect to the question, with the same seed where the dialect has one."""
+    url, asked = server.url, {"messages": [{"role": "user", "content": QUESTION}]}
+    model = requests.get(f"{url}/v1/models", timeout=60).json()["data"][0]["id"]
+    options = {"seed": 1, "num_predict": 16, **sampling}
+
+    def post(path, body):
+        answer = requests.post(url + path, json={"model": model, **body}, timeout=120)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    openai = post("/v1/chat/completions", {**asked, "max_tokens": 16, "seed": 1, **sampling})
+    anthropic = post("/v1/messages", {**asked, "max_tokens": 16, **sampling})
+    ollama = post("/api/chat", {**asked, "stream": False, "options": options})
+    responses = post("/v1/responses", {"input": QUESTION, "max_output_tokens": 16, **sampling})
+    return {
+        "openai": openai["choices"][0]["message"]["content"],
+        "anthropic": anthropic["content"][0]["text"],
+        "ollama": ollama["message"]["content"],
+        "responses": responses["output"][-1]["content"][0]["text"],
+    }, responses
+
+
+@pytest.mark.parametrize("server", [("--sampling-defaults", "model")], indirect=True)
+def test_serve_follows_the_makers_if_asked_to_and_a_request_wins(server):
+    greedy, _ = texts(server, temperature=0)
+    assert len(set(greedy.values())) == 1
+    # The likeliest token of one is the likeliest, however hot.
+    advised, responses = texts(server)
+    assert advised == greedy
+    assert (responses["temperature"], responses["top_p"]) == (2.0, 1.0)
+    said, responses = texts(server, temperature=1, top_k=0)
+    assert said["openai"] != greedy["openai"]
+    assert said["ollama"] != greedy["ollama"]
+    assert responses["temperature"] == 1.0
+
+
+@pytest.mark.parametrize("server", [()], indirect=True)
+def test_serve_keeps_what_its_dialects_document(server):
+    greedy, _ = texts(server, temperature=0)
+    drawn, responses = texts(server)
+    assert drawn["openai"] != greedy["openai"]
+    assert drawn["ollama"] != greedy["ollama"]
+    assert (responses["temperature"], responses["top_p"]) == (1.0, 1.0)
