@@ -191,7 +191,8 @@ void HubClient::refuse(const FetchAnswer& answer, const std::string& repo, const
   }
   // A hub answers 401 for names that do not exist too, so as not to tell which private ones do.
   if (answer.status == 401 || answer.status == 404) {
-    const std::vector<std::string> near = similar(repo);
+    std::vector<std::string> near = similar(repo);
+    std::erase(near, repo);  // listed, and yet not for this one
     std::string hint = near.empty() ? "" : fmt::format("did you mean {}? ", fmt::join(near, ", "));
     hint += has_token ? "check the name, and that HF_TOKEN may read it"
                       : "check the name; if it is private, set HF_TOKEN";

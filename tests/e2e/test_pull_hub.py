@@ -233,7 +233,9 @@ class TestRefusals:
     def test_private_and_gated_repositories_say_what_to_do(self, hub, pull):
         hub.repos["org/secret"] = Repo(folder_files(), token="hf_right")
         hub.repos["org/gated"] = Repo(folder_files(), gated=True)
-        assert "if it is private, set HF_TOKEN" in error_of(pull("org/secret"))
+        message = error_of(pull("org/secret"))
+        assert "if it is private, set HF_TOKEN" in message
+        assert "did you mean org/secret" not in message
         assert "check the name, and that HF_TOKEN may read it" in error_of(pull("org/secret", env={"HF_TOKEN": "hf_wrong"}))
         assert f"accept the conditions at {hub.url}/org/gated with your account, then set HF_TOKEN" in error_of(pull("org/gated"))
         assert pull("org/secret", env={"HF_TOKEN": "hf_right\n"}).status == 0
