@@ -21,7 +21,7 @@ class BoundedQueue {
 
   // enough: with so many in it, take() wakes up before its time is over.
   void push(Item item, std::size_t enough = 1) {
-    Item oldest{};  // freed without the lock
+    [[maybe_unused]] Item oldest{};  // freed without the lock
     bool wake = false;
     {
       const std::lock_guard lock(mutex_);
