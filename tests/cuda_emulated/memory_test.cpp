@@ -78,6 +78,7 @@ TEST_F(CudaMemory, HeadsThatAreTooLongAreRefusedBeforeTheWeightsAreLoaded) {
   const test::TempDir dir;
   test::TinyModel model;
   model.head_dim = 288;
+  model.hidden = model.heads * model.head_dim;
   const auto path = model.write(dir.path());
   EngineOptions options;
   options.backend = "cuda";
