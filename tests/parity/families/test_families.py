@@ -183,7 +183,7 @@ LENGTHS = [3, 17, 30, 64, 41]  # different prompts in one step; the longest leav
 
 
 @pytest.mark.parametrize("model", [(f, "bf16") for f in FAMILIES], ids=lambda p: "-".join(p), indirect=True)
-@pytest.mark.parametrize("path", [p for p in PATHS if p[1] in ("amx", "portable")], ids=lambda p: "-".join(p))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: "-".join(p))
 def test_a_ragged_batch_and_a_prefix_hit_continue_as_the_oracle_does(model, path, tmp_path):
     """Five requests decode 32 tokens together, a sixth starts from the cache: each one's probabilities are those of its text
     alone."""
