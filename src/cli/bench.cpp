@@ -44,8 +44,25 @@ int compute_threads(const EngineFlags& flags) {
                            : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
+int structured_pairs(const BenchFlags& flags) {
+  nlohmann::json pairs = nlohmann::json::array();
+  for (const StructuredPair& pair :
+       run_structured_pairs(engine_options(flags.engine), flags.model, flags.what)) {
+    pairs.push_back({{"free_tokens_per_second", pair.free_rate},
+                     {"structured_tokens_per_second", pair.bound_rate},
+                     {"free_processor_us_per_token", pair.free_processor_us},
+                     {"structured_processor_us_per_token", pair.bound_processor_us}});
+    if (flags.json) continue;
+    fmt::print("{:.0f} of {:.0f} tokens/s; {:.1f} and {:.1f} us of processor time a token\n", pair.bound_rate,
+               pair.free_rate, pair.bound_processor_us, pair.free_processor_us);
+  }
+  if (flags.json) fmt::print("{}\n", pairs.dump());
+  return 0;
+}
+
 int throughput(const BenchFlags& flags) {
   fetch_if_absent(flags.model);
+  if (flags.what.pairs > 0) return structured_pairs(flags);
   const ThroughputResult result = run_throughput(engine_options(flags.engine), flags.model, flags.what);
   if (flags.json) {
     fmt::print("{}\n", nlohmann::json{{"case", flags.what.kind},
@@ -290,6 +307,9 @@ void add_bench(CLI::App& app, Action& action) {
       ->check(CLI::Range(4, 1 << 20))
       ->capture_default_str();
   run->add_flag("--structured", flags->what.structured, "Every answer obeys a JSON schema");
+  run->add_option("--structured-pairs", flags->what.pairs,
+                  "Decodes so often with the schema and without, in turns, and prints both")
+      ->check(CLI::Range(1, 10000));
   run->add_flag("--json", flags->json, "One JSON object");
   add_engine_flags(*run, flags->engine);
   run->footer(

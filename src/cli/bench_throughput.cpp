@@ -86,6 +86,15 @@ void drain(std::vector<std::unique_ptr<Generator>>& generators) {
   }
 }
 
+double processor_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 std::uint64_t largest_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -95,6 +104,59 @@ std::uint64_t largest_resident_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 #endif
 }
+
+// A model on an engine, and the steps of what runs on it.
+class Bench {
+ public:
+  Bench(EngineOptions options, const std::string& model, const ThroughputCase& what) : what_(what) {
+    options.observer = recorder_;
+    options.max_running = std::max(options.max_running, what.streams);
+    // Pages that the warm run wrote are used again: a page's first write costs the system's zeroing, which a
+    // server pays once.
+    options.prefix_cache = false;
+    engine_ = Engine::create(options);
+    info_ = engine_->load_model({.model = model});
+  }
+
+  Engine& engine() { return *engine_; }
+  const ModelInfo& info() const { return info_; }
+  StepRecorder& recorder() { return *recorder_; }
+
+  void run(int first_stream, int context, int tokens, bool structured) {
+    std::vector<std::unique_ptr<Generator>> generators;
+    for (int s = 0; s < what_.streams; ++s) {
+      GenerateParams params{.model = info_.id,
+                            .prompt = TokenPrompt{bench_prompt(context, first_stream + s, info_.vocabulary)},
+                            .max_tokens = tokens,
+                            .temperature = 0,
+                            .ignore_eos = true};
+      if (structured) params.structured = {StructuredOutput::Kind::kJsonSchema, std::string(kSchema)};
+      generators.push_back(engine_->create_generator(params));
+    }
+    drain(generators);
+  }
+
+  // The steady part of what ran: steps in which every stream decodes. The first gives the start of the clock.
+  std::vector<Step> decode_steps() {
+    std::vector<Step> steps = recorder_->take();
+    std::erase_if(steps,
+                  [&](const Step& s) { return s.prefill_tokens > 0 || s.decode_rows != what_.streams; });
+    if (steps.size() >= 3) return steps;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} streams never decoded together for three steps", what_.streams),
+                "ask for more tokens, or fewer streams");
+  }
+  double rate(const std::vector<Step>& steps) const {
+    return static_cast<double>(steps.size() - 1) * what_.streams /
+           seconds_between(steps.front().end, steps.back().end);
+  }
+
+ private:
+  const ThroughputCase& what_;
+  std::shared_ptr<StepRecorder> recorder_ = std::make_shared<StepRecorder>();
+  std::unique_ptr<Engine> engine_;
+  ModelInfo info_;
+};
 
 }  // namespace
 
@@ -109,36 +171,17 @@ std::vector<std::int32_t> bench_prompt(int length, int stream, int vocabulary) {
 }
 
 ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what) {
-  const auto recorder = std::make_shared<StepRecorder>();
-  options.observer = recorder;
-  options.max_running = std::max(options.max_running, what.streams);
-  // Pages that the warm run wrote are used again: a page's first write costs the system's zeroing, which a
-  // server pays once.
-  options.prefix_cache = false;
-  const auto engine = Engine::create(options);
-  const ModelInfo info = engine->load_model({.model = model});
-
-  const auto run = [&](int first_stream, int context, int tokens) {
-    std::vector<std::unique_ptr<Generator>> generators;
-    for (int s = 0; s < what.streams; ++s) {
-      GenerateParams params{.model = info.id,
-                            .prompt = TokenPrompt{bench_prompt(context, first_stream + s, info.vocabulary)},
-                            .max_tokens = tokens,
-                            .temperature = 0,
-                            .ignore_eos = true};
-      if (what.structured) params.structured = {StructuredOutput::Kind::kJsonSchema, std::string(kSchema)};
-      generators.push_back(engine->create_generator(params));
-    }
-    drain(generators);
-  };
-
-  ThroughputResult result{.weight_bytes = info.weight_bytes};
+  Bench bench(std::move(options), model, what);
+  StepRecorder& recorder = bench.recorder();
+  const ModelInfo& info = bench.info();
   const bool prefill = what.kind == "prefill";
   const int longest = what.context + (prefill ? 0 : what.tokens + 2);  // tokens of a sequence
-  run(1000, longest, prefill ? 2 : 1);                                 // warm: pages touched, arena grown
-  recorder->take();
+  ThroughputResult result{.weight_bytes = info.weight_bytes};
+  // Warm: pages touched, arena grown.
+  bench.run(1000, longest, prefill ? 2 : 1, what.structured);
+  recorder.take();
   const auto memory = [&] {
-    const EngineSchedulerStats stats = engine->scheduler_stats().front();
+    const EngineSchedulerStats stats = bench.engine().scheduler_stats().front();
     const auto pages = static_cast<std::uint64_t>(stats.kv_pages_total);
     const auto written = static_cast<std::uint64_t>(what.streams) *
                          static_cast<std::uint64_t>((longest + kPageTokens) / kPageTokens);
@@ -146,25 +189,19 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
     result.resident_bytes = largest_resident_bytes();
   };
   const SteadyTime started = std::chrono::steady_clock::now();
-  run(0, what.context, prefill ? 1 : what.tokens + 2);
-  if (prefill) recorder->wait_for_prompts(what.context * what.streams);
-  std::vector<Step> steps = recorder->take();
+  bench.run(0, what.context, prefill ? 1 : what.tokens + 2, what.structured);
   if (prefill) {
+    recorder.wait_for_prompts(what.context * what.streams);
+    const std::vector<Step> steps = recorder.take();
     if (steps.empty()) throw Error(ErrorCode::kInternal, "no step was recorded");
     result.seconds = seconds_between(started, steps.back().end);
     result.tokens_per_second = what.context * static_cast<double>(what.streams) / result.seconds;
     memory();
     return result;
   }
-  // The steady part: steps in which every stream decodes. The first gives the start of the clock.
-  std::erase_if(steps, [&](const Step& s) { return s.prefill_tokens > 0 || s.decode_rows != what.streams; });
-  if (steps.size() < 3) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} streams never decoded together for three steps", what.streams),
-                "ask for more tokens, or fewer streams");
-  }
+  const std::vector<Step> steps = bench.decode_steps();
   result.seconds = seconds_between(steps.front().end, steps.back().end);
-  result.tokens_per_second = static_cast<double>(steps.size() - 1) * what.streams / result.seconds;
+  result.tokens_per_second = bench.rate(steps);
   double inside = 0;
   std::vector<double> durations;
   for (std::size_t i = 1; i < steps.size(); ++i) {
@@ -176,6 +213,28 @@ ThroughputResult run_throughput(EngineOptions options, const std::string& model,
   result.overhead_share = 1.0 - inside / result.seconds;
   memory();
   return result;
+}
+
+std::vector<StructuredPair> run_structured_pairs(EngineOptions options, const std::string& model,
+                                                 const ThroughputCase& what) {
+  Bench bench(std::move(options), model, what);
+  const auto run = [&](bool structured, double& rate, double& processor) {
+    bench.recorder().take();
+    const double before = processor_seconds();
+    bench.run(0, what.context, what.tokens + 2, structured);
+    processor = 1e6 * (processor_seconds() - before) / ((what.tokens + 2.0) * what.streams);
+    rate = bench.rate(bench.decode_steps());
+  };
+  std::vector<StructuredPair> pairs;
+  for (int round = 0; round <= what.pairs; ++round) {
+    StructuredPair pair;
+    for (const bool structured : {round % 2 == 0, round % 2 != 0}) {
+      structured ? run(true, pair.bound_rate, pair.bound_processor_us)
+                 : run(false, pair.free_rate, pair.free_processor_us);
+    }
+    if (round > 0) pairs.push_back(pair);  // the first warms
+  }
+  return pairs;
 }
 
 }  // namespace mlxs::cli

@@ -16,6 +16,7 @@ struct ThroughputCase {
   int context = 16;         // prompt tokens of each stream
   int tokens = 128;         // generated tokens of each stream (decode)
   bool structured = false;  // every stream obeys a JSON schema
+  int pairs = 0;            // rounds of run_structured_pairs
 };
 
 struct ThroughputResult {
@@ -34,5 +35,14 @@ std::vector<std::int32_t> bench_prompt(int length, int stream, int vocabulary);
 
 // Loads the model, runs the case once warm. Throws Error.
 ThroughputResult run_throughput(EngineOptions options, const std::string& model, const ThroughputCase& what);
+
+// What obeying a schema costs: decoding with it and without, in turns on one engine, so that what else the
+// machine does hits both. Rates are tokens a second, processor times microseconds a token of all threads.
+struct StructuredPair {
+  double free_rate = 0, bound_rate = 0;
+  double free_processor_us = 0, bound_processor_us = 0;
+};
+std::vector<StructuredPair> run_structured_pairs(EngineOptions options, const std::string& model,
+                                                 const ThroughputCase& what);
 
 }  // namespace mlxs::cli
