@@ -138,6 +138,13 @@ struct StructuredOutput {
   std::string text;
 };
 
+// So many of a prompt's first tokens, in whole KV pages, stay in the prefix cache although nobody uses them:
+// until unused for so long, at most EngineOptions::prefix_cache_pin_ttl_ms (0: that).
+struct PromptPin {
+  int tokens = 0;
+  int ttl_ms = 0;
+};
+
 struct GenerateParams {
   std::string model;  // a loaded model's id
   Prompt prompt;
@@ -166,7 +173,8 @@ struct GenerateParams {
   // What begins the prompt stays in the prefix cache when nobody uses it (EngineOptions::prefix_cache_pin_*):
   // of a chat the system messages and tools, else all of it; whole KV pages.
   bool pin_prompt = false;
-  std::string request_id;  // for logs; empty: made up
+  std::vector<PromptPin> pins;  // at most 8; beside pin_prompt
+  std::string request_id;       // for logs; empty: made up
 
   // When its client sent it, and how much of the time since then went into tokenizing; unset: now.
   std::optional<std::chrono::steady_clock::time_point> received;
@@ -203,6 +211,7 @@ struct Chunk {
   std::string token_bytes;  // with logprob
   std::vector<TokenAlternative> top_logprobs;
   FinishReason finish = FinishReason::kStop;    // done
+  std::string stop;                             // done: the stop string that ended it, if one did
   GenerationStats stats;                        // done and error
   ErrorCode error_code = ErrorCode::kInternal;  // error
   std::string error_message;
@@ -388,6 +397,7 @@ class Engine {
   MetalOptimizationsStats metal_optimizations_stats() const;
   EngineHealth health() const;
   std::string device_description() const;
+  const EngineOptions& options() const;  // as they hold
 
   // Logits of every position of one sequence, row-major [tokens, vocabulary], fp32: for oracles and
   // perplexity. Runs alone, `chunk` tokens a step (1: each decoded from the cache).

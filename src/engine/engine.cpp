@@ -155,6 +155,8 @@ EngineHealth Engine::health() const {
   return health;
 }
 
+const EngineOptions& Engine::options() const { return impl_->options; }
+
 std::string Engine::device_description() const {
   return impl_->loop.call([](Backend& backend) {
     const DeviceInfo device = backend.device();

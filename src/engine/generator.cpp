@@ -86,7 +86,9 @@ Engine::Impl::Prepared Engine::Impl::prepare(const GenerateParams& params) {
   entry.prompt = tokens;
   entry.max_new_tokens = limit;
   entry.cache_salt = salts.of(params.cache_salt);
-  if (params.pin_prompt) entry.pin_tokens = system_tokens(*model, params.prompt, entry.prompt);
+  if (params.pin_prompt) entry.pins.push_back({system_tokens(*model, params.prompt, entry.prompt)});
+  for (const PromptPin& pin : params.pins)
+    entry.pins.push_back({pin.tokens, std::chrono::milliseconds(pin.ttl_ms)});
   entry.tenant = salts.of(params.user);
   auto request =
       std::make_unique<Request>(id, params, std::move(tokens), limit, model->tokenizer(), channel, timeline);

@@ -68,6 +68,12 @@ void validate(const GenerateParams& p, int vocabulary) {
     refuse("cache_salt", fmt::format("a string of {} bytes", p.cache_salt.size()),
            fmt::format("at most {} bytes", kLongestCacheSalt));
   }
+  constexpr double kWeek = 7 * 24 * kHour;
+  if (p.pins.size() > 8) refuse("pins", fmt::format("{} pins", p.pins.size()), "at most 8");
+  for (const PromptPin& pin : p.pins) {
+    check_range("pins.tokens", pin.tokens, 0, 1 << 24);
+    check_range("pins.ttl_ms", pin.ttl_ms, 0, kWeek);
+  }
   for (const auto& [token, bias] : p.logit_bias) {
     check_range("logit_bias", token, 0, vocabulary - 1);
     check_range("logit_bias", bias, -100, 100);

@@ -36,6 +36,7 @@ void Publisher::token(Delivery& news) {
   if (request.channel->push(std::move(chunk))) signals_.full(request.id);
   if (!piece.stopped) return;
   request.stopped_at = request.published;
+  request.stopped_by = std::move(piece.stop);
   if (!news.ended) signals_.stopped(request.id);
 }
 
@@ -45,7 +46,7 @@ void Publisher::end(Delivery& news) {
   std::string_view reason = news.reason;
   if (request.stopped()) {  // whatever came later
     request.keep_generated(*request.stopped_at);
-    last = {.type = Chunk::Type::kDone, .finish = FinishReason::kStop};
+    last = {.type = Chunk::Type::kDone, .finish = FinishReason::kStop, .stop = request.stopped_by};
     reason = finish_reason_name(last.finish);
   }
   if (last.type == Chunk::Type::kDone) {

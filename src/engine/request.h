@@ -63,6 +63,7 @@ struct Request {
   Detokenizer detokenizer;
   std::int32_t published = 0;              // tokens
   std::optional<std::int32_t> stopped_at;  // of these, when a stop string was found
+  std::string stopped_by;                  // this one
   bool stopped() const { return stopped_at.has_value(); }
 
   SampleRow sampling;  // without the spans

@@ -13,23 +13,27 @@ std::int32_t pages_of(const KvSequence& sequence) {
 }  // namespace
 
 void PinnedPrefixes::pin(std::span<const TokenId> tokens, std::int32_t count, std::uint64_t salt,
-                         TimePoint now) {
+                         TimePoint now, Duration ttl) {
   if (stats_.most_pages == 0) return;
+  ttl = ttl > Duration{} ? std::min(ttl, ttl_) : ttl_;
   const auto full = static_cast<std::size_t>(count / kPageTokens * kPageTokens);
   KvSequence sequence = pool_.open_uncounted(tokens.first(full + 1), salt);
   const std::int32_t pages = pages_of(sequence);
   const auto known = pages > 0 ? pins_.find(sequence.pages().back()) : pins_.end();
   if (pages == 0 || known != pins_.end() || pages > stats_.most_pages) {
-    if (known != pins_.end()) known->second.used = now;
+    if (known != pins_.end()) {
+      known->second.used = now;
+      known->second.ttl = std::max(known->second.ttl, ttl);
+    }
     stats_.refused += pages > stats_.most_pages ? 1 : 0;
     return pool_.close(std::move(sequence));
   }
-  while (stats_.pages + pages > stats_.most_pages) give_up_oldest();
+  while (stats_.pages + not_held(sequence) > stats_.most_pages) give_up_oldest();
+  for (const PageId page : sequence.pages()) stats_.pages += held_[page]++ == 0 ? 1 : 0;
   const PageId last = sequence.pages().back();
-  pins_.emplace(last, Pin{std::move(sequence), now});
+  pins_.emplace(last, Pin{std::move(sequence), now, ttl});
   ++stats_.pinned;
   ++stats_.prompts;
-  stats_.pages += pages;
 }
 
 void PinnedPrefixes::used_by(const KvSequence& sequence, TimePoint now) {
@@ -47,7 +51,7 @@ void PinnedPrefixes::used_by(const KvSequence& sequence, TimePoint now) {
 void PinnedPrefixes::expire(TimePoint now) {
   for (auto pin = pins_.begin(); pin != pins_.end();) {
     const auto next = std::next(pin);
-    if (now - pin->second.used >= ttl_) {
+    if (now - pin->second.used >= pin->second.ttl) {
       ++stats_.expired;
       unpin(pin);
     }
@@ -74,9 +78,19 @@ void PinnedPrefixes::add_holders(std::span<std::int32_t> holders) const {
   }
 }
 
+std::int32_t PinnedPrefixes::not_held(const KvSequence& sequence) const {
+  return static_cast<std::int32_t>(
+      std::ranges::count_if(sequence.pages(), [&](PageId page) { return !held_.contains(page); }));
+}
+
 void PinnedPrefixes::unpin(Pins::iterator pin) {
   --stats_.prompts;
-  stats_.pages -= pages_of(pin->second.sequence);
+  for (const PageId page : pin->second.sequence.pages()) {
+    if (const auto held = held_.find(page); --held->second == 0) {
+      held_.erase(held);
+      --stats_.pages;
+    }
+  }
   pool_.close(std::move(pin->second.sequence));
   pins_.erase(pin);
 }

@@ -21,7 +21,7 @@ struct SchedEntry {
   std::int32_t prompt_tokens = 0;
   std::int32_t max_tokens = 0;  // prompt + new
   std::uint64_t cache_salt = 0;
-  std::int32_t pin_tokens = 0;  // of the prompt, once it is computed
+  std::vector<PinRequest> pins;  // of the prompt, once it is computed
   Priority priority = Priority::kNormal;
 
   KvSequence sequence;  // has pages only while running

@@ -253,7 +253,10 @@ bool Scheduler::Impl::accept(const Planned& span, const SpanResult& result, Time
 }
 
 void Scheduler::Impl::pin(const SchedEntry& entry, TimePoint now) {
-  if (entry.pin_tokens >= kPageTokens) pins.pin(entry.tokens, entry.pin_tokens, entry.cache_salt, now);
+  for (const PinRequest& wanted : entry.pins) {
+    const std::int32_t tokens = std::min(wanted.tokens, entry.prompt_tokens);
+    if (tokens >= kPageTokens) pins.pin(entry.tokens, tokens, entry.cache_salt, now, wanted.ttl);
+  }
 }
 
 void Scheduler::Impl::stop(SchedEntry& entry) {

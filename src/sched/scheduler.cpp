@@ -77,7 +77,7 @@ std::optional<Refusal> Scheduler::add(SchedRequest request, std::optional<TimePo
   entry.max_tokens = static_cast<std::int32_t>(tokens);
   entry.tokens = std::move(request.prompt);
   entry.cache_salt = request.cache_salt;
-  entry.pin_tokens = std::clamp(request.pin_tokens, 0, entry.prompt_tokens);
+  entry.pins = std::move(request.pins);
   entry.priority = request.priority;
   entry.tier = static_cast<int>(request.priority);
   entry.slo = request.slo;

@@ -65,6 +65,11 @@ struct SchedulerConfig {
   AdmissionWindowOptions window;
 };
 
+struct PinRequest {
+  std::int32_t tokens = 0;  // of the prompt's first; less than a page: nothing
+  Duration ttl{};           // at most SchedulerConfig::pin_ttl; 0: that
+};
+
 struct SchedRequest {
   RequestId id = 0;
   std::vector<TokenId> prompt;      // ≥ 1 token
@@ -72,7 +77,7 @@ struct SchedRequest {
   Priority priority = Priority::kNormal;
   TimePoint arrival{};
   std::uint64_t cache_salt = 0;  // separates prefix caches (tenant)
-  std::int32_t pin_tokens = 0;   // so many of the prompt's first stay in the cache; see PinnedPrefixes
+  std::vector<PinRequest> pins;  // what stays in the cache; see PinnedPrefixes
   SloTarget slo;
   TenantId tenant = 0;
   double tenant_weight = 1;  // > 0; its share of the machine relative to other tenants'

@@ -12,20 +12,42 @@
 namespace mlxs {
 namespace {
 
+// What of the prompt its client wants to stay computed: asked of the engine, and returned for the answer's
+// usage.
+std::vector<CachedBeginning> pin_beginnings(const Engine& engine, const ModelInfo& model,
+                                            const AnthropicRequest& request, const GenerateParams& asked,
+                                            const TokenPrompt& prompt, GenerateParams& params) {
+  std::vector<CachedBeginning> result;
+  if (!engine.options().prefix_cache) return result;
+  for (const AnthropicRequest::Beginning& beginning : request.beginnings) {
+    GenerateParams same = asked;
+    ChatPrompt chat = beginning.chat;
+    set_up_chat(engine, model, request.tools, request.thinking, "output_config", same, chat);
+    const int tokens = common_beginning(prompt.tokens, engine.encode_prompt(model.id, chat));
+    params.pins.push_back({tokens, beginning.ttl_ms});
+    result.push_back({tokens, beginning.ttl_ms});
+  }
+  return result;
+}
+
 Generation to_generation(const Engine& engine, SamplingDefaults defaults, AnthropicRequest request,
                          const std::string& request_id) {
   request.params.request_id = request_id;
   const ModelInfo model = engine.model_info(request.params.model);
   set_defaults(defaults, model.sampling, request.said, request.params);
+  const GenerateParams asked = request.params;
   ChatSetup setup = set_up_chat(engine, model, request.tools, request.thinking, "output_config",
                                 request.params, request.chat);
   // A stream's first event has the prompt's length: encoded here, so that it is known by then.
   TokenPrompt prompt{engine.encode_prompt(model.id, request.chat)};
-  AnthropicAnswerInfo info{.id = random_id("msg_"),
-                           .model = model.id,
-                           .prompt_tokens = static_cast<int>(prompt.tokens.size()),
-                           .stream = request.stream,
-                           .shape = setup.shape};
+  AnthropicAnswerInfo info{
+      .id = random_id("msg_"),
+      .model = model.id,
+      .prompt_tokens = static_cast<int>(prompt.tokens.size()),
+      .beginnings = pin_beginnings(engine, model, request, asked, prompt, request.params),
+      .stops = asked.stop,
+      .stream = request.stream,
+      .shape = setup.shape};
   request.params.prompt = std::move(prompt);
 
   Generation generation;

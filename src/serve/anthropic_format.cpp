@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -15,24 +16,40 @@
 namespace mlxs {
 namespace {
 
-// Anthropic counts what came from the cache apart from the rest of the prompt.
-std::string usage_json(const GenerationStats& stats) {
+// Anthropic counts what came from the cache, and what was put there because the client marked it, apart from
+// the rest of the prompt.
+std::string usage_json(const GenerationStats& stats, const CacheWrites& writes) {
+  const int rest = stats.prompt_tokens - stats.cached_prompt_tokens - writes.total();
   return fmt::format(
-      R"({{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":{},"output_tokens":{}}})",
-      stats.prompt_tokens - stats.cached_prompt_tokens, stats.cached_prompt_tokens, stats.generated_tokens);
+      R"({{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"cache_creation":)"
+      R"({{"ephemeral_5m_input_tokens":{},"ephemeral_1h_input_tokens":{}}},"output_tokens":{}}})",
+      rest, writes.total(), stats.cached_prompt_tokens, writes.short_lived, writes.long_lived,
+      stats.generated_tokens);
 }
 
-// The message; stop_reason is a JSON value.
-std::string message_json(const AnthropicAnswerInfo& info, std::string_view content,
-                         std::string_view stop_reason, const GenerationStats& stats) {
-  return fmt::format(R"({{"id":"{}","type":"message","role":"assistant","model":{},"content":[{}],)"
-                     R"("stop_reason":{},"stop_sequence":null,"usage":{}}})",
-                     info.id, json_string(info.model), content, stop_reason, usage_json(stats));
-}
+// "stop_reason":…,"stop_sequence":…
+struct Stop {
+  FinishReason finish = FinishReason::kStop;
+  std::string sequence;  // of the client's, that ended it
+  bool calls = false;
 
-std::string_view stop_reason_json(FinishReason reason, bool calls) {
-  if (reason == FinishReason::kLength) return R"("max_tokens")";
-  return calls ? R"("tool_use")" : R"("end_turn")";
+  std::string json() const {
+    const bool found = finish != FinishReason::kLength && !calls && !sequence.empty();
+    const std::string_view reason = finish == FinishReason::kLength ? "max_tokens"
+                                    : calls                         ? "tool_use"
+                                    : found                         ? "stop_sequence"
+                                                                    : "end_turn";
+    return fmt::format(R"("stop_reason":"{}","stop_sequence":{})", reason,
+                       found ? json_string(sequence) : "null");
+  }
+};
+
+// The message; stop: as above.
+std::string message_json(const AnthropicAnswerInfo& info, std::string_view content, std::string_view stop,
+                         const GenerationStats& stats, const CacheWrites& writes) {
+  return fmt::format(
+      R"({{"id":"{}","type":"message","role":"assistant","model":{},"content":[{}],{},"usage":{}}})", info.id,
+      json_string(info.model), content, stop, usage_json(stats, writes));
 }
 
 // One block of the content while it is written.
@@ -67,22 +84,22 @@ class Answer final : public AnswerFormat {
     if (chunk.type != Chunk::Type::kDone) return;
     if (blocks_.empty()) open(out, {});  // an answer without a word still has a block
     close(out);
-    finish_ = chunk.finish;
+    stop_.finish = chunk.finish;
+    if (std::ranges::find(info_.stops, chunk.stop) != info_.stops.end()) stop_.sequence = chunk.stop;
     stats_ = chunk.stats;
   }
 
   void finish(std::string& out) override {
-    const std::string_view reason = stop_reason_json(finish_, calls_);
+    const CacheWrites writes = cache_writes(info_.beginnings, stats_.cached_prompt_tokens);
     if (info_.stream) {
       event(out, "message_delta",
-            fmt::format(R"(,"delta":{{"stop_reason":{},"stop_sequence":null}},"usage":{})", reason,
-                        usage_json(stats_)));
+            fmt::format(R"(,"delta":{{{}}},"usage":{})", stop_.json(), usage_json(stats_, writes)));
       event(out, "message_stop", "");
       return;
     }
     std::string content;
     for (const Block& block : blocks_) content += (content.empty() ? "" : ",") + block.json(false);
-    out += message_json(info_, content, reason, stats_);
+    out += message_json(info_, content, stop_.json(), stats_, writes);
   }
 
   void fail(const Error& error, std::string& out) override {
@@ -100,7 +117,9 @@ class Answer final : public AnswerFormat {
   void begin(std::string& out) {
     GenerationStats stats;
     stats.prompt_tokens = info_.prompt_tokens;
-    event(out, "message_start", R"(,"message":)" + message_json(info_, "", "null", stats));
+    event(out, "message_start",
+          R"(,"message":)" +
+              message_json(info_, "", R"("stop_reason":null,"stop_sequence":null)", stats, CacheWrites()));
   }
 
   void read(std::string& out, const ToolEvent& piece) {
@@ -113,7 +132,7 @@ class Answer final : public AnswerFormat {
         break;
       case ToolEvent::Type::kCall:
         close(out);
-        calls_ = true;
+        stop_.calls = true;
         open(out, {.type = Block::Type::kCall, .id = call_id(), .name = piece.text});
         break;
       case ToolEvent::Type::kArguments:
@@ -167,8 +186,8 @@ class Answer final : public AnswerFormat {
   AnthropicAnswerInfo info_;
   AnswerReader reader_;
   std::vector<Block> blocks_;
-  bool begun_ = false, open_ = false, calls_ = false;
-  FinishReason finish_ = FinishReason::kStop;
+  bool begun_ = false, open_ = false;
+  Stop stop_;
   GenerationStats stats_;
   std::string delta_;  // reused from token to token
 };
@@ -201,8 +220,13 @@ std::unique_ptr<AnswerFormat> make_anthropic_answer(AnthropicAnswerInfo info) {
 }
 
 std::string anthropic_error_json(const Error& error) {
-  return fmt::format(R"({{"type":"error","error":{{"type":"{}","message":{}}}}})",
-                     error_type(http_status(error.code())), json_string(error.full()));
+  // The package goes on without threads when it reads this.
+  const std::string_view details =
+      error.field() == "thread"
+          ? R"(,"details":{"error_code":"thread_unsupported_request","unsupported":["thread"]})"
+          : "";
+  return fmt::format(R"({{"type":"error","error":{{"type":"{}","message":{}{}}}}})",
+                     error_type(http_status(error.code())), json_string(error.full()), details);
 }
 
 }  // namespace mlxs

@@ -4,8 +4,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "serve/answer_reader.h"
+#include "serve/anthropic_cache.h"
 #include "serve/http.h"
 
 namespace mlxs {
@@ -14,6 +16,8 @@ struct AnthropicAnswerInfo {
   std::string id;  // "msg_…"
   std::string model;
   int prompt_tokens = 0;
+  std::vector<CachedBeginning> beginnings;  // of the prompt, that its client marked
+  std::vector<std::string> stops;           // that the client asked for
   bool stream = false;
   AnswerShape shape;
 };

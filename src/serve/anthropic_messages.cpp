@@ -56,7 +56,7 @@ class MessageReader {
     const bool assistant = role_ == "assistant";
     if (type == "text") {
       text_ += as_string(at + ".text", member(block, "text"));
-      note_ignored(at, block, {"type", "text", "citations"}, ignored_);
+      note_ignored(at, block, {"type", "text", "citations", "cache_control"}, ignored_);
     } else if (type == "thinking" && assistant) {
       thinking_ += as_string(at + ".thinking", member(block, "thinking"));
     } else if (type == "tool_use" && assistant) {
@@ -72,7 +72,7 @@ class MessageReader {
           {{"role", "tool"},
            {"tool_call_id", as_string(at + ".tool_use_id", member(block, "tool_use_id"))},
            {"content", content.is_null() ? "" : anthropic_text(at + ".content", content, ignored_)}});
-      note_ignored(at, block, {"type", "tool_use_id", "content", "is_error"}, ignored_);
+      note_ignored(at, block, {"type", "tool_use_id", "content", "is_error", "cache_control"}, ignored_);
     } else {
       refuse_field(at + ".type",
                    fmt::format("{}.type = '{}' is not supported in a message of role {}", at, type, role_),
@@ -104,7 +104,7 @@ std::string anthropic_text(const std::string& path, const OrderedJson& content,
                    "send blocks of type 'text'");
     }
     text += as_string(at + ".text", member(content[i], "text"));
-    note_ignored(at, content[i], {"type", "text"}, ignored);
+    note_ignored(at, content[i], {"type", "text", "cache_control"}, ignored);
   }
   return text;
 }

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "serve/anthropic_cache.h"
 #include "serve/anthropic_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
@@ -119,6 +120,15 @@ constexpr Field<Draft> kFields[] = {
     {field::object("tool_choice", "Whether it must call one",
                    R"({"$ref": "#/components/schemas/AnthropicToolChoice"})"),
      [](Draft& d, const Json& v) { read_anthropic_tool_choice(d.request.tools, v); }},
+    {field::object("cache_control", "The whole prompt stays computed, as long as serve lets it",
+                   R"({"$ref": "#/components/schemas/AnthropicCacheControl"})"),
+     [](Draft&, const Json&) {}},  // read with those of the blocks
+    {field::object("thread", "Not supported: send the whole conversation", R"({"not": {"type": "object"}})"),
+     [](Draft&, const Json&) {
+       refuse_field("thread", "thread is not supported", "send the whole conversation each time");
+     }},
+    {field::object("compaction", "Not supported", R"({"not": {"type": "object"}})"),
+     [](Draft&, const Json&) { refuse_field("compaction", "compaction is not supported", "leave it out"); }},
     {field::list("mcp_servers", "Not supported", R"({"maxItems": 0})"),
      [](Draft&, const Json& v) { refuse_unless_empty("mcp_servers", v); }},
     {field::object(
@@ -126,6 +136,18 @@ constexpr Field<Draft> kFields[] = {
          R"({"required": ["type"], "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}})"),
      set_thinking},
 };
+
+void read_beginnings(AnthropicRequest& request, std::string_view body) {
+  if (body.find("\"cache_control\"") == std::string_view::npos) return;
+  std::vector<std::string> ignored;  // named for the whole request already
+  for (CacheMark& mark : read_cache_marks(OrderedJson::parse(body))) {
+    const std::string system =
+        mark.system.is_null() ? std::string() : anthropic_text("system", mark.system, ignored);
+    // Templates want somebody to ask; what, is no part of the beginning.
+    if (mark.messages.empty()) mark.messages.push_back({{"role", "user"}, {"content", "\x1f"}});
+    request.beginnings.push_back({anthropic_messages(mark.messages, system, ignored), mark.ttl_ms});
+  }
+}
 
 void require(bool given, std::string_view field) {
   if (!given) {
@@ -160,10 +182,8 @@ AnthropicRequest parse_anthropic_request(std::string_view body, AnthropicApi api
     refuse_field("messages", "the last message is the assistant's",
                  "answers cannot be continued: end with a message of the user");
   }
+  read_beginnings(request, body);
   check_tools(request.tools);
-  if (request.tools.active() && request.params.structured) {
-    refuse_field("output_config", "output_config.format and tools are both given", "send one of them");
-  }
   return std::move(request);
 }
 

@@ -21,6 +21,11 @@ struct AnthropicRequest {
   ToolRequest tools;
   Thinking thinking;
   SamplingSaid said;
+  struct Beginning {  // that should stay computed (cache_control)
+    ChatPrompt chat;
+    int ttl_ms = 0;
+  };
+  std::vector<Beginning> beginnings;
   bool stream = false;
   std::vector<std::string> ignored;  // fields that nothing here reads
 };

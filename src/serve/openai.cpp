@@ -62,6 +62,13 @@ Generation to_generation(const Engine& engine, SamplingDefaults defaults, OpenAi
                   .n = static_cast<std::size_t>(request.n),
                   .include_usage = request.include_usage,
                   .shape = setup.shape};
+  for (std::size_t i = 0; request.echo && i < request.prompts.size(); ++i) {
+    const auto* text = std::get_if<std::string>(&request.prompts[i]);
+    const auto* tokens = std::get_if<TokenPrompt>(&request.prompts[i]);
+    info.echo.push_back(text != nullptr     ? *text
+                        : tokens != nullptr ? engine.detokenize(model.id, tokens->tokens)
+                                            : std::string());
+  }
   generation.format =
       request.stream ? make_openai_stream(std::move(info)) : make_openai_document(std::move(info));
   for (Prompt& prompt : request.prompts) {

@@ -24,7 +24,10 @@ class Document final : public AnswerFormat {
   explicit Document(AnswerInfo info)
       : info_(std::move(info)),
         choices_(info_.prompts * info_.n, Choice{ChoiceLogprobs(info_.api), AnswerReader(info_.shape),
-                                                 ChoiceCalls(info_.shape.tool_format)}) {}
+                                                 ChoiceCalls(info_.shape.tool_format)}) {
+    for (std::size_t i = 0; i < choices_.size() && !info_.echo.empty(); ++i)
+      choices_[i].text = info_.echo[i / info_.n];
+  }
 
   void add(std::size_t index, const Chunk& chunk, std::string&) override {
     Choice& choice = choices_[index];
@@ -103,8 +106,11 @@ class Stream final : public AnswerFormat {
   void add(std::size_t index, const Chunk& chunk, std::string& out) override {
     Choice& choice = choices_[index];
     const bool chat = info_.api == OpenAiApi::kChat;
-    if (chat && !std::exchange(choice.begun, true)) {
-      write(out, index, R"("delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null)");
+    if (!std::exchange(choice.begun, true)) {
+      if (chat)
+        write(out, index,
+              R"("delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null)");
+      if (!info_.echo.empty()) write_text(out, index, info_.echo[index / info_.n]);
     }
     choice.logprobs.add(chunk);  // a done chunk has none
     std::vector<ToolEvent> events;

@@ -25,6 +25,8 @@ struct AnswerInfo {
   std::size_t n = 1;           // choices of each
   bool include_usage = false;  // streams only
   AnswerShape shape;           // chat
+  std::vector<std::string>
+      echo;  // text completions: what stands before the answers to each prompt; empty: nothing
 };
 
 std::unique_ptr<AnswerFormat> make_openai_document(AnswerInfo info);

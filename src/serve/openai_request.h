@@ -29,6 +29,7 @@ struct OpenAiRequest {
   int n = 1;
   bool stream = false;
   bool include_usage = false;                   // a last chunk with the usage
+  bool echo = false;                            // text completions: the prompt stands before the answer
   bool logprobs = false;                        // params.top_logprobs is set
   std::string max_tokens_field = "max_tokens";  // the name that the client used for it
   std::string structured_field;                 // likewise; empty: no structured output

@@ -78,7 +78,7 @@ def test_a_wrong_chat_field_is_named(api, fields, param):
         ({"prompt": ""}, "prompt"),
         ({"prompt": [1, 10_000_000]}, "prompt"),
         ({"prompt": ["a", 5]}, "prompt[1]"),
-        ({"echo": True}, "echo"),
+        ({"echo": True, "logprobs": 1}, "echo"),
         ({"best_of": 4}, "best_of"),
         ({"suffix": "end"}, "suffix"),
         ({"logprobs": 50}, "logprobs"),

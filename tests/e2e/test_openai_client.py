@@ -223,6 +223,20 @@ def test_completion_stream_and_logprobs(api):
     assert chunks[-1].choices[0].finish_reason == whole.finish_reason
 
 
+def test_an_echo_stands_before_every_answer(api):
+    prompts = ["The capital of France is", "The capital of Germany is"]
+    fields = {"model": api.model, "prompt": prompts, "temperature": 0, "max_tokens": 4, "n": 2}
+    plain = [choice.text for choice in api.openai.completions.create(**fields).choices]
+    expected = [prompts[i // 2] + text for i, text in enumerate(plain)]
+    assert [choice.text for choice in api.openai.completions.create(**fields, echo=True).choices] == expected
+    streamed = [""] * 4
+    for chunk in api.openai.completions.create(**fields, echo=True, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+    assert streamed == expected
+    ids = api.post("/tokenize", {"prompt": prompts[0]}).json()["tokens"]
+    assert api.complete(ids, temperature=0, max_tokens=4, echo=True)["choices"][0]["text"] == expected[0]
+
+
 def test_a_repeated_prompt_comes_from_the_cache(api):
     text = "Summarize this: " + "the quick brown fox jumps over the lazy dog. " * 20
     first = api.chat(text, max_tokens=1)

@@ -102,6 +102,20 @@ def test_a_pinned_system_prompt_outlives_its_time_and_others(folder, monkeypatch
         time.sleep(1.1)  # longer than an unpinned prompt is kept
         assert ask("And what else?", prompt_cache_retention="in_memory") == held
         assert pinned()["hits"] >= 1
+
+        model = requests.get(f"{server.url}/v1/models", timeout=10).json()["data"][0]["id"]
+
+        def message(question):  # the same in Anthropic's words
+            marked = {"type": "text", "text": "Mind this. " + PROMPT, "cache_control": {"type": "ephemeral"}}
+            body = {"system": [marked], "messages": [{"role": "user", "content": question}], "max_tokens": 1, "model": model}
+            return requests.post(f"{server.url}/v1/messages", json=body, timeout=120).json()["usage"]
+
+        written = message("Why?")["cache_creation_input_tokens"]
+        assert written > 100
+        for i in range(3):
+            requests.post(f"{server.url}/v1/completions", json={"prompt": f"{i} {PROMPT}", "max_tokens": 1}, timeout=60)
+        time.sleep(1.1)
+        assert message("And what else?")["cache_read_input_tokens"] >= written
         wrong = requests.post(f"{server.url}/v1/completions", json={"prompt": "a", "prompt_cache_retention": "1h"}, timeout=60)
         assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "prompt_cache_retention"
     finally:

@@ -58,13 +58,15 @@ class Driver {
     request.wanted = wanted > 0 ? wanted : static_cast<std::size_t>(max_new);
     for (const TokenId token : prompt) request.push(token);
     const RequestId id = ++last_id_;
+    std::vector<PinRequest> pins;
+    if (pin_tokens > 0) pins.push_back({.tokens = pin_tokens});
     const auto refusal = scheduler_.add({.id = id,
                                          .prompt = std::move(prompt),
                                          .max_new_tokens = max_new,
                                          .priority = priority,
                                          .arrival = now_,
                                          .cache_salt = salt,
-                                         .pin_tokens = pin_tokens});
+                                         .pins = std::move(pins)});
     if (!refusal) live_.emplace(id, std::move(request));
     return refusal;
   }

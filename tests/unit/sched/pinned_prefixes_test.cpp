@@ -93,6 +93,37 @@ TEST_F(PinnedPrefixesTest, TheSamePromptIsPinnedOnceAndLessThanAPageNever) {
   EXPECT_EQ(pins_.stats().pages, 3);
 }
 
+TEST_F(PinnedPrefixesTest, APinMayBeKeptForLessThanAllAndForTheLongerOfTwoTimes) {
+  compute(prompt_of(60, 1));
+  compute(prompt_of(60, 2));
+  pins_.pin(prompt_of(60, 1), 48, 0, now_, minutes(5));
+  pins_.pin(prompt_of(60, 2), 48, 0, now_, minutes(5));
+  pins_.pin(prompt_of(60, 2), 48, 0, now_, minutes(600));
+  now_ += minutes(5);
+  pins_.expire(now_);
+  EXPECT_EQ(pins_.stats().prompts, 1);
+  EXPECT_EQ(pins_.stats().expired, 1u);
+  now_ += minutes(55);
+  pins_.expire(now_);
+  EXPECT_EQ(pins_.stats().prompts, 0) << "never longer than the time of all";
+}
+
+TEST_F(PinnedPrefixesTest, BeginningsOfOnePromptShareTheirPages) {
+  compute(prompt_of(120, 1));
+  for (const std::int32_t tokens : {48, 80, 112}) pins_.pin(prompt_of(120, 1), tokens, 0, now_);
+  EXPECT_EQ(pins_.stats().prompts, 3);
+  EXPECT_EQ(pins_.stats().pages, 7) << "of eight";
+  EXPECT_EQ(pins_.stats().displaced, 0u);
+  now_ += minutes(1);
+  compute(prompt_of(49, 1));  // the shortest is used
+  pin(prompt_of(60, 2), 48);
+  EXPECT_EQ(pins_.stats().pages, 8 - 2) << "the longer two made room";
+  EXPECT_EQ(pins_.stats().displaced, 2u);
+  pins_.clear();
+  EXPECT_EQ(pins_.stats().pages, 0);
+  EXPECT_EQ(pool_.stats().held, 0);
+}
+
 // A request that fits only into what is pinned gets it, when nobody else will give pages back.
 TEST(Pinning, GivesWayToARequestThatCouldNotRunOtherwise) {
   Driver driver({.pinned_pages = 8}, {.num_pages = 10});
