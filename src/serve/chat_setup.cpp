@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "serve/text_marks.h"
@@ -66,9 +67,29 @@ void set_up_thinking(const Engine& engine, const ModelInfo& model, Thinking thin
   setup.shape.thinking = !bound && ends_thinking(engine, model, prompt);
 }
 
+// The answer is calls, or obeys what it must be.
+void bind_calls_or_answer(const ModelInfo& model, const ToolRequest& tools, ToolFormat format,
+                          std::string_view field, StructuredOutput& structured) {
+  using Kind = StructuredOutput::Kind;
+  std::optional<std::string> grammar;
+  if (structured.kind == Kind::kJsonObject) {
+    grammar = calls_or_json_grammar(tools, format, OrderedJson{{"type", "object"}});
+  } else if (structured.kind == Kind::kJsonSchema) {
+    grammar = calls_or_json_grammar(tools, format, OrderedJson::parse(structured.text, nullptr, false));
+  }
+  if (!grammar) {
+    refuse_field(
+        field, fmt::format("{} and tools are both given", field),
+        fmt::format("with this value, '{}' does one or the other: send one of them, or let tool_choice "
+                    "be none or required",
+                    model.id));
+  }
+  structured = {Kind::kGrammar, *std::move(grammar)};
+}
+
 }  // namespace
 
-ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRequest& tools,
+ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, ToolRequest tools,
                       const Thinking& thinking, std::string structured_field, GenerateParams& params,
                       ChatPrompt& prompt) {
   ChatSetup setup;
@@ -77,21 +98,28 @@ ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRe
   shape.tools = tools.active();
   shape.tool_format = tool_format_of(model.tool_format);
   shape.tools_forced = tools.forced();
+  std::optional<std::string> free_grammar;
+  const bool also_bound = tools.active() && !tools.forced() && params.structured;
+  if (also_bound) {
+    bind_calls_or_answer(model, tools, shape.tool_format, setup.structured_field, *params.structured);
+  } else if (tools.strict() && !tools.forced()) {
+    free_grammar = free_tool_grammar(tools, shape.tool_format);
+    // Where no grammar keeps it from the others, it does not see them.
+    if (!free_grammar) keep_allowed_tools(tools);
+  }
   add_tools(prompt, tools, model.template_has_tools);
   if (shape.tools_forced) {
     params.structured = {StructuredOutput::Kind::kGrammar, tool_grammar(tools, shape.tool_format)};
     setup.structured_field = "tools";
     if (shape.tool_format == ToolFormat::kGemma || shape.tool_format == ToolFormat::kHarmony)
       shape.tool_format = ToolFormat::kHermes;  // as the grammar has it
-  } else if (tools.strict()) {
-    if (auto grammar = free_tool_grammar(tools, shape.tool_format)) {
-      params.structured = {StructuredOutput::Kind::kGrammar, *std::move(grammar)};
-      setup.structured_field = "tools";
-      setup.free_grammar = true;
-    } else {
-      setup.warnings.push_back(fmt::format(
-          "strict binds the arguments of '{}' only with tool_choice required or a named function", model.id));
-    }
+  } else if (free_grammar) {
+    params.structured = {StructuredOutput::Kind::kGrammar, *std::move(free_grammar)};
+    setup.structured_field = "tools";
+    setup.free_grammar = true;
+  } else if (tools.strict() && !also_bound) {
+    setup.warnings.push_back(fmt::format(
+        "strict binds the arguments of '{}' only with tool_choice required or a named function", model.id));
   }
   if (shape.tools)
     params.show_special = shape.tool_format != ToolFormat::kHermes;  // control tokens mark them

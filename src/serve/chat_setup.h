@@ -19,8 +19,9 @@ struct ChatSetup {
   bool free_grammar = false;          // it is of the calls only: the rest of the answer is free
   std::vector<std::string> warnings;  // what was asked for and does not happen
 };
-// structured_field: of params.structured, if there is one.
-ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, const ToolRequest& tools,
+// structured_field: of params.structured, if there is one. With tools, the answer is then calls or what it
+// says.
+ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, ToolRequest tools,
                       const Thinking& thinking, std::string structured_field, GenerateParams& params,
                       ChatPrompt& prompt);
 

@@ -212,9 +212,6 @@ OllamaRequest parse_ollama_request(std::string_view body, OllamaApi api) {
   } else {
     request.empty = request.chat.messages.empty();
   }
-  if (request.tools.active() && request.params.structured) {
-    refuse_field("format", "format and tools are both given", "send one of them");
-  }
   return std::move(request);
 }
 

@@ -246,10 +246,8 @@ constexpr Field<Draft> kChatFields[] = {
     {field::list("tools", "Functions that the model may call",
                  R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/Tool"}})"),
      [](Draft& d, const Json&) { read_tools(d.request.tools, OrderedJson::parse(d.body)["tools"]); }},
-    {field::any("tool_choice", "Whether it must call one",
-                R"({"anyOf": [{"enum": ["auto", "none", "required"]},
-                {"type": "object", "required": ["type", "function"], "properties": {"type": {"const": "function"},
-                 "function": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}}}]})"),
+    {field::any("tool_choice", "Whether it must call one, and which it may",
+                R"({"anyOf": [{"$ref": "#/components/schemas/ToolChoice"}]})"),
      [](Draft& d, const Json& v) { read_tool_choice(d.request.tools, v); }},
     {field::flag("parallel_tool_calls", "Whether it may call several at once; true unless given"),
      [](Draft& d, const Json& v) { d.request.tools.parallel = v.get<bool>(); }},
@@ -308,13 +306,8 @@ constexpr Field<Draft> kCompletionFields[] = {
      }},
     {field::integer("best_of", 1, kMaxChoices, "Must equal n"),
      [](Draft& d, const Json& v) { d.best_of = to_int(v); }},
-    {field::any("echo", "Not supported: put the prompt before the answer yourself",
-                R"({"anyOf": [{"const": false}]})"),
-     [](Draft&, const Json& v) {
-       check_value({.name = {}, .type = FieldType::kBoolean}, "echo", v);
-       if (v.get<bool>())
-         refuse_field("echo", "echo is not supported", "put the prompt before the answer yourself");
-     }},
+    {field::flag("echo", "The prompt stands before the answer; not with logprobs"),
+     [](Draft& d, const Json& v) { d.request.echo = v.get<bool>(); }},
     {field::text("suffix", "Not supported: no model here fills in the middle", R"({"maxLength": 0})"),
      [](Draft&, const Json& v) {
        if (!v.get_ref<const std::string&>().empty()) refuse_unsupported("suffix");
@@ -384,11 +377,6 @@ OpenAiRequest parse_chat_request(std::string_view body) {
   Draft draft = read(body, kChat, "messages");
   OpenAiRequest& request = draft.request;
   check_tools(request.tools);
-  if (request.tools.active() && request.params.structured) {
-    refuse_field(request.structured_field,
-                 fmt::format("{} and tools are both given", request.structured_field),
-                 "send one of them, or set tool_choice to \"none\"");
-  }
   std::get<ChatPrompt>(request.prompts.front()).variables_json = std::move(draft.template_variables);
   if (draft.top_logprobs && !request.logprobs) {
     refuse_field("top_logprobs", "top_logprobs is given without logprobs", "set logprobs to true");
@@ -411,6 +399,10 @@ OpenAiRequest parse_completion_request(std::string_view body) {
     refuse_field("best_of",
                  fmt::format("best_of = {} with n = {} is not supported", *draft.best_of, request.n),
                  "best_of must equal n");
+  }
+  if (request.echo && request.logprobs) {
+    refuse_field("echo", "echo and logprobs are both given",
+                 "leave one out: the probabilities of a prompt are not computed");
   }
   if (!request.params.max_tokens) request.params.max_tokens = kCompletionMaxTokens;
   return std::move(request);

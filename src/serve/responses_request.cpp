@@ -63,12 +63,12 @@ void set_tools(Draft& draft, const Json&) {
 }
 
 void set_tool_choice(Draft& draft, const Json& value) {
+  draft.request.echo["tool_choice"] = ordered(draft, "tool_choice");
+  const Json type = value.is_object() ? value.value("type", Json()) : Json();
+  if (type == "allowed_tools") return read_allowed_tools(draft.request.tools, "tool_choice", value, false);
   Json choice = value;
-  if (value.is_object() && value.value("type", Json()) == "function") {
-    choice = {{"type", "function"}, {"function", {{"name", value.value("name", Json())}}}};
-  }
+  if (type == "function") choice = {{"type", type}, {"function", {{"name", value.value("name", Json())}}}};
   read_tool_choice(draft.request.tools, choice);
-  draft.request.echo["tool_choice"] = value;
 }
 
 // {"format": {"type": "text" | "json_object" | "json_schema", "schema": …}, "verbosity": …}
@@ -186,10 +186,8 @@ constexpr Field<Draft> kFields[] = {
     {field::list("tools", "Functions that the model may call",
                  R"({"maxItems": 128, "items": {"$ref": "#/components/schemas/ResponseTool"}})"),
      set_tools},
-    {field::any("tool_choice", "Whether it must call one",
-                R"({"anyOf": [{"enum": ["auto", "none", "required"]},
-                {"type": "object", "required": ["type", "name"], "properties": {"type": {"const": "function"},
-                 "name": {"type": "string"}}}]})"),
+    {field::any("tool_choice", "Whether it must call one, and which it may",
+                R"({"anyOf": [{"$ref": "#/components/schemas/ResponseToolChoice"}]})"),
      set_tool_choice},
     {field::flag("parallel_tool_calls", "Whether it may call several at once; true unless given"),
      [](Draft& d, const Json& v) {
@@ -258,10 +256,6 @@ ResponsesRequest parse_responses_request(std::string_view body) {
   }
   if (!draft.input) refuse_field("input", "input is missing", "input is required");
   check_tools(request.tools);
-  if (request.tools.active() && request.params.structured) {
-    refuse_field("text.format", "text.format and tools are both given",
-                 "send one of them, or set tool_choice to \"none\"");
-  }
   if (draft.top_logprobs > 0) request.logprobs = true;
   if (request.logprobs) request.params.top_logprobs = draft.top_logprobs;
   return std::move(request);

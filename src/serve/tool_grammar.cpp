@@ -9,6 +9,11 @@
 namespace mlxs {
 namespace {
 
+// JSON as models write it: a space behind commas and colons.
+void write_on_one_line(OrderedJson& schema) {
+  schema["x-guidance"] = {{"whitespace_flexible", false}, {"item_separator", ", "}, {"key_separator", ": "}};
+}
+
 std::string literal(std::string_view text) { return OrderedJson(text).dump(); }
 
 // Rules "call", of any of the tools as a JSON object, and what it needs. all_strict: or only where a tool is.
@@ -17,10 +22,9 @@ std::string call_rules(const ToolRequest& request, ToolFormat format, bool all_s
   std::string choices, rules;
   for (std::size_t i = 0; i < request.tools.size(); ++i) {
     const ToolRequest::Tool& tool = request.tools[i];
-    if (request.choice == ToolRequest::Choice::kNamed && tool.name != request.named) continue;
+    if (!request.may_call(tool)) continue;
     OrderedJson schema = all_strict || tool.strict ? tool.parameters : OrderedJson{{"type", "object"}};
-    schema["x-guidance"] = {
-        {"whitespace_flexible", false}, {"item_separator", ", "}, {"key_separator", ": "}};
+    write_on_one_line(schema);
     choices += fmt::format("{}call_{}", choices.empty() ? "" : " | ", i);
     rules += fmt::format("call_{}: {} args_{} \"}}\"\nargs_{}: %json {}\n", i,
                          literal(fmt::format(R"({{"name": "{}", "{}": )", tool.name, arguments)), i, i,
@@ -54,6 +58,21 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format) {
       request.parallel ? fmt::format(" ({} one){{0,{}}}", separator, kMostCalls - 1) : std::string();
   return fmt::format("start: {}one{}{}\none: {}\n{}", start, more, end, one,
                      call_rules(request, format, true));
+}
+
+std::optional<std::string> calls_or_json_grammar(const ToolRequest& request, ToolFormat format,
+                                                 OrderedJson schema) {
+  if (!schema.is_object() || (format != ToolFormat::kHermes && format != ToolFormat::kPhi))
+    return std::nullopt;
+  if (!schema.contains("x-guidance")) write_on_one_line(schema);
+  const bool hermes = format == ToolFormat::kHermes;
+  const std::string_view one = hermes ? R"("<tool_call>\n" call "\n</tool_call>")" : "call";
+  const std::string more =
+      request.parallel ? fmt::format(" ({} one){{0,{}}}", hermes ? R"("\n")" : R"(", ")", kMostCalls - 1)
+                       : std::string();
+  return fmt::format("start: json | calls\njson: %json {}\ncalls: {}one{}{}\none: {}\n{}", schema.dump(),
+                     hermes ? "" : R"("functools[" )", more, hermes ? "" : R"( "]")", one,
+                     call_rules(request, format, false));
 }
 
 std::optional<std::string> free_tool_grammar(const ToolRequest& request, ToolFormat format) {

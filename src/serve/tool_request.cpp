@@ -123,25 +123,59 @@ void read_tool_choice(ToolRequest& request, const Json& choice) {
     check_value({.name = {}, .type = FieldType::kObject}, "tool_choice.function", function);
     request.choice = Choice::kNamed;
     request.named = as_string("tool_choice.function.name", function.value("name", Json()));
+  } else if (choice.is_object() && choice.value("type", Json()) == "allowed_tools") {
+    read_allowed_tools(request, "tool_choice.allowed_tools", choice.value("allowed_tools", Json()), true);
   } else {
     refuse_field("tool_choice", "tool_choice is not supported with this value",
-                 R"(use "auto", "none", "required" or {"type": "function", "function": {"name": …}})");
+                 R"(use "auto", "none", "required", {"type": "function", "function": {"name": …}} or )"
+                 R"({"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}})");
+  }
+}
+
+void read_allowed_tools(ToolRequest& request, const std::string& path, const Json& allowed,
+                        bool inside_function) {
+  using Choice = ToolRequest::Choice;
+  check_value({.name = {}, .type = FieldType::kObject}, path, allowed);
+  const std::string mode = as_string(path + ".mode", allowed.value("mode", Json()));
+  if (mode != "auto" && mode != "required") {
+    refuse_field(path + ".mode", fmt::format("{}.mode = '{}' is not supported", path, mode),
+                 "use auto or required");
+  }
+  request.choice = mode == "auto" ? Choice::kAuto : Choice::kRequired;
+  const Json tools = allowed.value("tools", Json());
+  check_value({.name = {}, .type = FieldType::kArray}, path + ".tools", tools);
+  if (tools.empty())
+    refuse_field(path + ".tools", fmt::format("{}.tools is empty", path), "name at least one of the tools");
+  for (std::size_t i = 0; i < tools.size(); ++i) {
+    std::string at = fmt::format("{}.tools[{}]", path, i);
+    check_value({.name = {}, .type = FieldType::kObject}, at, tools[i]);
+    if (const std::string type = as_string(at + ".type", tools[i].value("type", Json()));
+        type != "function") {
+      refuse_field(at + ".type", fmt::format("{}.type = '{}' is not supported", at, type),
+                   "name tools of type 'function'");
+    }
+    Json tool = tools[i];
+    if (inside_function) {
+      at += ".function";
+      tool = tool.value("function", Json());
+      check_value({.name = {}, .type = FieldType::kObject}, at, tool);
+    }
+    request.allowed.push_back(as_string(at + ".name", tool.value("name", Json())));
   }
 }
 
 void check_tools(const ToolRequest& request) {
   using Choice = ToolRequest::Choice;
-  if (request.choice == Choice::kAuto || request.choice == Choice::kNone) return;
-  if (request.tools.empty())
-    refuse_field("tool_choice", "tool_choice asks for a call, but there are no tools", "send tools");
-  if (request.choice == Choice::kRequired) return;
-  const bool known =
-      std::ranges::any_of(request.tools, [&](const auto& tool) { return tool.name == request.named; });
-  if (!known) {
-    refuse_field("tool_choice.function.name",
-                 fmt::format("tool_choice names '{}', which is not in tools", request.named),
+  const auto check_known = [&](std::string_view field, const std::string& name) {
+    if (std::ranges::find(request.tools, name, &ToolRequest::Tool::name) != request.tools.end()) return;
+    refuse_field(field, fmt::format("tool_choice names '{}', which is not in tools", name),
                  "name one of the tools");
-  }
+  };
+  if (request.choice == Choice::kNone) return;
+  if (request.tools.empty() && (request.choice != Choice::kAuto || !request.allowed.empty()))
+    refuse_field("tool_choice", "tool_choice asks for a call, but there are no tools", "send tools");
+  for (const std::string& name : request.allowed) check_known("tool_choice", name);
+  if (request.choice == Choice::kNamed) check_known("tool_choice.function.name", request.named);
 }
 
 OrderedJson template_tool_calls(const std::string& path, const Json& calls) {
@@ -198,6 +232,18 @@ std::string plain_tool_messages(const std::string& messages_json, const std::str
     result.push_back({{"role", role}, {"content", content}});
   }
   return result.dump();
+}
+
+void keep_allowed_tools(ToolRequest& request) {
+  if (request.allowed.empty()) return;
+  OrderedJson kept = OrderedJson::array();
+  const OrderedJson all = OrderedJson::parse(request.tools_json);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (request.may_call(request.tools[i])) kept.push_back(all[i]);
+  }
+  std::erase_if(request.tools, [&](const auto& tool) { return !request.may_call(tool); });
+  request.tools_json = kept.dump();
+  request.allowed.clear();
 }
 
 void add_tools(ChatPrompt& chat, const ToolRequest& tools, bool template_has_tools) {

@@ -21,7 +21,7 @@ def create(client, api, messages=FRANCE, **fields):
 
 
 def prompt_tokens(usage):
-    return usage.input_tokens + usage.cache_read_input_tokens
+    return usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
 
 
 def test_a_message_says_what_the_openai_route_says(client, api):
@@ -49,6 +49,11 @@ def test_a_stop_sequence_cuts_the_text(client, api):
     stop = whole[5:9]
     cut = create(client, api, LONG, extra_body=GREEDY, max_tokens=30, stop_sequences=[stop])
     assert cut.content[0].text == whole[: whole.index(stop)]
+    assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", stop)
+    fields = {"model": api.model, "messages": LONG, "max_tokens": 30, "extra_body": GREEDY}
+    with client.messages.stream(**fields, stop_sequences=["no such text", stop]) as stream:
+        final = stream.get_final_message()
+    assert (final.stop_reason, final.stop_sequence) == ("stop_sequence", stop)
 
 
 def test_a_stream_says_the_same_as_the_message(client, api):
@@ -90,6 +95,54 @@ def test_system_and_blocks_are_the_chat_templates_messages(client, api):
         assert prompt_tokens(message.usage) == same["usage"]["prompt_tokens"]
 
 
+def test_what_cache_control_marks_is_counted_once_and_then_read(client, api):
+    story = "Once there was a fox who counted every stone on the hill, and a dog who did not care. " * 6
+    for ttl in ("5m", "1h"):
+        mark = {"type": "ephemeral", "ttl": ttl}
+        system = [
+            {"type": "text", "text": f"Kept for {ttl}. {story}", "cache_control": mark},
+            {"type": "text", "text": "Be brief."},
+        ]
+        pinned = api.stats()["prefix_cache"]["pinned"]["prompts"]
+        first = create(client, api, system=system, max_tokens=1).usage
+        assert api.stats()["prefix_cache"]["pinned"]["prompts"] == pinned + 1
+        written = first.cache_creation_input_tokens
+        assert written >= 112 and (written + first.cache_read_input_tokens) % 16 == 0
+        by_time = (first.cache_creation.ephemeral_5m_input_tokens, first.cache_creation.ephemeral_1h_input_tokens)
+        assert by_time == ((written, 0) if ttl == "5m" else (0, written))
+        assert prompt_tokens(first) == client.messages.count_tokens(model=api.model, messages=FRANCE, system=system).input_tokens
+
+        system[1]["text"] = "Never mind."
+        other = create(client, api, LONG, system=system, max_tokens=1).usage
+        assert other.cache_creation_input_tokens == 0
+        assert other.cache_read_input_tokens >= first.cache_read_input_tokens + written
+
+
+def test_a_conversation_is_marked_turn_by_turn(client, api):
+    def ask(turns, **fields):
+        turns[-1] = {
+            **turns[-1],
+            "content": [{"type": "text", "text": turns[-1]["content"], "cache_control": {"type": "ephemeral"}}],
+        }
+        with client.messages.stream(model=api.model, messages=turns, max_tokens=1, tools=[WEATHER], **fields) as stream:
+            return stream.get_final_message().usage
+
+    turns = [{"role": "user", "content": "Tell me of the sea. " + "It is wide and deep and blue. " * 12}]
+    first = ask(list(turns))
+    assert first.cache_creation_input_tokens > 64
+    turns += [
+        {"role": "assistant", "content": "It is."},
+        {"role": "user", "content": "And of the hills: " + "they are green. " * 12},
+    ]
+    second = ask(list(turns))
+    assert second.cache_read_input_tokens >= first.cache_creation_input_tokens
+    assert 0 < second.cache_creation_input_tokens < second.cache_read_input_tokens
+    whole = create(client, api, turns, tools=[WEATHER], max_tokens=1, extra_body={"cache_control": {"type": "ephemeral"}}).usage
+    assert whole.cache_creation_input_tokens <= 16, "all but its end was there"
+    plain = create(client, api, [{"role": "user", "content": "Nobody marked this. " * 20}], max_tokens=1).usage
+    assert plain.cache_creation_input_tokens == 0
+
+
 def test_turns_are_counted_as_they_are_run(client, api):
     turns = [*FRANCE, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Italy?"}]
     counted = client.messages.count_tokens(model=api.model, messages=turns).input_tokens
@@ -115,6 +168,10 @@ def test_turns_are_counted_as_they_are_run(client, api):
         ({"tool_choice": {"type": "any"}}, "tools"),
         ({"thinking": {"type": "much"}}, "thinking.type"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
+        ({"extra_body": {"thread": {"type": "create"}}}, "thread"),
+        ({"system": [{"type": "text", "text": "a", "cache_control": {"type": "for ever"}}]}, "system[0].cache_control.type"),
+        ({"extra_body": {"cache_control": {"type": "ephemeral", "ttl": "2h"}}}, "cache_control.ttl"),
+        ({"system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}] * 5}, "system[4].cache_control"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"messages": [{"role": "user", "content": "word " * 20000}]}, "context"),

@@ -201,7 +201,6 @@ def test_without_a_prompt_the_model_is_loaded(client, api):
         ("chat", {"options": 1}, "options"),
         ("chat", {"format": "xml"}, "format"),
         ("chat", {"format": {"type": "no-such-type"}}, "grammar"),
-        ("chat", {"format": "json", "tools": [{"type": "function", "function": {"name": "f"}}]}, "format and tools"),
         ("chat", {"think": True}, "does not support thinking"),
         ("chat", {"think": "much"}, "think"),
         ("chat", {"keep_alive": "soon"}, "keep_alive"),

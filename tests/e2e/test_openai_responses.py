@@ -192,6 +192,16 @@ def test_a_call_and_its_result(create, stream):
     assert by_id.usage.input_tokens == stateless.usage.input_tokens
 
 
+def test_of_allowed_tools_one_is_called(create):
+    other = {"type": "function", "name": "stop_clock", "parameters": {"type": "object", "properties": {}}}
+    for name in ("get_weather", "stop_clock"):
+        choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": name}]}
+        fields = {"tool_choice": choice, "parallel_tool_calls": False, "max_output_tokens": 200}
+        response = create("How is the weather?", tools=[TOOL, other], **fields)
+        assert [call.name for call in response.output] == [name]
+        assert response.tool_choice.to_dict() == choice
+
+
 def test_log_probabilities(create, api):
     response = create(max_output_tokens=3, top_logprobs=2, include=["message.output_text.logprobs"])
     expected = api.chat(FRANCE, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
@@ -213,6 +223,7 @@ def test_log_probabilities(create, api):
     ("fields", "named"),
     [
         ({"temperature": 3}, "temperature"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice.tools"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"max_output_tokens": 1 << 20}, "max_output_tokens"),
         ({"input": []}, "input"),

@@ -88,6 +88,58 @@ def test_tools_are_in_the_prompt_unless_the_choice_is_none(api):
     assert api.openai.chat.completions.create(model=api.model, messages=ASK, max_tokens=1).usage.prompt_tokens == without
 
 
+def allowed(mode, *names):
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_of_allowed_tools_one_is_called_and_all_are_shown(api):
+    for name in SCHEMAS:
+        for seed in range(4):
+            answer = ask(api, tool_choice=allowed("required", name), parallel_tool_calls=False, seed=seed)
+            assert answer.choices[0].message.tool_calls[0].function.name == name
+    both = ask(api, tool_choice=allowed("required", *SCHEMAS), max_tokens=1)
+    assert answer.usage.prompt_tokens == both.usage.prompt_tokens == ask(api, max_tokens=1).usage.prompt_tokens
+
+
+def test_where_calls_are_free_only_allowed_tools_are_called(api):
+    """Asked to repeat a call, the model does, unless that tool is not allowed."""
+    call = '<tool_call>\n{"name": "get_weather", "arguments": {"unit": "celsius", "days": 1}}\n</tool_call>'
+    messages = [{"role": "user", "content": "Call the tool."}, {"role": "assistant", "content": call}] * 2
+    messages.append({"role": "user", "content": "Again, please."})
+    fields = {"temperature": 0, "max_tokens": 60}
+    free = ask(api, messages, tool_choice=allowed("auto", *SCHEMAS), **fields).choices[0].message
+    bound = ask(api, messages, tool_choice=allowed("auto", "stop_clock"), **fields).choices[0].message
+    assert free.tool_calls[0].function.name == "get_weather"
+    assert all(call.function.name == "stop_clock" for call in bound.tool_calls or [])
+    assert "get_weather" not in (bound.content or "").partition("<tool_call>")[2]
+
+
+def test_with_a_schema_the_answer_is_calls_or_json_of_it(api):
+    """Agents send both. Asked to repeat a call the model calls; asked to repeat an answer, it answers in the schema."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    form = {"response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}}
+
+    def again(said):
+        turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": said}] * 2
+        messages = [*turns, {"role": "user", "content": "Again, please."}]
+        return ask(api, messages, temperature=0, max_tokens=80, parallel_tool_calls=False, **form).choices[0]
+
+    called = again('<tool_call>\n{"name": "get_weather", "arguments": {"unit": "celsius", "days": 1}}\n</tool_call>')
+    assert called.message.tool_calls, called
+    assert (called.finish_reason, called.message.tool_calls[0].function.name) == ("tool_calls", "get_weather")
+    answered = again('{"city": "Rome"}')
+    assert answered.finish_reason == "stop", answered
+    jsonschema.validate(json.loads(answered.message.content), schema)
+    forced = ask(api, tool_choice="required", parallel_tool_calls=False, **form).choices[0]
+    assert forced.message.tool_calls[0].function.name in SCHEMAS
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -97,7 +149,12 @@ def test_tools_are_in_the_prompt_unless_the_choice_is_none(api):
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice.function.name"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [], "tool_choice": allowed("auto", "f")}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", "f")}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("none", "get_weather")}, "tool_choice.allowed_tools.mode"),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+        ({"tools": TOOLS, "structured_outputs": {"regex": "a+"}}, "structured_outputs"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
             "messages[0].tool_calls[0].function.arguments",

@@ -44,8 +44,10 @@ class ToolGrammarTest : public ::testing::Test {
 
   // How far the grammar lets the answer come: "all" if to its end.
   std::string accepts(ToolFormat format, std::string_view answer) {
-    const auto grammar = free_tool_grammar(request_, format);
-    const auto matcher = engine_->matcher(GrammarKind::kLark, *grammar);
+    return accepts(*free_tool_grammar(request_, format), answer);
+  }
+  std::string accepts(const std::string& grammar, std::string_view answer) {
+    const auto matcher = engine_->matcher(GrammarKind::kLark, grammar);
     const auto allows = [&](int token) {
       std::vector<std::uint32_t> bits(5, 0);
       matcher->mask(bits);
@@ -97,6 +99,47 @@ TEST_F(ToolGrammarTest, SeveralCallsOnlyWhereTheyMayBeParallel) {
   request_.parallel = false;
   EXPECT_EQ(accepts(ToolFormat::kPhi, "functools[" + call + "]"), "all");
   EXPECT_EQ(accepts(ToolFormat::kPhi, "functools[" + call + ", "), "functools[" + call);
+}
+
+TEST_F(ToolGrammarTest, OnlyAllowedToolsAreCalled) {
+  const std::string note = R"({"name": "note", "arguments": {"a": 1}})";
+  const std::string weather = R"({"name": "weather", "arguments": {"unit": "c"}})";
+  EXPECT_EQ(accepts(ToolFormat::kHermes, hermes(note)), "all");
+  request_.allowed = {"weather"};
+  EXPECT_EQ(accepts(ToolFormat::kHermes, hermes(weather)), "all");
+  EXPECT_EQ(accepts(ToolFormat::kHermes, "Nothing to call."), "all");
+  EXPECT_EQ(accepts(ToolFormat::kHermes, hermes(note)), "<tool_call>\n{\"name\": \"");
+  EXPECT_EQ(tool_grammar(request_, ToolFormat::kHermes).find("note"), std::string::npos);
+}
+
+TEST_F(ToolGrammarTest, CallsOrJsonOfASchema) {
+  const OrderedJson schema = OrderedJson::parse(R"({"type": "object", "properties": {"name": {"enum": ["x"]}},
+                                                    "required": ["name"], "additionalProperties": false})");
+  const auto accept = [&](ToolFormat format, std::string_view answer) {
+    return accepts(*calls_or_json_grammar(request_, format, schema), answer);
+  };
+  const std::string call = R"({"name": "weather", "arguments": {"unit": "c"}})";
+  EXPECT_EQ(accept(ToolFormat::kHermes, R"({"name": "x"})"), "all");
+  EXPECT_EQ(accept(ToolFormat::kHermes, hermes(call)), "all");
+  EXPECT_EQ(accept(ToolFormat::kHermes, hermes(call) + "\n" + hermes(call)), "all");
+  EXPECT_EQ(accept(ToolFormat::kHermes, "Hello"), "");
+  EXPECT_EQ(accept(ToolFormat::kPhi, "functools[" + call + ", " + call + "]"), "all");
+  EXPECT_EQ(accept(ToolFormat::kPhi, R"({"name": "x"})"), "all");
+  EXPECT_FALSE(calls_or_json_grammar(request_, ToolFormat::kLlama3, schema)) << "a call there is plain JSON";
+}
+
+TEST(AllowedTools, OnlyTheyAreLeftWhereTheOthersAreForgotten) {
+  ToolRequest request;
+  read_tools(request, OrderedJson::parse(R"([{"type": "function", "function": {"name": "a"}},
+                                             {"type": "function", "function": {"name": "b"}},
+                                             {"type": "function", "function": {"name": "c"}}])"));
+  request.allowed = {"c", "a"};
+  EXPECT_TRUE(request.strict()) << "the model must be kept from b";
+  keep_allowed_tools(request);
+  ASSERT_EQ(request.tools.size(), 2u);
+  EXPECT_EQ(request.tools[1].name, "c");
+  EXPECT_EQ(request.tools_json.find("\"b\""), std::string::npos);
+  EXPECT_FALSE(request.strict());
 }
 
 TEST_F(ToolGrammarTest, LlamasCallIsTheWholeAnswer) {
