@@ -62,6 +62,7 @@ def test_calls_and_schemas(heard):
     assert heard["call"]["name"] == "go"
     assert json.loads(heard["call"]["arguments"])["city"] in ("Paris", "Rome")
     assert heard["parsed"]["city"] in ("Paris", "Rome")
+    assert [place["city"] for place in heard["ran"]] == [json.loads(heard["call"]["arguments"])["city"]]
 
 
 def test_responses(heard, api):

@@ -39,6 +39,15 @@ const runner = client.chat.completions.stream({
 });
 result.call = (await runner.finalChatCompletion()).choices[0].message.tool_calls[0].function;
 
+result.ran = [];
+const go = (place) => {
+  result.ran.push(place);
+  return 'I went there.';
+};
+const tools = [{ type: 'function', function: { name: 'go', parse: JSON.parse, parameters: schema, function: go } }];
+const only = { type: 'function', function: { name: 'go' } };
+await client.chat.completions.runTools({ ...chat, max_tokens: 200, tools, tool_choice: only, parallel_tool_calls: false }).done();
+
 const format = { type: 'json_schema', json_schema: { name: 'place', schema, strict: true } };
 result.parsed = (await client.chat.completions.parse({ ...chat, max_tokens: 200, response_format: format })).choices[0].message.parsed;
 
