@@ -24,7 +24,8 @@ row).
 
 The storage forms named in a cell passed there; *supported*: the ops it needs pass that backend's conformance tests; –: there is
 no such file. `cpu` is each of AMX, AVX-512, AVX2 and portable for safetensors, the first and the last for GGUF. Heads of more
-than 256 dimensions do not run on `cuda` yet, which is what DeepSeek V3's own size needs; they are refused before the weights are loaded.
+than 256 dimensions do not run on `cuda` yet, which is what DeepSeek V3's own size needs; they are refused before the
+weights are loaded.
 
 Folders as their makers publish them are read too (`test_files.py`): shards with an index, FP8 in blocks (Qwen, DeepSeek),
 gpt-oss's own MXFP4, DeepSeek's joined `kv_b_proj`; MLX's 2 to 6 and 8 bits in any group, and layers that differ.
