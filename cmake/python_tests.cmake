@@ -24,4 +24,4 @@ set_tests_properties(docs.models PROPERTIES LABELS docs SKIP_RETURN_CODE 77
 add_test(NAME docs.clients WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${MLXS_TEST_PYTHON} scripts/clients_table.py ${CMAKE_BINARY_DIR}/pytest --check)
 set_tests_properties(docs.clients PROPERTIES LABELS docs SKIP_RETURN_CODE 77
-  DEPENDS "e2e.test_anthropic_client;e2e.test_embeddings;e2e.test_ollama_client;e2e.test_ollama_models;e2e.test_openai_client;e2e.test_openai_node;e2e.test_openai_responses")
+  DEPENDS "e2e.test_anthropic_client;e2e.test_client_helpers;e2e.test_embeddings;e2e.test_ollama_client;e2e.test_ollama_models;e2e.test_openai_client;e2e.test_openai_node;e2e.test_openai_responses")

@@ -13,6 +13,7 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 TESTS = [
     "test_anthropic_client",
+    "test_client_helpers",
     "test_embeddings",
     "test_ollama_client",
     "test_ollama_models",
@@ -26,12 +27,13 @@ CLIENTS = {
     "OpenAI/Node": "openai (Node)",
     "Anthropic/Python": "anthropic",
     "ollama-python": "ollama",
+    "python-requests": "plain HTTP",
 }
 BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"
 
 
 def client_of(agent):
-    return next((name for start, name in CLIENTS.items() if agent.startswith(start)), None)
+    return next((name for start, name in CLIENTS.items() if agent.removeprefix("Async").startswith(start)), None)
 
 
 def results(folder):

@@ -78,29 +78,37 @@ def encoder(tmp_path_factory):
 
 def endpoint(method: str, path: str) -> str:
     """With what differs from call to call left open: "GET /v1/responses/{id}"."""
-    path = re.sub(r"^(/v1/responses)/[^/]+", r"\1/{id}", path)
+    path = re.sub(r"^(/v1/(?:responses|requests))/[^/]+", r"\1/{id}", path)
     return method + " " + re.sub(r"^(/v1/models)/.+", r"\1/{id}", path)
 
 
 @pytest.fixture(autouse=True)
 def heard_by_clients(monkeypatch, record_property):
-    """What the clients' packages, all on httpx or httpx2, asked and got in this test: for scripts/clients_table.py."""
+    """What the clients' packages (all on httpx or httpx2) and plain HTTP (requests) asked and got in this test: for
+    scripts/clients_table.py."""
     heard = set()
 
+    def listen(request, response):
+        if response.status_code < 400:
+            kind = response.headers.get("content-type", "").partition(";")[0]
+            streamed = kind in ("text/event-stream", "application/x-ndjson")
+            agent = request.headers.get("user-agent", "").partition(" ")[0]
+            heard.add((agent, endpoint(request.method, urlsplit(str(request.url)).path), streamed))
+        return response
+
     def listening_to(send):
-        def listening(client, request, **more):
-            response = send(client, request, **more)
-            if response.status_code < 400:
-                kind = response.headers.get("content-type", "").partition(";")[0]
-                streamed = kind in ("text/event-stream", "application/x-ndjson")
-                agent = request.headers.get("user-agent", "").partition(" ")[0]
-                heard.add((agent, endpoint(request.method, request.url.path), streamed))
-            return response
+        return lambda client, request, **more: listen(request, send(client, request, **more))
+
+    def listening_to_async(send):
+        async def listening(client, request, **more):
+            return listen(request, await send(client, request, **more))
 
         return listening
 
     for package in (httpx, httpx2):
         monkeypatch.setattr(package.Client, "send", listening_to(package.Client.send))
+        monkeypatch.setattr(package.AsyncClient, "send", listening_to_async(package.AsyncClient.send))
+    monkeypatch.setattr(requests.Session, "send", listening_to(requests.Session.send))
     yield heard
     if heard:
         record_property("heard", json.dumps(sorted(heard)))
