@@ -1,4 +1,4 @@
-// The page pool: a free list, the tree of full pages, and the cached pages in order of use.
+// The page pool: a free list, the tree of pages, and the cached pages in order of use.
 //
 // Why leaves go first without counting children: whoever holds a page holds every page before it (open()
 // walks from the root, commit() swaps duplicates for the tree's page), and release goes from the last page to
@@ -99,8 +99,9 @@ PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const Toke
       break;
   }
   // A common beginning of no token is no beginning, unless pages before it are common.
-  const std::int32_t common = tree_.closest_child(parent, sequence.salt_, block).common;
-  if (common > 0 || (common == 0 && page > 0)) {
+  const auto [closest, common] = tree_.closest_child(parent, sequence.salt_, block);
+  const bool goes_on = common > 0 && tree_.ends_after(closest, common);
+  if (!goes_on && (common > 0 || (common == 0 && page > 0))) {
     miss.reason = MissReason::kDiverged;
     miss.token += common;
   }
@@ -168,51 +169,6 @@ std::optional<std::uint64_t> KvPool::tail_hash(const KvSequence& sequence, std::
   return hash;
 }
 
-namespace {
-
-// The tokens of a page that is not full, up to tokens[end].
-std::array<TokenId, kPageTokens> begun_page(std::span<const TokenId> tokens, std::int32_t end,
-                                            TokenId missing) {
-  std::array<TokenId, kPageTokens> block;
-  block.fill(missing);
-  const std::int32_t begin = end / kPageTokens * kPageTokens;
-  std::ranges::copy(tokens.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
-                    block.begin());
-  return block;
-}
-
-}  // namespace
-
-void KvPool::keep_tail(const KvSequence& sequence, std::span<const TokenId> tokens) {
-  const std::int32_t end = sequence.committed_, begun = end % kPageTokens;
-  if (!config_.prefix_cache || config_.window > 0 || begun < kLeastTail) return;
-  const auto page = static_cast<std::size_t>(end / kPageTokens);
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
-  if (!may_follow(parent)) return;
-  const auto block = begun_page(tokens, end, PrefixTree::kNoToken);
-  if (tree_.closest_child(parent, sequence.salt_, block).common >= begun) return;
-  tree_.enter(sequence.pages_[page], parent, sequence.salt_, block,
-              tree_.hash_after(parent, sequence.salt_, block));
-}
-
-std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence,
-                                                      std::span<const TokenId> tokens) {
-  const std::int32_t left = static_cast<std::int32_t>(tokens.size()) - sequence.committed_;
-  if (!config_.prefix_cache || config_.window > 0 || sequence.committed_ % kPageTokens != 0 ||
-      left > kPageTokens)
-    return std::nullopt;
-  const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
-  if (!may_follow(parent)) return std::nullopt;
-  constexpr TokenId kUnlikeAny = PrefixTree::kNoToken - 1;
-  const auto block = begun_page(tokens, static_cast<std::int32_t>(tokens.size()) - 1, kUnlikeAny);
-  const auto [found, common] = tree_.closest_child(parent, sequence.salt_, block);
-  if (common < kLeastTail) return std::nullopt;
-  hold(found);  // it is used as lately as what precedes it
-  release(found);
-  return BegunPage{found, common};
-}
-
 bool KvPool::reserve(KvSequence& sequence, std::int32_t tokens) {
   const std::int32_t missing = pages_for(tokens) - static_cast<std::int32_t>(sequence.pages_.size());
   if (missing > available()) return false;
@@ -240,6 +196,7 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
       hold(twin);
       release(std::exchange(own, twin));
     } else {
+      drop_begun(parent, sequence.salt_, block);
       tree_.enter(own, parent, sequence.salt_, block, hash);
       if (config_.list_entered) entered_.push_back({own, tree_.entry(own)});
     }

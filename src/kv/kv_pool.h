@@ -206,6 +206,7 @@ class KvPool {
   void keep_few_entries();
   void drop_below(PageId root, DroppedPages::Cause cause);
   void leave_tree(PageId page, DroppedPages::Cause cause);
+  void drop_begun(PageId parent, std::uint64_t salt, PrefixTree::PageTokens full);
   bool may_follow(PageId parent) const { return parent < 0 || tree_.contains(parent); }
   void check_order() const;
 

@@ -37,6 +37,9 @@ class PrefixTree {
   std::uint64_t salt(PageId page) const { return at(page).salt; }
   std::uint64_t hash(PageId page) const { return at(page).hash; }
   PageTokens tokens(PageId page) const { return at(page).tokens; }
+  bool ends_after(PageId page, std::int32_t count) const {  // begun, and no token is known from there on
+    return count < kPageTokens && at(page).tokens[static_cast<std::size_t>(count)] == kNoToken;
+  }
 
   // The child that shares the most first tokens with `tokens`, and how many; -1: there is no child.
   // Looks at the kMostCompared children that entered last.

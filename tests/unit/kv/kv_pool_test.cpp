@@ -85,6 +85,32 @@ TEST(KvPool, ABegunPageStaysForCopies) {
   pool.check();
 }
 
+TEST(KvPool, ABegunPageGoesWhereAFullOneContinuesIt) {
+  KvPool pool({.num_pages = 8});
+  KvSequence first = compute(pool, count_from(0, 26));
+  pool.keep_tail(first, count_from(0, 26));
+  pool.close(std::move(first));
+  KvSequence next = compute(pool, count_from(0, 40));
+  EXPECT_EQ(next.miss().reason, MissReason::kNew) << "it goes on, nothing parts";
+  pool.close(std::move(next));
+  EXPECT_EQ(pool.stats().cached, 2);
+  EXPECT_EQ(pool.stats().entries, 1);
+  pool.check();
+}
+
+TEST(KvPool, ABegunPageIsKeptOnceHoweverManyBeganBeside) {
+  KvPool pool({.num_pages = 256});
+  const auto keep = [&](TokenId from) {
+    KvSequence sequence = compute(pool, count_from(from, 8));
+    pool.keep_tail(sequence, count_from(from, 8));
+    pool.close(std::move(sequence));
+  };
+  for (TokenId from = 0; from < 100; ++from) keep(from * 10);
+  keep(0);
+  pool.check();
+  EXPECT_EQ(pool.stats().cached, 100);
+}
+
 TEST(KvPool, ReusesFullPagesAndLeavesOneTokenToCompute) {
   KvPool pool({.num_pages = 16});
   compute_and_close(pool, count_from(0, 40));  // two full pages and eight tokens

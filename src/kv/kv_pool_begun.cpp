@@ -1,0 +1,64 @@
+// Pages of the pool that are begun and not full: leaves of the tree that are copied, never shared.
+#include <algorithm>
+#include <array>
+
+#include "kv/kv_pool.h"
+
+namespace mlxs {
+namespace {
+
+// The tokens of a page that is not full, up to tokens[end].
+std::array<TokenId, kPageTokens> begun_page(std::span<const TokenId> tokens, std::int32_t end,
+                                            TokenId missing) {
+  std::array<TokenId, kPageTokens> block;
+  block.fill(missing);
+  const std::int32_t begin = end / kPageTokens * kPageTokens;
+  std::ranges::copy(tokens.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+                    block.begin());
+  return block;
+}
+
+}  // namespace
+
+void KvPool::keep_tail(const KvSequence& sequence, std::span<const TokenId> tokens) {
+  const std::int32_t end = sequence.committed_, begun = end % kPageTokens;
+  if (!config_.prefix_cache || config_.window > 0 || begun < kLeastTail) return;
+  const auto page = static_cast<std::size_t>(end / kPageTokens);
+  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return;
+  const auto block = begun_page(tokens, end, PrefixTree::kNoToken);
+  const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
+  if (tree_.closest_child(parent, sequence.salt_, block).common >= begun ||
+      tree_.find(parent, sequence.salt_, block, hash) >= 0) {
+    return;
+  }
+  tree_.enter(sequence.pages_[page], parent, sequence.salt_, block, hash);
+}
+
+std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence,
+                                                      std::span<const TokenId> tokens) {
+  const std::int32_t left = static_cast<std::int32_t>(tokens.size()) - sequence.committed_;
+  if (!config_.prefix_cache || config_.window > 0 || sequence.committed_ % kPageTokens != 0 ||
+      left > kPageTokens)
+    return std::nullopt;
+  const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
+  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  if (!may_follow(parent)) return std::nullopt;
+  constexpr TokenId kUnlikeAny = PrefixTree::kNoToken - 1;
+  const auto block = begun_page(tokens, static_cast<std::int32_t>(tokens.size()) - 1, kUnlikeAny);
+  const auto [found, common] = tree_.closest_child(parent, sequence.salt_, block);
+  if (common < kLeastTail) return std::nullopt;
+  hold(found);  // it is used as lately as what precedes it
+  release(found);
+  return BegunPage{found, common};
+}
+
+// The begun page that the full one continues is of no more use.
+void KvPool::drop_begun(PageId parent, std::uint64_t salt, PrefixTree::PageTokens full) {
+  const auto [page, common] = tree_.closest_child(parent, salt, full);
+  if (common < kLeastTail || !tree_.ends_after(page, common)) return;
+  leave_tree(page, DroppedPages::Cause::kNone);
+  free_.push_back(page);
+}
+
+}  // namespace mlxs
