@@ -96,7 +96,8 @@ std::vector<Key> engine_keys() {
           .says("Time after which an unused prompt is forgotten"),
       MLXS_KEY("prompt_cache.pinning.max_share", engine.prefix_cache_pin_share)
           .range(0, 0.9)
-          .says("Of the KV cache, what prompts that their requests pin (prompt_cache_retention) may hold; 0: "
+          .says("Of the KV cache, what prompts that their requests pin (prompt_cache_retention, "
+                "cache_control) may hold; 0: "
                 "none is pinned"),
       MLXS_KEY("prompt_cache.pinning.ttl_ms", engine.prefix_cache_pin_ttl_ms)
           .range(1000, 604'800'000)

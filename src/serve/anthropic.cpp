@@ -22,8 +22,13 @@ std::vector<CachedBeginning> pin_beginnings(const Engine& engine, const ModelInf
   for (const AnthropicRequest::Beginning& beginning : request.beginnings) {
     GenerateParams same = asked;
     ChatPrompt chat = beginning.chat;
-    set_up_chat(engine, model, request.tools, request.thinking, "output_config", same, chat);
-    const int tokens = common_beginning(prompt.tokens, engine.encode_prompt(model.id, chat));
+    int tokens = 0;
+    try {
+      set_up_chat(engine, model, request.tools, request.thinking, "output_config", same, chat);
+      tokens = common_beginning(prompt.tokens, engine.encode_prompt(model.id, chat));
+    } catch (const Error&) {
+      continue;  // a template need not take a conversation that ends here; the whole one it took
+    }
     params.pins.push_back({tokens, beginning.ttl_ms});
     result.push_back({tokens, beginning.ttl_ms});
   }

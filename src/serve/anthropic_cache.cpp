@@ -22,8 +22,10 @@ class MarkReader {
     for (std::size_t i = 0; i < tools.size(); ++i)
       block(fmt::format("tools[{}]", i), tools[i], system, OrderedJson::array());
     if (system.is_array()) {
-      for (std::size_t i = 0; i < system.size(); ++i)
-        block(fmt::format("system[{}]", i), system[i], first(system, i + 1), OrderedJson::array());
+      for (std::size_t i = 0; i < system.size(); ++i) {
+        if (marked(system[i]))
+          block(fmt::format("system[{}]", i), system[i], first(system, i + 1), OrderedJson::array());
+      }
     }
     for (std::size_t i = 0; i < messages.size(); ++i) {
       if (has_mark(messages[i])) message(i, system, messages);
@@ -44,6 +46,9 @@ class MarkReader {
   static bool has_mark(const OrderedJson& value) {
     return value.is_structured() && (value.contains("cache_control") || std::ranges::any_of(value, has_mark));
   }
+  static bool marked(const OrderedJson& block) {
+    return block.is_object() && block.contains("cache_control") && !block["cache_control"].is_null();
+  }
   static OrderedJson first(const OrderedJson& array, std::size_t count) {
     OrderedJson cut = OrderedJson::array();
     for (std::size_t i = 0; i < count; ++i) cut.push_back(array[i]);
@@ -53,10 +58,12 @@ class MarkReader {
   void message(std::size_t index, const OrderedJson& system, const OrderedJson& messages) {
     const OrderedJson content = list(messages[index], "content");
     for (std::size_t j = 0; j < content.size(); ++j) {
+      // Copies are made for marks only, of which there are few: blocks may be very many.
+      const OrderedJson inner = list(content[j], "content");  // of a tool's result
+      if (!marked(content[j]) && std::ranges::none_of(inner, marked)) continue;
       OrderedJson cut = first(messages, index + 1);
       cut.back()["content"] = first(content, j + 1);
       const std::string path = fmt::format("messages[{}].content[{}]", index, j);
-      const OrderedJson inner = list(content[j], "content");  // of a tool's result
       for (std::size_t k = 0; k < inner.size(); ++k)
         block(fmt::format("{}.content[{}]", path, k), inner[k], system, cut);
       block(path, content[j], system, cut);
@@ -71,7 +78,8 @@ class MarkReader {
     check_value({.name = {}, .type = FieldType::kObject}, at, control);
     if (const std::string type = as_string(at + ".type", control.value("type", Json())); type != "ephemeral")
       refuse_field(at + ".type", fmt::format("{}.type = '{}' is not supported", at, type), "use ephemeral");
-    const std::string ttl = as_string(at + ".ttl", control.value("ttl", Json("5m")));
+    const Json given = control.value("ttl", Json());
+    const std::string ttl = given.is_null() ? "5m" : as_string(at + ".ttl", given);
     if (ttl != "5m" && ttl != "1h")
       refuse_field(at + ".ttl", fmt::format("{}.ttl = '{}' is not supported", at, ttl), "use 5m or 1h");
     if (marks_.size() == kMostCacheMarks) {

@@ -40,6 +40,19 @@ TEST(CacheMarks, InsideAToolsResultCountForAllOfIt) {
   EXPECT_EQ(found[0].messages[0]["content"][0]["content"].size(), 2u);
 }
 
+// Copies of the conversation for every block would take hours here.
+TEST(CacheMarks, OfVeryManyBlocksOnlyMarkedOnesAreCopied) {
+  OrderedJson blocks = OrderedJson::array();
+  for (int i = 0; i < 100'000; ++i)
+    blocks.push_back({{"type", "tool_use"}, {"input", {{"cache_control", true}}}});
+  blocks.back()["cache_control"] = {{"type", "ephemeral"}, {"ttl", nullptr}};
+  const OrderedJson body{{"system", blocks}, {"messages", OrderedJson::array({{{"content", blocks}}})}};
+  const auto found = read_cache_marks(body);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[1].messages[0]["content"].size(), blocks.size());
+  EXPECT_EQ(found[1].ttl_ms, kFiveMinutes);
+}
+
 TEST(CacheMarks, FiveAreTooManyAndWrongOnesAreNamed) {
   const auto field_of = [](const char* body) {
     try {
