@@ -118,6 +118,16 @@ bool has_tiles(const TileKernels& tiles, const CpuWeight& weight) {
   });
 }
 
+// What a thread multiplies in between has its tiles configured.
+struct WithTiles {
+  const TileKernels& tiles;
+  void operator()(auto&& work) const {
+    tiles.begin();
+    work();
+    tiles.end();
+  }
+};
+
 // The rows as A tiles.
 struct TileInputs {
   const std::uint16_t* a = nullptr;
@@ -132,12 +142,7 @@ void stream_tiles(ThreadPool& pool, const LinearPath& path, const CpuWeight& wei
   const int pairs = gated ? panels.size() : (panels.size() + 1) / 2;
   // Four stretches a thread: shorter ones cost more in between than they even out (measured).
   const std::int64_t grain = std::clamp<std::int64_t>(pairs / (pool.threads() * 4), 1, 8);
-  const auto with_tiles = [&](auto&& work) {
-    tiles.begin();
-    work();
-    tiles.end();
-  };
-  pool.parallel_shares(pairs, grain, with_tiles, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.parallel_shares(pairs, grain, WithTiles{tiles}, [&](std::int64_t begin, std::int64_t end, int) {
     constexpr int kRows = 2 * kTileRows;
     alignas(64) float sums[kRows * 2 * kLanes];
     ThreadPool::Share share = pool.share_of(pairs, grain, begin);
@@ -214,13 +219,12 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
   const ScratchBlock scratch(arena, scratch_bytes * static_cast<std::size_t>(pool.threads()));
 
   pool.parallel_shares(
-      static_cast<std::int64_t>(groups) * row_parts, 1,
+      static_cast<std::int64_t>(groups) * row_parts, 1, WithTiles{tiles},
       [&](std::int64_t begin, std::int64_t end, int worker) {
         auto* b0 = reinterpret_cast<std::uint16_t*>(static_cast<std::byte*>(scratch.data()) +
                                                     static_cast<std::size_t>(worker) * scratch_bytes);
         auto* b1 = b0 + weight_elements;
         auto* sums = reinterpret_cast<float*>(b1 + weight_elements);
-        tiles.begin();
         for (std::int64_t item = begin; item < end; ++item) {
           const int first_tile = static_cast<int>(item / groups) * part_tiles;
           const int count_tiles = std::min(part_tiles, row_tiles - first_tile);
@@ -264,7 +268,6 @@ void multiply_tiles(ThreadPool& pool, const LinearPath& path, StepArena& arena, 
             }
           }
         }
-        tiles.end();
       });
 }
 
