@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "backend/registry.h"
+#include "backend_weights.h"
 #include "mlxs/error.h"
 #include "random_weights.h"
 
@@ -51,22 +52,8 @@ const AttentionCase kCases[] = {
      .interleaved = true},
 };
 
-std::vector<float> random_floats(std::size_t count, float spread, unsigned seed, float around = 0.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(around, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
-WeightPtr weight_of(Backend& backend, const std::vector<float>& values, std::int64_t rows, WeightUse use) {
-  const RawWeight raw{.name = "w",
-                      .type = DType::kF32,
-                      .rows = rows,
-                      .columns = static_cast<std::int64_t>(values.size()) / rows,
-                      .bytes = std::as_bytes(std::span(values))};
-  return backend.prepare({&raw, 1}, use, nullptr);
-}
+using test::random_floats;
+using test::weight_of;
 
 // A sequence of steps over pages in scattered order, as a scheduler would plan them: chunks, decode rows,
 // both.

@@ -9,28 +9,15 @@
 
 #include "backend/ops.h"
 #include "backend/registry.h"
+#include "backend_weights.h"
 #include "base/dtype.h"
 #include "mlxs/error.h"
 
 namespace mlxs {
 namespace {
 
-std::vector<float> random_floats(std::size_t count, float spread, unsigned seed, float around = 0.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(around, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
-WeightPtr weight_of(Backend& backend, const std::vector<float>& values, std::int64_t rows, WeightUse use) {
-  const RawWeight raw{.name = "w",
-                      .type = DType::kF32,
-                      .rows = rows,
-                      .columns = static_cast<std::int64_t>(values.size()) / rows,
-                      .bytes = std::as_bytes(std::span(values))};
-  return backend.prepare({&raw, 1}, use, nullptr);
-}
+using test::random_floats;
+using test::weight_of;
 
 // Codes, scales and biases as mlx-lm stores them; values of about 1 / √columns.
 WeightPtr four_bits(Backend& backend, int rows, int columns, int group, unsigned seed) {
