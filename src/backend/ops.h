@@ -28,7 +28,8 @@ class WeightCache;  // backend/weight_cache.h: packed weights on disk, mapped
 
 // ---------------------------------------------------------------- values
 
-// A device tensor of the current step: a handle into the step arena, invalid after the next begin_step.
+// A device tensor of the step that was begun last: a handle into the step arena, invalid after the next
+// begin_step.
 struct Tensor {
   void* handle = nullptr;  // backend's own; on the CPU a pointer to the first element
   std::int32_t rows = 0;
@@ -110,7 +111,7 @@ struct SequenceSpan {
   std::span<const PageId> pages;
 };
 
-// Prefill chunks and decode rows mixed in any order. The spans must outlive end_step.
+// Prefill chunks and decode rows mixed in any order. The spans must outlive the step's end_step.
 struct Batch {
   std::span<const TokenId> tokens;             // [num_rows]
   std::span<const std::int32_t> positions;     // [num_rows]
@@ -121,6 +122,10 @@ struct Batch {
   // up to sample(); a backend may record a step and replay it for others of its shape. A number is used for
   // one model.
   std::uint64_t program = 0;
+  // Empty, or [num_rows]; not empty only while another step is under way (see submit_step). i ≥ 0: the row's
+  // token is what that step draws for its sampled row i, and tokens[row] says nothing; -1: tokens[row]. Where
+  // that draw turns out invalid the row has any token, and the caller drops what becomes of it.
+  std::span<const std::int32_t> fed = {};
 };
 
 // ---------------------------------------------------------------- op parameters
@@ -262,6 +267,13 @@ struct DeviceInfo {
       {};  // name and version of the packed weights' layout: the key of the weight cache
 };
 
+// Whether a step may be begun while the one before is under way.
+enum class RunAhead : std::uint8_t {
+  kNo,
+  kPossible,  // and gains nothing: the device has done an op when its call returns
+  kPays,      // the device computes while the host prepares what follows
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -303,12 +315,42 @@ class Backend {
   virtual Tensor gather_sampled(Tensor x) = 0;  // → [num_sampled, columns]
   // Final projection in f32, soft-capped if cap > 0: → [num_sampled, vocabulary]
   virtual Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap = 0.0f) = 0;
-  // rows.size() == logits.rows. Results are valid after end_step.
+  // rows.size() == logits.rows. Results are valid after end_step; the spans in `rows` must outlive it.
   virtual void sample(Tensor logits, std::span<const SampleRow> rows) = 0;
-  // Ends the step, waits for it, and returns what sample() drew (empty if it was not called).
+  // Ends the oldest step under way: waits for it and returns what its sample() drew (empty if it was not
+  // called), valid until the next begin_step or end_step. A step that was not submitted is submitted first.
   virtual std::span<const Sampled> end_step() = 0;
 
-  // Seconds that the device was at work on the last step; 0: not known.
+  // Steps ahead
+  // ------------------------------------------------------------------------------------------------
+  // submit_step(): every op of the step that was begun last has been called, and the device goes on by
+  // itself. One more step may then be begun, and submitted, before end_step() is called for the first: never
+  // more than two are under way, and they end in the order in which they began. Between the two, and until
+  // both ended, nothing else of the backend is called (no prepare, make_kv, copy_page, read, resample, no
+  // page of a KvStore; busy_seconds and device may be). What a step writes to the KV, the step behind it
+  // sees.
+  //
+  // - Only behind a step whose every SampleRow draws_on_device(): what it needs of the host it has got when
+  // it
+  //   is submitted. Its logits and activations are gone when the next step begins: the arena is one, and the
+  //   device uses it in the order of the steps. What lies on the host for a step (staged rows, results) a
+  //   backend keeps for each of the two.
+  // - begin_step, an op or submit_step of the second step throws: as if that step had not been begun; the
+  //   first one is under way, and its end_step() works. A second step that was begun and is not submitted
+  //   when end_step() or begin_step() is called was left by an exception: it is dropped, too. Positions of
+  //   the KV that it was to write hold anything; those before them are as they were.
+  // - end_step throws: no step is under way any more, the one behind is dropped as well.
+  virtual void submit_step() {}
+  virtual RunAhead run_ahead() const { return RunAhead::kNo; }  // kNo: submit_step() is not called
+  // Whether the token that is drawn by `row` is known to the device without the host's help, so that a row of
+  // the next step can be fed with it. Of this the host needs nothing but `row`: counts, bias and mask are
+  // complete when sample() is called.
+  virtual bool draws_on_device(const SampleRow& row) const {
+    static_cast<void>(row);
+    return false;
+  }
+
+  // Seconds that the device was at work on the step that ended last; 0: not known.
   virtual double busy_seconds() { return 0.0; }
 
   // Nothing reads `tensor` any more in this step: its memory may serve the next op, which keeps activations

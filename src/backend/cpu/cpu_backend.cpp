@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backend/cpu/cpu_weight.h"
 #include "backend/cpu/machine.h"
@@ -129,8 +130,20 @@ void CpuBackend::begin_step(const Batch& batch) {
   if (batch.program == 0 || batch.program != batch_.program) last_ = nullptr;  // its model may be gone
   batch_ = batch;
   if (!moving_.empty()) move_weights();
-  num_sampled_ = 0;
+  // The draws of a step that was left by an exception are nobody's.
+  if (!std::exchange(begun_, true)) std::swap(draws_, draws_before_);
+  draws_.count = 0;
+  if (!batch.fed.empty()) feed();
   arena_.reset();
+}
+
+void CpuBackend::feed() {
+  fed_tokens_.assign(batch_.tokens.begin(), batch_.tokens.end());
+  for (std::size_t row = 0; row < fed_tokens_.size(); ++row) {
+    const std::int32_t from = batch_.fed[row];
+    if (from >= 0) fed_tokens_[row] = std::max(draws_before_.get()[static_cast<std::size_t>(from)].token, 0);
+  }
+  batch_.tokens = fed_tokens_;
 }
 
 Tensor CpuBackend::embed(const Weight& table, float scale) {
@@ -259,10 +272,10 @@ Tensor CpuBackend::logits(Tensor x, const Weight& head, const NormSpec* norm, fl
 }
 
 void CpuBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
-  num_sampled_ = rows.size();
-  if (sampled_.size() < num_sampled_) sampled_.resize(num_sampled_);
+  draws_.count = rows.size();
+  if (draws_.rows.size() < rows.size()) draws_.rows.resize(rows.size());
   cpu::sample(pool_, isa_, floats_of(logits), logits.rows, logits.columns, rows,
-              std::span(sampled_).first(num_sampled_), sample_scratch_);
+              std::span(draws_.rows).first(rows.size()), sample_scratch_);
 }
 
 Sampled CpuBackend::resample(Tensor logits, std::int32_t row, const SampleRow& spec) {
@@ -274,7 +287,16 @@ Sampled CpuBackend::resample(Tensor logits, std::int32_t row, const SampleRow& s
   return result;
 }
 
-std::span<const Sampled> CpuBackend::end_step() { return std::span(sampled_).first(num_sampled_); }
+void CpuBackend::submit_step() {
+  begun_ = false;
+  ++submitted_;
+}
+
+std::span<const Sampled> CpuBackend::end_step() {
+  if (submitted_ == 0) submit_step();
+  if (std::exchange(begun_, false)) std::swap(draws_, draws_before_);  // dropped
+  return --submitted_ == 0 ? draws_.get() : draws_before_.get();
+}
 
 void CpuBackend::release(Tensor tensor) { arena_.release(tensor.handle); }
 

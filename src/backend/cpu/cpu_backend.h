@@ -48,12 +48,16 @@ class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
   Sampled resample(Tensor logits, std::int32_t row, const SampleRow& spec) override;
   std::span<const Sampled> end_step() override;
+  void submit_step() override;
+  RunAhead run_ahead() const override { return RunAhead::kPossible; }
+  bool draws_on_device(const SampleRow&) const override { return true; }
   void release(Tensor tensor) override;
   void read(Tensor tensor, std::span<float> out) override;
 
  private:
   Tensor allocate(std::int32_t rows, std::int64_t columns);
   void move_weights();
+  void feed();  // the tokens that Batch::fed names
   const NextWeight& after(const CpuWeight& weight, bool gated);
 
   Isa isa_;
@@ -73,8 +77,16 @@ class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
   std::span<const std::int32_t> position_rows_;
   const CpuWeight* last_ =
       nullptr;  // of the products of this step, or of the one before with the same weights
-  std::vector<Sampled> sampled_;
-  std::size_t num_sampled_ = 0;  // of sampled_, which keeps its buffers from step to step
+  // What the step that was begun last draws, and the one before; buffers are kept from step to step.
+  struct Draws {
+    std::vector<Sampled> rows;
+    std::size_t count = 0;
+    std::span<const Sampled> get() const { return std::span(rows).first(count); }
+  };
+  Draws draws_, draws_before_;
+  int submitted_ = 0;   // steps that have not ended
+  bool begun_ = false;  // a step behind them has, and is not submitted
+  std::vector<TokenId> fed_tokens_;
 };
 
 }  // namespace mlxs::cpu
