@@ -1,5 +1,6 @@
 // The program: parses the command line, runs one command, turns every error into one line and an exit status.
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -45,6 +46,7 @@ int explain(const CLI::App& app, const CLI::ParseError& error) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error code of write(), as a full disk is
   mlxs::init_logging();
   CLI::App app("Serves large language models on this machine.", "mlx-serving");
   app.footer(
