@@ -330,16 +330,16 @@ class Backend {
   // page of a KvStore; busy_seconds and device may be). What a step writes to the KV, the step behind it
   // sees.
   //
-  // - Only behind a step whose every SampleRow draws_on_device(): what it needs of the host it has got when
-  // it
-  //   is submitted. Its logits and activations are gone when the next step begins: the arena is one, and the
-  //   device uses it in the order of the steps. What lies on the host for a step (staged rows, results) a
-  //   backend keeps for each of the two.
-  // - begin_step, an op or submit_step of the second step throws: as if that step had not been begun; the
-  //   first one is under way, and its end_step() works. A second step that was begun and is not submitted
-  //   when end_step() or begin_step() is called was left by an exception: it is dropped, too. Positions of
-  //   the KV that it was to write hold anything; those before them are as they were.
-  // - end_step throws: no step is under way any more, the one behind is dropped as well.
+  // Only behind a step whose every SampleRow draws_on_device(): what it needs of the host it has got when it
+  // is submitted. Its logits and activations are gone when the next step begins: the arena is one, and the
+  // device uses it in the order of the steps. What lies on the host for a step (staged rows, results) a
+  // backend keeps for each of the two.
+  //
+  // If begin_step, an op or submit_step of the second step throws, it is as if that step had not been begun;
+  // the first one is under way, and its end_step() works. A second step that was begun and is not submitted
+  // when end_step() or begin_step() is called was left by an exception: it is dropped, too. Positions of the
+  // KV that it was to write hold anything; those before them are as they were. If end_step throws, no step is
+  // under way any more: the one behind is dropped as well.
   virtual void submit_step() {}
   virtual RunAhead run_ahead() const { return RunAhead::kNo; }  // kNo: submit_step() is not called
   // Whether the token that is drawn by `row` is known to the device without the host's help, so that a row of

@@ -86,7 +86,7 @@ PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const Toke
   if ((page + 1) * kPageTokens >= tokens.size()) return {};
   PrefixMiss miss{MissReason::kNew, sequence.committed_};
   if (!config_.prefix_cache) return miss;
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  const PageId parent = parent_of(sequence, page);
   const auto block = page_tokens(tokens, page);
   switch (dropped_.find(tree_.hash_after(parent, sequence.salt_, block))) {
     case DroppedPages::Cause::kEvicted:
@@ -112,7 +112,7 @@ std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId
   if (!config_.prefix_cache || sequence.committed_ % kPageTokens != 0) return 0;
   const auto first = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
   std::size_t page = first;
-  PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  PageId parent = parent_of(sequence, page);
   if (!may_follow(parent)) return 0;
   for (; (page + 1) * kPageTokens < tokens.size(); ++page) {
     const auto block = page_tokens(tokens, page);
@@ -152,7 +152,7 @@ std::optional<std::uint64_t> KvPool::next_page_hash(const KvSequence& sequence,
   const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
   const bool shareable = sequence.committed_ % kPageTokens == 0 && (page + 1) * kPageTokens < tokens.size();
   if (!config_.prefix_cache || !shareable) return std::nullopt;
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  const PageId parent = parent_of(sequence, page);
   if (!may_follow(parent)) return std::nullopt;
   return tree_.hash_after(parent, sequence.salt_, page_tokens(tokens, page));
 }
@@ -188,7 +188,7 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
   for (auto page = static_cast<std::size_t>(first); page < static_cast<std::size_t>(count / kPageTokens);
        ++page) {
     PageId& own = sequence.pages_[page];
-    const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+    const PageId parent = parent_of(sequence, page);
     if (!may_follow(parent)) return;
     const auto block = page_tokens(tokens, page);
     const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);

@@ -207,6 +207,9 @@ class KvPool {
   void drop_below(PageId root, DroppedPages::Cause cause);
   void leave_tree(PageId page, DroppedPages::Cause cause);
   void drop_begun(PageId parent, std::uint64_t salt, PrefixTree::PageTokens full);
+  static PageId parent_of(const KvSequence& sequence, std::size_t page) {  // -1: the root
+    return page > 0 ? sequence.pages_[page - 1] : -1;
+  }
   bool may_follow(PageId parent) const { return parent < 0 || tree_.contains(parent); }
   void check_order() const;
 

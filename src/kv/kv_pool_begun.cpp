@@ -24,7 +24,7 @@ void KvPool::keep_tail(const KvSequence& sequence, std::span<const TokenId> toke
   const std::int32_t end = sequence.committed_, begun = end % kPageTokens;
   if (!config_.prefix_cache || config_.window > 0 || begun < kLeastTail) return;
   const auto page = static_cast<std::size_t>(end / kPageTokens);
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  const PageId parent = parent_of(sequence, page);
   if (!may_follow(parent)) return;
   const auto block = begun_page(tokens, end, PrefixTree::kNoToken);
   const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
@@ -42,7 +42,7 @@ std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence
       left > kPageTokens)
     return std::nullopt;
   const auto page = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
-  const PageId parent = page > 0 ? sequence.pages_[page - 1] : -1;
+  const PageId parent = parent_of(sequence, page);
   if (!may_follow(parent)) return std::nullopt;
   constexpr TokenId kUnlikeAny = PrefixTree::kNoToken - 1;
   const auto block = begun_page(tokens, static_cast<std::int32_t>(tokens.size()) - 1, kUnlikeAny);
