@@ -57,10 +57,10 @@ new_enough_rust() { # $1: a cargo program
   version=$("$1" --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
   [ -n "$version" ] && [ "$version" -ge "$kMinRust" ]
 }
-# The same places, in the same order, as cmake/rust.cmake.
+# The same places, in the same order, as cmake/rust.cmake. The first in PATH may be rustup's, without a toolchain in this HOME.
 have_rust() {
   local cargo
-  for cargo in "$HOME/.cargo/bin/cargo" "$(command -v cargo || true)" /usr/lib/rust-1.*/bin/cargo; do
+  for cargo in "$HOME/.cargo/bin/cargo" "$(command -v cargo || true)" /usr/bin/cargo /usr/lib/rust-1.*/bin/cargo; do
     if [ -x "$cargo" ] && new_enough_rust "$cargo"; then return 0; fi
   done
   return 1
