@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/weight_cache_file.h"
 #include "backend/weight_cache_format.h"
 #include "backend/weight_mapping.h"
 #include "base/log.h"
@@ -38,75 +38,6 @@ std::size_t round_up(std::size_t value, std::size_t multiple) {
 std::size_t page_bytes() {
   static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   return page;
-}
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() { reset(); }
-  void reset() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
-class Mapping {
- public:
-  // fd -1: anonymous memory. Failure is MAP_FAILED with errno, visible as !*this.
-  Mapping(int fd, std::uint64_t offset, std::size_t bytes, int protection)
-      : address_(::mmap(nullptr, bytes, protection, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd,
-                        static_cast<off_t>(offset))),
-        bytes_(bytes) {}
-  Mapping(Mapping&& other) noexcept
-      : address_(std::exchange(other.address_, MAP_FAILED)), bytes_(other.bytes_) {}
-  Mapping& operator=(Mapping&&) = delete;
-  ~Mapping() {
-    if (address_ != MAP_FAILED) ::munmap(address_, bytes_);
-  }
-  explicit operator bool() const { return address_ != MAP_FAILED; }
-  std::span<std::byte> span() const { return {static_cast<std::byte*>(address_), bytes_}; }
-  void make_read_only() const { (void)::mprotect(address_, bytes_, PROT_READ); }
-
- private:
-  void* address_;
-  std::size_t bytes_;
-};
-
-// Returns an errno. Blocks are really allocated: a later store into the mapping must not die of a full disk.
-int write_all(int fd, std::span<const std::byte> bytes, std::uint64_t offset) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return n < 0 ? errno : EIO;
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-    offset += static_cast<std::uint64_t>(n);
-  }
-  return 0;
-}
-
-int allocate_blocks(int fd, std::uint64_t offset, std::size_t bytes) {
-#ifdef __linux__
-  int error = 0;
-  do error = ::posix_fallocate(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes));
-  while (error == EINTR);
-  if (error != EOPNOTSUPP && error != EINVAL) return error;
-#endif
-  const std::vector<std::byte> zeros(std::min(bytes, kSharedChunk));
-  for (std::size_t done = 0; done < bytes; done += zeros.size()) {
-    const std::size_t n = std::min(zeros.size(), bytes - done);
-    if (const int failed = write_all(fd, {zeros.data(), n}, offset + done)) return failed;
-  }
-  return 0;
 }
 
 // One name a model and kind of layout; the layout's version is left out, so that a new version replaces the

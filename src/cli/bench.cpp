@@ -12,17 +12,16 @@
 
 #include "backend/limits.h"
 #include "backend/registry.h"
-#include "base/percentile.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_latency.h"
 #include "cli/bench_scheduler.h"
+#include "cli/bench_serve.h"
 #include "cli/bench_synthetic.h"
 #include "cli/bench_throughput.h"
 #include "cli/bench_url.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/format.h"
-#include "cli/load_client.h"
 #include "engine/load_plan.h"
 
 namespace mlxs::cli {
@@ -34,7 +33,6 @@ struct BenchFlags {
   KernelBench kernels;
   LatencyBench latency;
   SyntheticBench synthetic;
-  ServeLoad load;
   std::string model = "smollm2";
   bool json = false;
 };
@@ -113,48 +111,6 @@ int latency(const BenchFlags& flags) {
   }
   fmt::print("{}", format_table(table));
   return 0;
-}
-
-nlohmann::json percentiles_json(const std::vector<double>& values) {
-  nlohmann::json result;
-  for (const int p : {50, 90, 95, 99}) result[fmt::format("p{}", p)] = percentile(values, p);
-  return result;
-}
-
-int serve_load(const BenchFlags& flags) {
-  const ServeFigures figures = run_serve_load(flags.load);
-  if (flags.json) {
-    fmt::print("{}\n", nlohmann::json{{"requests", figures.requests},
-                                      {"failed", figures.failed},
-                                      {"failures", figures.failures},
-                                      {"seconds", figures.seconds},
-                                      {"prompt_tokens", figures.prompt_tokens},
-                                      {"cached_tokens", figures.cached_tokens},
-                                      {"generated_tokens", figures.generated_tokens},
-                                      {"tokens_per_second", figures.tokens_per_second()},
-                                      {"ttft_ms", percentiles_json(figures.ttft_ms)},
-                                      {"itl_ms", percentiles_json(figures.itl_ms)},
-                                      {"e2e_ms", percentiles_json(figures.e2e_ms)}}
-                           .dump());
-    return figures.failed == 0 ? 0 : 1;
-  }
-  fmt::print(
-      "{} requests in {:.1f} s, {} failed: {:.0f} tokens/s ({} prompt tokens, {} of them cached; {} "
-      "generated)\n",
-      figures.requests, figures.seconds, figures.failed, figures.tokens_per_second(), figures.prompt_tokens,
-      figures.cached_tokens, figures.generated_tokens);
-  for (const auto& [reason, count] : figures.failures) fmt::print("  {} x {}\n", count, reason);
-  std::vector<std::vector<std::string>> table{{"MILLISECONDS", "P50", "P90", "P95", "P99"}};
-  const auto add = [&](const char* name, const std::vector<double>& values) {
-    std::vector<std::string> row{name};
-    for (const int p : {50, 90, 95, 99}) row.push_back(fmt::format("{:.1f}", percentile(values, p)));
-    table.push_back(std::move(row));
-  };
-  add("time to first token", figures.ttft_ms);
-  add("between tokens", figures.itl_ms);
-  add("whole request", figures.e2e_ms);
-  fmt::print("{}", format_table(table));
-  return figures.failed == 0 ? 0 : 1;
 }
 
 class TemporaryFolder {
@@ -385,42 +341,7 @@ void add_bench(CLI::App& app, Action& action) {
   alone->footer("Examples:\n  mlx-serving bench latency --prompt-tokens 16,512");
   alone->callback([flags, &action] { action = [flags] { return latency(*flags); }; });
 
-  CLI::App* serving = bench->add_subcommand("serve", "Load on a running server that speaks the OpenAI API");
-  ServeLoad& load_flags = flags->load;
-  serving->add_option("--url", load_flags.url, "The server")->capture_default_str();
-  serving->add_option("--model", load_flags.model, "A model of the server; default: the first that it lists");
-  serving->add_option("--api-key", load_flags.key, "Sent as a bearer token")->envname("OPENAI_API_KEY");
-  serving->add_option("--clients", load_flags.clients, "Requests at once")
-      ->check(CLI::Range(1, 10000))
-      ->capture_default_str();
-  serving->add_option("--requests", load_flags.requests, "Requests in total")
-      ->check(CLI::Range(1, 10000000))
-      ->capture_default_str();
-  serving
-      ->add_option("--rate", load_flags.rate,
-                   "Requests a second, arriving at random whatever still runs, instead of --clients")
-      ->check(CLI::PositiveNumber);
-  serving->add_option("--prompt-words", load_flags.prompt_words, "Words of a prompt, about a token each")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  serving->add_option("--prefix-words", load_flags.prefix_words, "Words of a system prompt that all share")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  serving->add_option("--long-share", load_flags.long_share, "Share of requests that are --long-words long")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  serving->add_option("--long-words", load_flags.long_words, "Words of a long prompt")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  serving->add_option("--max-tokens", load_flags.max_tokens, "Generated tokens of each request, at most")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  serving->add_option("--seed", load_flags.seed, "Of the prompts and arrivals")->capture_default_str();
-  serving->add_flag("--json", flags->json, "One JSON object");
-  serving->footer(
-      "Examples:\n  mlx-serving bench serve --clients 64 --requests 256\n"
-      "  mlx-serving bench serve --url http://127.0.0.1:8080 --rate 4 --long-share 0.1");
-  serving->callback([flags, &action] { action = [flags] { return serve_load(*flags); }; });
+  add_serve_bench(*bench, action);
 
   CLI::App* loading =
       bench->add_subcommand("load", "Seconds to load a model: the first time, and from packed weights");
