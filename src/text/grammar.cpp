@@ -12,8 +12,30 @@ constexpr std::size_t kKept = 32;  // compiled grammars; one takes some 100 KB
 
 }  // namespace
 
-void GrammarMatcher::Free::operator()(mlxs_matcher* matcher) const { mlxs_matcher_free(matcher); }
+void FreeMatcher::operator()(mlxs_matcher* matcher) const { mlxs_matcher_free(matcher); }
 void GrammarEngine::Free::operator()(mlxs_grammar_engine* engine) const { mlxs_grammar_engine_free(engine); }
+
+MatcherHandle SpareMatchers::take(std::uint64_t grammar) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find(spares_.rbegin(), spares_.rend(), grammar, &Spare::grammar);
+  if (found == spares_.rend()) return nullptr;
+  MatcherHandle taken = std::move(found->matcher);
+  spares_.erase(std::next(found).base());
+  return taken;
+}
+
+void SpareMatchers::give(std::uint64_t grammar, MatcherHandle used) {
+  if (mlxs_matcher_restart(used.get()) == 0) return;
+  MatcherHandle oldest;  // freed without the lock
+  const std::lock_guard lock(mutex_);
+  if (spares_.size() == kMost) {
+    oldest = std::move(spares_.front().matcher);
+    spares_.erase(spares_.begin());
+  }
+  spares_.push_back({grammar, std::move(used)});
+}
+
+GrammarMatcher::~GrammarMatcher() { spares_->give(grammar_, std::move(handle_)); }
 
 void GrammarMatcher::mask(std::span<std::uint32_t> allowed) {
   call_rust([&](mlxs_text_error* error) {
@@ -34,12 +56,6 @@ bool GrammarMatcher::commit(TokenId token) {
   return ended != 0;
 }
 
-std::unique_ptr<GrammarMatcher> GrammarMatcher::copy() const {
-  mlxs_matcher* copied = mlxs_matcher_copy(handle_.get());
-  if (copied == nullptr) throw Error(ErrorCode::kInternal, "a grammar could not be copied");
-  return std::make_unique<GrammarMatcher>(copied);
-}
-
 GrammarEngine::GrammarEngine(const Tokenizer& tokenizer) {
   const std::vector<std::uint32_t> ends(tokenizer.end_tokens().begin(), tokenizer.end_tokens().end());
   mlxs_grammar_engine* handle = nullptr;
@@ -49,27 +65,35 @@ GrammarEngine::GrammarEngine(const Tokenizer& tokenizer) {
   handle_.reset(handle);
 }
 
-std::unique_ptr<GrammarMatcher> GrammarEngine::matcher(GrammarKind kind, std::string_view text) const {
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = std::ranges::find_if(
-        recent_, [&](const Compiled& entry) { return entry.kind == kind && entry.text == text; });
-    if (found != recent_.end()) {
-      recent_.splice(recent_.begin(), recent_, found);
-      return found->fresh->copy();
-    }
-  }
+std::optional<GrammarEngine::Compiled> GrammarEngine::known(GrammarKind kind, std::string_view text) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find_if(
+      recent_, [&](const Recent& entry) { return entry.kind == kind && entry.text == text; });
+  if (found == recent_.end()) return std::nullopt;
+  recent_.splice(recent_.begin(), recent_, found);
+  return found->compiled;
+}
+
+GrammarEngine::Compiled GrammarEngine::compile(GrammarKind kind, std::string_view text) const {
   // Compiled outside the lock: a large schema takes a while, and two at once are no harm.
   mlxs_matcher* handle = nullptr;
   call_rust([&](mlxs_text_error* error) {
     return mlxs_matcher_new(handle_.get(), static_cast<std::int32_t>(kind), to_rust(text), &handle, error);
   });
-  auto fresh = std::make_unique<GrammarMatcher>(handle);
-  auto result = fresh->copy();
+  std::shared_ptr<const mlxs_matcher> fresh(handle, FreeMatcher{});
   const std::lock_guard lock(mutex_);
-  recent_.push_front({kind, std::string(text), std::move(fresh)});
+  recent_.push_front({kind, std::string(text), {++last_id_, std::move(fresh)}});
   if (recent_.size() > kKept) recent_.pop_back();
-  return result;
+  return recent_.front().compiled;
+}
+
+std::unique_ptr<GrammarMatcher> GrammarEngine::matcher(GrammarKind kind, std::string_view text) const {
+  std::optional<Compiled> grammar = known(kind, text);
+  if (!grammar) grammar = compile(kind, text);
+  MatcherHandle handle = spares_->take(grammar->id);
+  if (!handle) handle.reset(mlxs_matcher_another(grammar->fresh.get()));
+  if (!handle) throw Error(ErrorCode::kInternal, "a grammar could not be copied");
+  return std::make_unique<GrammarMatcher>(std::move(handle), grammar->id, spares_);
 }
 
 }  // namespace mlxs

@@ -137,7 +137,10 @@ enum { MLXS_GRAMMAR_JSON_SCHEMA = 0, MLXS_GRAMMAR_REGEX = 1, MLXS_GRAMMAR_LARK =
 
 int32_t mlxs_matcher_new(const mlxs_grammar_engine* engine, int32_t kind, mlxs_str text, mlxs_matcher** out,
                          mlxs_text_error* error);
-mlxs_matcher* mlxs_matcher_copy(const mlxs_matcher* matcher); /* null: a bug */
+/* Another answer of the same grammar, at its start: any thread. Null: a bug. */
+mlxs_matcher* mlxs_matcher_another(const mlxs_matcher* matcher);
+/* Back to the start, with what it learnt about its grammar. 0: it can only be freed. */
+int32_t mlxs_matcher_restart(mlxs_matcher* matcher);
 void mlxs_matcher_free(mlxs_matcher* matcher);
 /* Bit i: token i may come next. All `words` are written. */
 int32_t mlxs_matcher_mask(mlxs_matcher* matcher, uint32_t* bits, size_t words, mlxs_text_error* error);

@@ -383,9 +383,15 @@ pub unsafe extern "C" fn mlxs_matcher_new(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn mlxs_matcher_copy(matcher: &Matcher) -> *mut Matcher {
+pub extern "C" fn mlxs_matcher_another(matcher: &Matcher) -> *mut Matcher {
     // Cloning allocates and copies; what could panic in it is a bug that must not unwind into C++.
-    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(matcher.copy())))).unwrap_or(std::ptr::null_mut())
+    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(matcher.another()))))
+        .unwrap_or(std::ptr::null_mut())
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn mlxs_matcher_restart(matcher: &mut Matcher) -> i32 {
+    catch_unwind(AssertUnwindSafe(|| i32::from(matcher.restart()))).unwrap_or(0)
 }
 
 /// # Safety

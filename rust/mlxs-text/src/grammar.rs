@@ -5,7 +5,7 @@ use crate::error::{Result, TextError};
 use crate::tokenizer::Tokenizer;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher as Parser, ParserFactory};
+use llguidance::{Matcher as Parser, ParserFactory, TokenParser};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -70,11 +70,11 @@ impl GrammarEngine {
             GrammarKind::Choice => GrammarWithLexer::from_lark(choices(&parse(text)?)?),
         });
         let bad = |error: String| TextError::input(error, "");
-        let parser = self.factory.create_parser(grammar).map_err(|error| bad(format!("{error:#}")))?;
-        let parser = Parser::new(Ok(parser));
-        match parser.get_error() {
+        let start = self.factory.create_parser(grammar).map_err(|error| bad(format!("{error:#}")))?;
+        let matcher = Matcher::at(start);
+        match matcher.parser.get_error() {
             Some(error) => Err(bad(error)),
-            None => Ok(Matcher { parser }),
+            None => Ok(matcher),
         }
     }
 }
@@ -114,12 +114,38 @@ fn choices(list: &Value) -> Result<String> {
     }
 }
 
-/// The state of one answer.
+/// What a lexer may have learnt before it is worth starting from a fresh one. Of the schemas tried, whole answers
+/// stay below a tenth of it.
+const MOST_LEARNT_BYTES: usize = 1 << 20;
+
+/// The state of one answer. What its lexer learns about the grammar on the way (its automaton is built as texts
+/// need it, most of a short answer's cost) is there for the next answer that it is restarted for.
 pub struct Matcher {
+    start: TokenParser, // before the first token; shares the lexer
     parser: Parser,
 }
 
+// `another` is called of one matcher by many threads.
+const _: fn() = || {
+    fn shared<T: Sync + Send>() {}
+    shared::<Matcher>();
+};
+
 impl Matcher {
+    fn at(start: TokenParser) -> Self {
+        Self { parser: Parser::new(Ok(start.clone())), start }
+    }
+
+    /// Back to the start of an answer. False: it cannot be used again, or is not worth it.
+    pub fn restart(&mut self) -> bool {
+        let lexer = &self.start.parser;
+        if self.parser.is_error() || lexer.lexer_stats().num_bytes > MOST_LEARNT_BYTES {
+            return false;
+        }
+        self.parser = Parser::new(Ok(self.start.clone()));
+        true
+    }
+
     /// Bit i of `bits` becomes 1 where token i may come next. Of an ended answer: its end token only.
     pub fn mask(&mut self, bits: &mut [u32]) -> Result<()> {
         let mask = self.parser.compute_mask_or_eos().map_err(too_complex)?;
@@ -147,9 +173,9 @@ impl Matcher {
         Ok(self.parser.is_stopped())
     }
 
-    /// An independent copy of the same state.
-    pub fn copy(&self) -> Self {
-        Self { parser: self.parser.deep_clone() }
+    /// Another answer of the same grammar, at its start, independent of this one.
+    pub fn another(&self) -> Self {
+        Self::at(self.start.deep_clone())
     }
 }
 
@@ -205,11 +231,37 @@ mod tests {
         let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
         let mut matcher = engine.matcher(GrammarKind::Choice, r#"["yes", "no"]"#).unwrap();
         assert_eq!(allowed(&mut matcher, &tokenizer), ["n", "y"]);
-        let mut copy = matcher.copy();
         assert!(!matcher.commit(id(&tokenizer, "n")).unwrap());
-        assert_eq!(allowed(&mut copy, &tokenizer), ["n", "y"]);
+        assert_eq!(allowed(&mut matcher.another(), &tokenizer), ["n", "y"]);
         assert!(matcher.commit(id(&tokenizer, "o")).unwrap());
         assert_eq!(allowed(&mut matcher, &tokenizer), ["<|end|>"]);
+        assert!(matcher.restart());
+        assert_eq!(allowed(&mut matcher, &tokenizer), ["n", "y"]);
+    }
+
+    #[test]
+    fn a_restarted_answer_is_as_a_new_one() {
+        let tokenizer = tokenizer();
+        let engine = GrammarEngine::new(&tokenizer, &[0]).unwrap();
+        let schema = r#"{"type": "array", "items": {"enum": [true, "a", 12]}}"#;
+        let mut used = engine.matcher(GrammarKind::JsonSchema, schema).unwrap();
+        for round in 0..6 {
+            let mut fresh = engine.matcher(GrammarKind::JsonSchema, schema).unwrap();
+            for step in 0..12 {
+                let expected = allowed(&mut fresh, &tokenizer);
+                assert_eq!(allowed(&mut used, &tokenizer), expected, "round {round}, step {step}");
+                let token =
+                    id(&tokenizer, &expected[(step * 7 + round) % expected.len()].replace(' ', "\u{120}"));
+                let ended = fresh.commit(token).unwrap();
+                assert_eq!(used.commit(token).unwrap(), ended);
+                if ended {
+                    break;
+                }
+            }
+            assert!(used.restart());
+        }
+        assert!(used.commit(id(&tokenizer, "x")).is_err());
+        assert!(!used.restart());
     }
 
     #[test]

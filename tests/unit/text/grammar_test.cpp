@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "mlxs/error.h"
@@ -63,6 +64,78 @@ TEST_F(GrammarTest, AnswersOfOneGrammarAreIndependent) {
   const auto second = engine_->matcher(GrammarKind::kChoice, R"(["ab", "cd"])");  // compiled before
   EXPECT_EQ(allowed(*first), "b");
   EXPECT_EQ(allowed(*second), "ac");
+}
+
+// The letters that may come next, step by step, of an answer that takes the first of them each time.
+std::string path(GrammarMatcher& matcher, const auto& allowed) {
+  std::string path;
+  for (int step = 0; step < 8; ++step) {
+    const std::string letters = allowed(matcher);
+    path += letters + ' ';
+    if (letters == "$" || matcher.commit(letters[0] - 'a')) break;
+  }
+  return path;
+}
+
+TEST_F(GrammarTest, AnAnswerFollowsItsGrammarWhateverBecameOfTheOnesBefore) {
+  constexpr std::string_view kGrammar = "(ab|ac|b[d-f]{2}|c)+x";
+  const auto of = [&](GrammarMatcher& matcher) { return allowed(matcher); };
+  const auto next = [&] { return engine_->matcher(GrammarKind::kRegex, kGrammar); };
+  GrammarEngine other(*tokenizer_);
+  const std::string expected = path(*other.matcher(GrammarKind::kRegex, kGrammar), of);
+  EXPECT_EQ(path(*next(), of), expected);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(path(*next(), of), expected) << "after a whole answer";
+  {
+    const auto partial = next();
+    partial->commit(1);
+    partial->commit(3);
+    const auto beside = next();  // two at once
+    beside->commit(2);
+    EXPECT_EQ(allowed(*partial), "def");
+  }
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(path(*next(), of), expected) << "after partial answers";
+  EXPECT_THROW(next()->commit(20), Error);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(path(*next(), of), expected) << "after a failed answer";
+}
+
+TEST_F(GrammarTest, SpareMatchersAreOfTheirGrammarAlone) {
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 100; ++i) {  // more than are kept of grammars and of spares
+      const std::string word{static_cast<char>('a' + i % kLetters), static_cast<char>('a' + i / kLetters)};
+      std::vector<std::unique_ptr<GrammarMatcher>> answers;
+      for (int k = 0; k < 1 + round; ++k) answers.push_back(engine_->matcher(GrammarKind::kRegex, word));
+      for (const auto& answer : answers)
+        EXPECT_EQ(path(*answer, [&](GrammarMatcher& m) { return allowed(m); }),
+                  word.substr(0, 1) + ' ' + word.substr(1) + ' ');
+    }
+  }
+}
+
+TEST_F(GrammarTest, AnswersOfManyThreadsShareSpares) {
+  const auto of = [&](GrammarMatcher& matcher) { return allowed(matcher); };
+  constexpr std::string_view kGrammars[] = {"(ab|ac)+x", "(ab|cd)+x", "[a-e]{3}f?"};
+  std::vector<std::string> expected;
+  for (const std::string_view text : kGrammars)
+    expected.push_back(path(*GrammarEngine(*tokenizer_).matcher(GrammarKind::kRegex, text), of));
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::size_t i = 0; i < 60; ++i) {
+        const std::size_t which = (i + t) % 3;
+        const auto first = engine_->matcher(GrammarKind::kRegex, kGrammars[which]);
+        const auto second = engine_->matcher(GrammarKind::kRegex, kGrammars[which]);
+        first->commit(0);
+        EXPECT_EQ(path(*second, of), expected[which]);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(GrammarTest, AMatcherMayOutliveItsEngine) {
+  const auto matcher = GrammarEngine(*tokenizer_).matcher(GrammarKind::kRegex, "ab");
+  matcher->commit(0);
+  EXPECT_EQ(allowed(*matcher), "b");
 }
 
 TEST_F(GrammarTest, ManyGrammarsStayCorrectWhenOldOnesAreForgotten) {
