@@ -12,12 +12,6 @@
 #include "mlxs/error.h"
 
 namespace mlxs::cuda {
-namespace {
-
-constexpr std::size_t kMostPicks = 4096;  // rows that the GPU samples in one step
-
-}  // namespace
-
 Stream::Stream(int device) {
   check(cudaSetDevice(device), fmt::format("device {}", device));
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
@@ -33,8 +27,8 @@ CudaBackend::CudaBackend(int device, int threads)
   hopper_ = properties.major == 9;
   name_ = fmt::format("{}, sm_{}{}, {} multiprocessors", properties.name, properties.major, properties.minor,
                       multiprocessors_);
-  picks_ = DeviceBuffer(kMostPicks * sizeof(Greedy), "sampling");
-  picked_.reserve(kMostPicks * sizeof(Greedy));
+  picks_ = DeviceBuffer(kMostPicks * sizeof(Pick), "sampling");
+  for (Turn& turn : turns_) turn.picks.reserve(kMostPicks * sizeof(Pick));
   if (hopper_ && (blas_ = Blas::load()) != nullptr) name_ += ", cuBLASLt " + blas_->version();
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
   check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");
@@ -141,26 +135,6 @@ CudaBackend::Input CudaBackend::input_for(const CudaWeight& weight, Tensor x, co
                    .raw = floats_of(x),
                    .columns = x.columns,
                    .norm = norm_of(*norm)}};
-}
-
-void CudaBackend::begin_step(const Batch& batch) {
-  // A step that was left by an exception may still be running; its index must not change under it.
-  const std::uint64_t kv = batch.kv != nullptr ? static_cast<CudaKvStore*>(batch.kv)->serial() : 0;
-  const StepGraphs::Shape shape = graphs_.begin(batch, kv, stream_.get());
-  check(cudaStreamSynchronize(stream_.get()), "the step before");
-  batch_ = batch;
-  single_ = std::ranges::all_of(batch.sequences, [](const SequenceSpan& s) { return s.num_rows == 1; });
-  sampling_.clear();
-  sampled_.clear();
-  memory_.reset();
-  twins_.clear();
-  if (memory_.ran_out()) {  // blocks of other sizes, which graphs refer to
-    graphs_.clear();
-    memory_.trim();
-  }
-  check(cudaEventRecord(step_began_.get(), stream_.get()), "a step's begin");
-  if (index_.begin(batch, shape.rows, shape.longest, stream_.get())) graphs_.clear();
-  graphs_.start(stream_.get());
 }
 
 Tensor CudaBackend::embed(const Weight& table, float scale) {
@@ -275,63 +249,6 @@ Tensor CudaBackend::logits(Tensor x, const Weight& head, const NormSpec* norm_sp
           {.y = floats_of(y), .columns = y.columns, .soft_cap = soft_cap});
   memory_.release(input.owned);
   return graphs_.note(y);
-}
-
-void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
-  sampling_.assign(rows.begin(), rows.end());
-  logits_ = logits;
-  logits_.rows = static_cast<std::int32_t>(rows.size());
-  if (graphs_.replaying() || sampling_.empty() || rows.size() > kMostPicks) return;
-  // Of padding too, so that a graph serves any number of rows.
-  const auto all = static_cast<std::size_t>(std::max(logits.rows, logits_.rows));
-  const Scratch parts(memory_, all * kGreedyParts * 16);
-  greedy(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, parts.data(),
-         reinterpret_cast<Greedy*>(picks_.data()));
-  check(cudaMemcpyAsync(picked_.reserve(0), picks_.data(), all * sizeof(Greedy), cudaMemcpyDeviceToHost,
-                        stream_.get()),
-        "sampling");
-}
-
-std::span<const Sampled> CudaBackend::end_step() {
-  try {
-    graphs_.finish(stream_.get());
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kOutOfMemory) memory_.note_ran_out();
-    throw;
-  }
-  check(cudaEventRecord(step_ended_.get(), stream_.get()), "a step's end");
-  sampled_.resize(sampling_.size());
-  const auto plain = [](const SampleRow& row) {
-    return row.temperature == 0.0f && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
-           row.frequency_penalty == 0.0f && row.top_logprobs <= 0 && row.bias.empty() && row.allowed.empty();
-  };
-  check(cudaStreamSynchronize(stream_.get()), "the step");
-  bool host = sampling_.size() > kMostPicks || !std::ranges::all_of(sampling_, plain);
-  const auto* picked = reinterpret_cast<const Greedy*>(picked_.reserve(0));
-  for (std::size_t i = 0; i < sampled_.size() && !host; ++i) {
-    sampled_[i] = {.token = picked[i].token, .logprob = picked[i].logprob};
-    host = picked[i].token < 0;  // not finite: the host's sampler knows what that means
-  }
-  if (host) sample_on_host();
-  check(cudaGetLastError(), "the step");
-  return sampled_;
-}
-
-double CudaBackend::busy_seconds() {
-  float milliseconds = 0;
-  return cudaEventElapsedTime(&milliseconds, step_began_.get(), step_ended_.get()) == cudaSuccess
-             ? milliseconds * 1e-3
-             : 0.0;
-}
-
-// Everything but plain greedy reads the logits here and uses the CPU's sampler, so that seeds mean the same
-// on every backend.
-void CudaBackend::sample_on_host() {
-  const std::size_t count =
-      static_cast<std::size_t>(logits_.rows) * static_cast<std::size_t>(logits_.columns);
-  auto* values = reinterpret_cast<float*>(host_logits_.reserve(count * sizeof(float)));
-  read(logits_, {values, count});
-  cpu::sample(pool_, isa_, values, logits_.rows, logits_.columns, sampling_, sampled_, sample_scratch_);
 }
 
 void CudaBackend::read(Tensor tensor, std::span<float> out) {

@@ -46,6 +46,7 @@ class Event {
 };
 
 inline constexpr std::int64_t kLongSum = 16384;
+inline constexpr std::size_t kMostPicks = 65536;  // rows that the GPU samples in one step
 
 class CudaBackend final : public Backend {
  public:
@@ -71,6 +72,9 @@ class CudaBackend final : public Backend {
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
   std::span<const Sampled> end_step() override;
+  void submit_step() override;
+  RunAhead run_ahead() const override { return RunAhead::kPays; }
+  bool draws_on_device(const SampleRow& row) const override;
   double busy_seconds() override;
   void release(Tensor tensor) override;
   void read(Tensor tensor, std::span<float> out) override;
@@ -112,14 +116,15 @@ class CudaBackend final : public Backend {
   // Of few rows, whose experts need no order: three kernels.
   bool takes_few(Tensor x, const MoeSpec& spec) const;
   void few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y);
-  void sample_on_host();
+  struct Turn;
+  void sample_on_host(Turn& turn);
+  Pick* device_picks() const { return reinterpret_cast<Pick*>(picks_.data()); }
 
   int device_;
   int multiprocessors_ = 0;
   bool hopper_ = false;
   std::string name_;
   Stream stream_;
-  Event step_began_, step_ended_;
   ThreadPool pool_;
   cpu::Isa isa_;
   Uploader uploader_;
@@ -134,12 +139,22 @@ class CudaBackend final : public Backend {
   std::int64_t hidden_ = 0;                         // columns of the stream
 
   cpu::SampleScratch sample_scratch_;
-  DeviceBuffer picks_;  // greedy ones; both stay where they are, as graphs write to them
-  PinnedBuffer picked_;
+  // What the host keeps of a step; of those under way each has its own.
+  struct Turn {
+    Event began, ended;
+    PinnedBuffer picks;  // stays where it is, as graphs write to it
+    Pick* host_picks() { return reinterpret_cast<Pick*>(picks.reserve(0)); }
+    Tensor logits;
+    std::vector<SampleRow> sampling;
+    std::vector<Sampled> sampled;
+  };
+  Turn turns_[2];
+  int turn_ = 0, oldest_ = 0, ended_ = 0;  // of the step begun last, of those under way, of that ended last
+  int under_way_ = 0;                      // submitted and not ended
+  bool begun_ = false;                     // and not submitted
+  bool unsettled_ = false;                 // a step was begun, and may run, of which nobody will know the end
+  DeviceBuffer picks_;                     // of the step that ran last; stays, too
   PinnedBuffer host_logits_;
-  Tensor logits_;
-  std::vector<SampleRow> sampling_;
-  std::vector<Sampled> sampled_;
 };
 
 }  // namespace mlxs::cuda

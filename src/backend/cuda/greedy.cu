@@ -1,5 +1,6 @@
 // The most common way to sample, without the logits leaving the GPU: the highest logit of a row and its log
-// probability. Several blocks share a row. NaN anywhere in it makes its result invalid.
+// probability; and how it gets to the next step's rows. Several blocks share a row. NaN anywhere in it makes
+// its result invalid.
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/launch.cuh"
 
@@ -44,7 +45,10 @@ __global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict
        i += kGreedyParts * kThreads) {
     const float value = row[i];
     best.broken |= isnan(value);
-    if (value > best.highest) {
+    if (value == INFINITY) {  // beats everything: such tokens share the probability
+      best = best.highest == INFINITY ? Share{INFINITY, best.index, best.sum + 1.0f, best.broken}
+                                      : Share{INFINITY, i, 1.0f, best.broken};
+    } else if (value > best.highest) {
       best.sum = (best.highest == -INFINITY ? 0.0f : best.sum * __expf(best.highest - value)) + 1.0f;
       best.highest = value;
       best.index = i;
@@ -61,22 +65,33 @@ __global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict
   parts[blockIdx.y * kGreedyParts + blockIdx.x] = best;
 }
 
-__global__ void join_kernel(const Share* parts, Greedy* out) {
+__global__ void join_kernel(const Share* parts, const Picks to) {
   await();
   static_assert(kGreedyParts == 32);
   const Share best = join_warp(parts[blockIdx.x * kGreedyParts + threadIdx.x]);
-  // All -infinity, or a +infinity: the host's sampler decides.
-  if (threadIdx.x == 0)
-    out[blockIdx.x] = {best.broken || isinf(best.highest) ? -1 : best.index, -logf(best.sum)};
+  if (threadIdx.x != 0) return;
+  const Pick pick{best.broken || best.highest == -INFINITY ? -1 : best.index, -logf(best.sum)};
+  to.device[blockIdx.x] = pick;
+  to.host[*to.turn][blockIdx.x] = pick;
+}
+
+__global__ void feed_kernel(const int* fed, int rows, const Pick* picks, int* tokens) {
+  const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (row < rows && fed[row] >= 0) tokens[row] = max(picks[fed[row]].token, 0);
 }
 
 }  // namespace
 
-void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, Greedy* out) {
+void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, const Picks& to) {
   static_assert(sizeof(Share) == 16);
   auto* shares = static_cast<Share*>(parts);
   launch_early(share_kernel, dim3(kGreedyParts, rows), kThreads, 0, stream, logits, columns, shares);
-  launch_early(join_kernel, dim3(rows), kGreedyParts, 0, stream, shares, out);
+  launch_early(join_kernel, dim3(rows), kGreedyParts, 0, stream, shares, to);
+}
+
+void feed(cudaStream_t stream, const int* fed, int rows, const Pick* picks, int* tokens) {
+  launch_after(feed_kernel, dim3((rows + kThreads - 1) / kThreads), kThreads, 0, stream, fed, rows, picks,
+               tokens);
 }
 
 }  // namespace mlxs::cuda

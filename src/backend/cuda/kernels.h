@@ -274,12 +274,21 @@ void read_all(cudaStream_t stream, const void* memory, std::size_t bytes, int mu
 
 // ---------------------------------------------------------------- sampling
 
-struct Greedy {
-  int token;      // -1: the row holds NaN
+struct Pick {
+  int token;      // -1: the row holds NaN, or nothing above -infinity
   float logprob;  // of that token
+};
+// Where a step's picks go: to the GPU, for the step behind it, and to one of two places in pinned memory, for
+// the host. turn: on the GPU, which of the two.
+struct Picks {
+  Pick* device = nullptr;
+  Pick* host[2] = {};
+  const int* turn = nullptr;
 };
 // The highest logit of each row, ties to the lowest index. parts: rows · kGreedyParts · 16 bytes.
 inline constexpr int kGreedyParts = 32;
-void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, Greedy* out);
+void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, const Picks& to);
+// tokens[i] becomes picks[fed[i]].token where fed[i] ≥ 0; any token if that pick is none.
+void feed(cudaStream_t stream, const int* fed, int rows, const Pick* picks, int* tokens);
 
 }  // namespace mlxs::cuda

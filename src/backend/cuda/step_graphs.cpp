@@ -20,8 +20,7 @@ int round_rows(int rows) {
 
 }  // namespace
 
-StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream) {
-  // An exception may have left a step in the middle of its capture.
+void StepGraphs::abandon(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &status), "a step's graph");
   if (status != cudaStreamCaptureStatusNone) {
@@ -30,8 +29,12 @@ StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, cudaSt
     if (left != nullptr) cudaGraphDestroy(left);
     cudaGetLastError();
   }
-  current_ = nullptr;
   mode_ = Mode::kEager;
+}
+
+StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream) {
+  abandon(stream);
+  current_ = nullptr;
   next_ = 0;
   Shape shape{.rows = static_cast<int>(batch.tokens.size())};
   for (const SequenceSpan& s : batch.sequences) shape.longest = std::max(shape.longest, s.start + s.num_rows);

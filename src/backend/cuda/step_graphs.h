@@ -28,9 +28,10 @@ class StepGraphs {
   };
   // kv: a number that no other KV store ever had.
   Shape begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream);
-  void start(cudaStream_t stream);   // everything that the step must copy in is on its way
-  void finish(cudaStream_t stream);  // the last op was called: launches what was captured, now or before
-  void clear();                      // a step that has begun then runs op by op
+  void start(cudaStream_t stream);    // everything that the step must copy in is on its way
+  void finish(cudaStream_t stream);   // the last op was called: launches what was captured, now or before
+  void abandon(cudaStream_t stream);  // the step that has begun, if an exception left it
+  void clear();                       // a step that has begun then runs op by op
 
   bool replaying() const { return mode_ == Mode::kReplay; }
   Tensor next();             // of the op that is being replayed

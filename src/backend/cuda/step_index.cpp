@@ -11,7 +11,7 @@ constexpr std::size_t kLeast = std::size_t{1}
 
 }  // namespace
 
-bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_t stream) {
+bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, cudaStream_t stream) {
   tables_.clear();
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
@@ -19,11 +19,15 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   std::size_t tiles = rows - batch.tokens.size();
   for (const SequenceSpan& s : batch.sequences)
     tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
-  // tokens, positions, first pages, lengths and sampled rows; then tiles and pages, whose number differs.
-  const std::size_t bytes = (5 * rows + rows % 2 + 2 * tiles + pages) * sizeof(int);
+  // tokens, positions, first pages, lengths, sampled rows and the turn; then tiles, pages and fed rows, whose
+  // number differs.
+  const std::size_t bytes = (5 * rows + 2 - rows % 2 + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
   const bool moves = bytes > device_.bytes();
-  if (moves) device_ = DeviceBuffer(std::max(kLeast, std::bit_ceil(bytes)), "a step's rows");
-  auto* host = reinterpret_cast<int*>(staging_.reserve(std::max<std::size_t>(bytes, 1)));
+  if (moves) {
+    check(cudaStreamSynchronize(stream), "the step before");
+    device_ = DeviceBuffer(std::max(kLeast, std::bit_ceil(bytes)), "a step's rows");
+  }
+  auto* host = reinterpret_cast<int*>(staging_[turn].reserve(std::max(kLeast, bytes)));
   auto* device = reinterpret_cast<int*>(device_.data());
 
   const auto array = [&](int* base, std::size_t index) { return base + index * rows; };
@@ -31,7 +35,8 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
   std::fill(array(host, 1), array(host, 2), -1);
   std::ranges::copy(batch.tokens, host);
   std::ranges::copy(batch.positions, array(host, 1));
-  int* const first_tile = array(host, 5) + rows % 2;  // pairs are aligned
+  *array(host, 5) = turn;
+  int* const first_tile = array(host, 5) + 2 - rows % 2;  // pairs are aligned
   int* const first_page = first_tile + 2 * tiles;
   int* page = first_page;
   int* tile = first_tile;
@@ -50,12 +55,15 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, cudaStream_
     page = std::ranges::copy(s.pages, page).out;
   }
   std::ranges::copy(batch.sampled_rows, array(host, 4));
-  if (bytes > 0) check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "a step's rows");
+  std::ranges::copy(batch.fed, page);
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "a step's rows");
   tokens_ = device;
   rows_.positions = array(device, 1);
   rows_.first_page = array(device, 2);
   rows_.lengths = array(device, 3);
   sampled_ = array(device, 4);
+  turn_ = array(device, 5);
+  fed_ = batch.fed.empty() ? nullptr : device + (page - host);
   rows_.tiles = device + (first_tile - host);
   rows_.num_tiles = static_cast<int>(tiles);
   rows_.pages = device + (first_page - host);

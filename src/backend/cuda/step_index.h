@@ -14,19 +14,23 @@ namespace mlxs::cuda {
 class StepIndex {
  public:
   // For `rows` rows, of which those behind the batch's are padding, and sequences of up to `longest` tokens.
-  // The previous step has ended on the stream. True if what rows() and the others point to has moved.
-  bool begin(const Batch& batch, int rows, int longest, cudaStream_t stream);
+  // turn: 0 or 1; the step that had it before has ended, the other one may be under way. True if what rows()
+  // and the others point to has moved.
+  bool begin(const Batch& batch, int rows, int longest, int turn, cudaStream_t stream);
 
   const StepRows& rows() const { return rows_; }
-  const int* tokens() const { return tokens_; }
+  int* tokens() const { return tokens_; }
+  const int* fed() const { return fed_; }    // of the batch's rows; null: none is
+  const int* turn() const { return turn_; }  // one number
   const int* sampled() const { return sampled_; }
   Rotation rotation(const RopeSpec& rope, StepMemory& memory, cudaStream_t stream);
 
  private:
-  PinnedBuffer staging_;
+  PinnedBuffer staging_[2];
   DeviceBuffer device_;
   StepRows rows_;
-  const int* tokens_ = nullptr;
+  int* tokens_ = nullptr;
+  const int *fed_ = nullptr, *turn_ = nullptr;
   const int* sampled_ = nullptr;
   std::map<std::vector<float>, DeviceBuffer> frequencies_;      // few: one or two a model, kept
   std::map<std::pair<const std::byte*, float>, void*> tables_;  // of this step
