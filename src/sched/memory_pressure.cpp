@@ -20,7 +20,7 @@ void Scheduler::Impl::step_ran() {
 
 bool Scheduler::shrink(TimePoint now, StepPlan& plan) {
   Impl& s = *impl_;
-  require(!s.in_flight.empty(), 0, "has no step to give up");
+  require(!s.in_flight.empty() && s.behind.empty(), 0, "has no step to give up, or one behind it");
   plan.preempted.clear();
   plan.preempted_for.clear();
   if (plan.total_tokens <= 1) return false;

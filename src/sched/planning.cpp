@@ -218,16 +218,21 @@ void Scheduler::Impl::plan_span(SchedEntry& entry, std::int32_t count, StepPlan&
   span.request = entry.id;
   span.start = entry.sequence.committed_tokens();
   span.count = count;
+  span.fed = -1;
   const std::int32_t end = span.start + count;
   span.samples = end == entry.num_tokens();
-  const auto pages = entry.sequence.pages().first(static_cast<std::size_t>(KvPool::pages_for(end)));
+  copy_pages(entry, end, span);
+  out.total_tokens += count;
+  in_flight.push_back({&entry, entry.id, end, count, span.samples});
+}
+
+void Scheduler::Impl::copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span) {
+  const auto pages = entry.sequence.pages().first(static_cast<std::size_t>(KvPool::pages_for(tokens)));
   span.pages.resize(pages.size());  // unlike assign(), grows by more than it must
   std::copy(pages.begin(), pages.end(), span.pages.begin());
   // Nobody looks at what the window left behind, but addresses may be computed from it.
   const auto passed = static_cast<std::size_t>(entry.sequence.passed());
   if (passed > 0) std::fill_n(span.pages.begin(), passed, pages[passed]);
-  out.total_tokens += count;
-  in_flight.push_back({&entry, end, count, span.samples});
 }
 
 // True if the request ends with this span. A failed span (finished, no token) leaves no KV to reuse.
@@ -274,6 +279,7 @@ void Scheduler::Impl::end(SchedEntry& entry) {
     queue.remove(entry);
   }
   drop_swapped(entry);
+  forget_spans(entry);
   if (entry.paused) --paused;
   entries.erase(entry.id);
 }

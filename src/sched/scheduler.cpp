@@ -113,7 +113,6 @@ void Scheduler::Impl::displace(SchedEntry& entry) {
 
 void Scheduler::cancel(RequestId id) {
   Impl& s = *impl_;
-  require(s.in_flight.empty(), id, "cancelled between plan() and commit()");
   std::erase_if(s.displaced, [id](const Refusal& refusal) { return refusal.request == id; });
   const auto found = s.entries.find(id);
   if (found == s.entries.end()) return;
@@ -139,19 +138,10 @@ void Scheduler::resume(RequestId id) { impl_->set_paused(id, false); }
 
 void Scheduler::plan(TimePoint now, StepPlan& out) {
   Impl& s = *impl_;
-  if (!s.in_flight.empty()) fail(fmt::format("step {} was planned and not committed", s.counters.steps));
-  out.step = 0;
-  out.swap_out.clear();
-  out.swap_in.clear();
-  out.branches.clear();
-  out.preempted.clear();
-  out.preempted_for.clear();
-  out.admitted.clear();
+  if (!s.in_flight.empty()) fail(fmt::format("step {} was planned and not committed", s.step_in_flight));
+  out.clear();
   out.refused.assign(s.displaced.begin(), s.displaced.end());
   s.displaced.clear();
-  out.blocked = QueueBlock::kNothing;
-  out.held_until.reset();
-  out.total_tokens = out.decode_rows = 0;
   s.step_start = now;
   s.pool.advance(now);
   s.pins.expire(now);
@@ -164,28 +154,37 @@ void Scheduler::plan(TimePoint now, StepPlan& out) {
   s.copies = static_cast<std::int32_t>(out.swap_out.size() + out.swap_in.size());
   s.count_blocked(out);
   out.spans.resize(s.in_flight.size());
-  if (!out.empty()) out.step = ++s.counters.steps;
+  if (!out.empty()) out.step = s.step_in_flight = ++s.counters.steps;
 }
 
 void Scheduler::commit(const StepResult& result) {
   Impl& s = *impl_;
-  if (s.in_flight.empty() || result.step != s.counters.steps || result.spans.size() != s.in_flight.size()) {
+  if (s.in_flight.empty() || result.step != s.step_in_flight || result.spans.size() != s.in_flight.size()) {
     fail(fmt::format("step {} of {} spans committed, {} of {} planned", result.step, result.spans.size(),
-                     s.counters.steps, s.in_flight.size()));
+                     s.step_in_flight, s.in_flight.size()));
   }
   const TimePoint ended = s.step_start + from_seconds(result.seconds);
   int finished = 0;
   std::int32_t tokens = 0;
   for (std::size_t i = 0; i < result.spans.size(); ++i) {
-    const Impl::Planned& span = s.in_flight[i];
-    require(result.spans[i].request == span.entry->id, span.entry->id, "got another's result");
+    const Impl::Planned span = s.in_flight[i];  // ending the request makes the span void
+    require(result.spans[i].request == span.request, span.request, "got another's result");
     tokens += span.count;
+    if (span.entry == nullptr) {
+      ++s.counters.void_rows;
+      continue;
+    }
     if (!s.accept(span, result.spans[i], ended)) continue;
     if (result.spans[i].token >= 0) s.count_outcome(*span.entry);
     s.end(*span.entry);
     ++finished;
   }
   s.in_flight.clear();
+  if (!s.behind.empty()) {
+    std::swap(s.in_flight, s.behind);
+    ++s.step_in_flight;
+    s.step_start = std::max(s.ahead_start, ended);
+  }
   s.counters.finished += static_cast<std::uint64_t>(finished);
   s.finish_rate.add(result.seconds, finished);
   s.cost.add(tokens, result.seconds);

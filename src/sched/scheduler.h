@@ -106,6 +106,8 @@ struct SchedulerStats {
   std::uint64_t steps = 0, preemptions = 0, admitted = 0, finished = 0, refused = 0;
   std::uint64_t swaps = 0, swapped_pages = 0;  // preemptions that keep their pages on the host
   std::uint64_t branched_pages = 0;            // last pages of a prompt, copied from an equal one
+  std::uint64_t steps_ahead = 0;               // of the steps: planned while the one before was under way
+  std::uint64_t void_rows = 0;                 // of planned steps: their request had ended meanwhile
   std::uint64_t overtakings = 0;               // of the admitted: before one that lacked pages
   std::uint64_t displaced = 0;                 // of the refused: had a place in the full queue and lost it
   // Prompt tokens of admitted requests, those of them that the prefix cache held, and sampled tokens.
@@ -134,8 +136,9 @@ class Scheduler {
   // nullopt: queued. Of a full queue the places are shared by tenant: another request may lose its own, which
   // the next plan() says. now: unset means request.arrival.
   std::optional<Refusal> add(SchedRequest request, std::optional<TimePoint> now = {});
-  // Ends a request in any state and frees its pages; unknown ids are ignored. Not between plan() and
-  // commit().
+  // Ends a request in any state and frees its pages; unknown ids are ignored. Where it stands in a planned
+  // step its span is void: whatever comes of it is ignored. The device runs steps in order, so that who gets
+  // the pages next writes them after that step.
   void cancel(RequestId id);
   // The same for one that is complete: its answer counts.
   void finish(RequestId id);
@@ -150,10 +153,17 @@ class Scheduler {
   // Must be followed by commit() of its result unless empty.
   void plan(TimePoint now, StepPlan& out);
   void commit(const StepResult& result);
+  // The step behind the one that plan() gave and that is under way, in which every answer that goes on gets
+  // its next token, fed with the one that is not known yet. Only where nothing else is to be decided: all
+  // running requests sample in the step under way and somebody goes on, nobody waits who could start, and
+  // there are pages for all. Else false, and `out` says nothing; plan() after commit() then. The step under
+  // way must be committed first; who it ends is void in this one.
+  bool plan_ahead(TimePoint now, StepPlan& out);
+  void drop_ahead();  // what plan_ahead() gave will not run
   // Instead of commit(): the device has no memory for the step, and nothing of it happened. The next steps
   // have at most half its tokens; requests for which that is too little are preempted, which `plan` then
   // names. The bound doubles every kCalmSteps steps that ran. False: it had one token, so commit() it as
-  // failed.
+  // failed. Not while a step is planned ahead.
   bool shrink(TimePoint now, StepPlan& plan);
 
   bool idle() const;  // nothing waiting, running or paused, and plan() has nothing to say

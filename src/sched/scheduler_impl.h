@@ -23,8 +23,9 @@ inline constexpr double kLeastRetrySeconds = 0.1;
 inline constexpr std::int32_t kCalmSteps = 64;
 
 struct Scheduler::Impl {
-  struct Planned {  // a span of the step in flight
-    SchedEntry* entry;
+  struct Planned {      // a span of a step in flight
+    SchedEntry* entry;  // null: void, the request has ended
+    RequestId request;
     std::int32_t end;
     std::int32_t count;
     bool samples;
@@ -84,6 +85,9 @@ struct Scheduler::Impl {
   void plan_prefills(StepPlan& out);
   void count_blocked(const StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
+  static void copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span);
+  void forget_spans(const SchedEntry& entry);  // that are in flight
+  bool goes_ahead() const;
   bool accept(const Planned& span, const SpanResult& result, TimePoint now);
   void pin(const SchedEntry& entry, TimePoint now);
   void stop(SchedEntry& entry);
@@ -103,7 +107,8 @@ struct Scheduler::Impl {
   SwapSpace swap;
   Branching branching;
   std::vector<SchedEntry*> running;
-  std::vector<Planned> in_flight;  // empty between commit() and plan()
+  std::vector<Planned> in_flight;  // empty between commit() and plan(), unless a step was planned ahead
+  std::vector<Planned> behind;     // the step behind that
   Blocked blocked;
   std::uint64_t admissions = 0;
   std::int32_t paused = 0;
@@ -114,10 +119,11 @@ struct Scheduler::Impl {
   SloStats slo;
   FinishRate finish_rate;
   StepCost cost;
-  std::int32_t copies = 0;           // of pages, of the step in flight
-  TimePoint step_start{};            // of the step in flight
-  std::vector<SchedEntry*> scratch;  // reused by plan()
-  std::vector<PrefillChunk> chunks;  // reused by plan()
+  std::int32_t copies = 0;  // of pages, of the step in flight
+  std::uint64_t step_in_flight = 0;
+  TimePoint step_start{}, ahead_start{};  // of the steps in flight
+  std::vector<SchedEntry*> scratch;       // reused by plan()
+  std::vector<PrefillChunk> chunks;       // reused by plan()
 };
 
 }  // namespace mlxs

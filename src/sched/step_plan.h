@@ -14,9 +14,10 @@ namespace mlxs {
 // Consecutive tokens of one request that run in this step.
 struct PlannedSpan {
   RequestId request = 0;
-  std::int32_t start = 0;     // position of the first token
-  std::int32_t count = 0;     // tokens; 1 for a decode row
-  bool samples = false;       // the last token's logits are sampled: the request's next token comes out
+  std::int32_t start = 0;  // position of the first token
+  std::int32_t count = 0;  // tokens; 1 for a decode row
+  bool samples = false;    // the last token's logits are sampled: the request's next token comes out
+  std::int32_t fed = -1;  // ≥ 0: the token is not known yet, it is what this span of the step before samples
   std::vector<PageId> pages;  // the request's page table, covering start + count tokens
 
   bool operator==(const PlannedSpan&) const = default;
@@ -74,12 +75,13 @@ struct StepPlan {
   std::int32_t decode_rows = 0;
 
   bool empty() const { return spans.empty(); }
+  void clear();  // all but the spans, whose buffers the next ones reuse
   bool operator==(const StepPlan&) const = default;
 };
 
 struct SpanResult {
   RequestId request = 0;
-  TokenId token = -1;  // sampled token, or -1 for a span that does not sample
+  TokenId token = -1;  // sampled token, or -1 for a span that does not sample, or whose request has ended
   bool finished =
       false;  // the engine saw a stop condition (or, with token -1, the span failed): release everything
 };

@@ -1,13 +1,15 @@
 // Plays the engine and the model for a Scheduler under test. The model is exact where it matters: it keeps in
 // every page slot what KV was written there, refuses to read anything but the right prefix, and its next
 // token depends on the whole prefix. So a wrong page, a stale one, a gap or a token computed twice shows up
-// as a failure of the step that did it.
+// as a failure of the step that did it. It computes a step when its result is asked for, as late as a device
+// may that has the next one already, and rows of requests that have ended meanwhile write nonsense.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -26,6 +28,7 @@ class Driver {
     std::vector<std::uint64_t> prefix;  // hash of tokens[0, i] and the salt: the KV of position i
     std::uint64_t salt = 0;
     std::size_t prompt_tokens = 0, wanted = 0;  // wanted: generated tokens until the stop condition
+    std::size_t most = 0;                       // generated tokens that it may have
     std::int32_t computed = 0;  // positions that this request's pages hold; 0 after a preemption
     bool decoding = false, paused = false, reset = true;  // reset: admitted (again) by its next span
     bool was_reset = false;                               // preempted once
@@ -55,7 +58,8 @@ class Driver {
     Request request;
     request.salt = salt;
     request.prompt_tokens = prompt.size();
-    request.wanted = wanted > 0 ? wanted : static_cast<std::size_t>(max_new);
+    request.most = static_cast<std::size_t>(max_new);
+    request.wanted = wanted > 0 ? wanted : request.most;
     for (const TokenId token : prompt) request.push(token);
     const RequestId id = ++last_id_;
     std::vector<PinRequest> pins;
@@ -83,46 +87,17 @@ class Driver {
     if (const auto found = live_.find(id); found != live_.end()) found->second.paused = false;
   }
 
-  // One step, every promise of the plan checked. False if nothing could run.
-  bool step() {
-    scheduler_.plan(now_, plan_);
-    EXPECT_EQ(plan_.preempted.size(), plan_.preempted_for.size());
-    copy_pages();
-    for (const Refusal& refusal : plan_.refused) {
-      EXPECT_EQ(live_.at(refusal.request).first_step, 0u) << refusal.request << " had begun";
-      live_.erase(refusal.request);
-    }
-    for (const RequestId id : plan_.preempted_for) EXPECT_TRUE(live_.contains(id));
-    for (const RequestId id : plan_.admitted) EXPECT_TRUE(live_.contains(id));
-    for (const RequestId id : plan_.preempted) {
-      Request& request = live_.at(id);
-      const auto [last, first_time] = generated_at_preemption_.try_emplace(id, request.generated());
-      EXPECT_TRUE(first_time || request.paused || request.generated() > last->second) << id << " thrashes";
-      last->second = request.generated();
-      request.decoding = false;
-      request.reset = request.was_reset = true;
-      ++preemptions_;
-    }
-    if (plan_.empty()) {
-      EXPECT_EQ(plan_.step, 0u);
-      return false;
-    }
-    check_plan();
-    StepResult result{.step = plan_.step, .spans = {}, .seconds = step_seconds()};
-    result.copy_seconds = 1e-4 * static_cast<double>(plan_.swap_out.size() + plan_.swap_in.size());
-    for (const PlannedSpan& span : plan_.spans) result.spans.push_back(run(span));
-    for (const SpanResult& span : result.spans) {
-      if (!span.finished) continue;
-      auto node = live_.extract(span.request);
-      done_.emplace(span.request, std::move(node.mapped()));
-    }
-    scheduler_.commit(result);
-    scheduler_.check();
-    now_ += std::chrono::milliseconds(10);
+  enum class Ahead { kNo, kYes, kDropped };
+  // One step, every promise of the plan checked. False if nothing could run. ahead: the step behind it is
+  // planned first, and is under way afterwards if that was possible; or it is dropped.
+  bool step(Ahead ahead = Ahead::kNo) {
+    if (under_way_.empty() && !begin()) return false;
+    if (ahead != Ahead::kNo) begin_behind(ahead == Ahead::kDropped);
+    end();
     return true;
   }
-  void drain(int max_steps = 100000) {
-    for (int i = 0; i < max_steps && step(); ++i) {
+  void drain(Ahead ahead = Ahead::kNo, int max_steps = 100000) {
+    for (int i = 0; i < max_steps && step(ahead); ++i) {
       if (testing::Test::HasFailure()) return;
     }
     EXPECT_TRUE(scheduler_.idle()) << live_.size() << " requests never finished";
@@ -140,7 +115,7 @@ class Driver {
 
   Scheduler& scheduler() { return scheduler_; }
   KvPool& pool() { return pool_; }
-  const StepPlan& plan() const { return plan_; }
+  const StepPlan& plan() const { return plan_; }  // of the last step(), or the empty one
   std::map<RequestId, Request>& live() { return live_; }
   const std::map<RequestId, Request>& done() const { return done_; }
   RequestId last_id() const { return last_id_; }
@@ -150,6 +125,65 @@ class Driver {
   TimePoint& now() { return now_; }
 
  private:
+  bool begin() {
+    scheduler_.plan(now_, plan_);
+    EXPECT_EQ(plan_.preempted.size(), plan_.preempted_for.size());
+    copy_pages();
+    refuse(plan_);
+    for (const RequestId id : plan_.preempted_for) EXPECT_TRUE(live_.contains(id));
+    for (const RequestId id : plan_.admitted) EXPECT_TRUE(live_.contains(id));
+    for (const RequestId id : plan_.preempted) {
+      Request& request = live_.at(id);
+      const auto [last, first_time] = generated_at_preemption_.try_emplace(id, request.generated());
+      EXPECT_TRUE(first_time || request.paused || request.generated() > last->second) << id << " thrashes";
+      last->second = request.generated();
+      request.decoding = false;
+      request.reset = request.was_reset = true;
+      ++preemptions_;
+    }
+    if (plan_.empty()) {
+      EXPECT_EQ(plan_.step, 0u);
+      return false;
+    }
+    check_plan(plan_, nullptr);
+    under_way_.push_back(plan_);
+    return true;
+  }
+
+  void begin_behind(bool drop) {
+    if (!scheduler_.plan_ahead(now_, behind_)) return;
+    refuse(behind_);
+    EXPECT_TRUE(behind_.swap_out.empty() && behind_.swap_in.empty() && behind_.branches.empty());
+    EXPECT_TRUE(behind_.preempted.empty() && behind_.admitted.empty() && !behind_.held_until);
+    check_plan(behind_, &under_way_.back());
+    if (!drop) return under_way_.push_back(behind_);
+    scheduler_.drop_ahead();
+    --steps_;
+  }
+
+  void end() {
+    plan_ = std::move(under_way_.front());
+    under_way_.pop_front();
+    StepResult result{.step = plan_.step, .spans = {}, .seconds = step_seconds()};
+    result.copy_seconds = 1e-4 * static_cast<double>(plan_.swap_out.size() + plan_.swap_in.size());
+    for (const PlannedSpan& span : plan_.spans) result.spans.push_back(run(span));
+    for (const SpanResult& span : result.spans) {
+      if (!span.finished || !live_.contains(span.request)) continue;
+      auto node = live_.extract(span.request);
+      done_.emplace(span.request, std::move(node.mapped()));
+    }
+    scheduler_.commit(result);
+    scheduler_.check();
+    now_ += std::chrono::milliseconds(10);
+  }
+
+  void refuse(const StepPlan& plan) {
+    for (const Refusal& refusal : plan.refused) {
+      EXPECT_EQ(live_.at(refusal.request).first_step, 0u) << refusal.request << " had begun";
+      live_.erase(refusal.request);
+    }
+  }
+
   // Slots first take all that leaves pages, then give back.
   void copy_pages() {
     const auto page_at = [&](PageId page) { return slots_.begin() + page * kPageTokens; };
@@ -171,26 +205,36 @@ class Driver {
     return 0.005 + 0.001 * plan_.total_tokens;  // a token costs so much that copies pay
   }
 
-  void check_plan() {
-    EXPECT_EQ(plan_.step, ++steps_);
-    const auto prefills = static_cast<std::int32_t>(plan_.spans.size()) - plan_.decode_rows;
-    if (config_.prefill_order != PrefillOrder::kFcfsWhole || prefills > 1) {
-      EXPECT_LE(plan_.total_tokens, config_.token_budget);
+  // before: the step under way, if this one is planned behind it.
+  void check_plan(const StepPlan& plan, const StepPlan* before) {
+    EXPECT_EQ(plan.step, ++steps_);
+    std::map<RequestId, std::int32_t> sampling;  // spans of the step before
+    if (before != nullptr) {
+      for (std::size_t i = 0; i < before->spans.size(); ++i) {
+        if (before->spans[i].samples)
+          sampling.emplace(before->spans[i].request, static_cast<std::int32_t>(i));
+      }
     }
-    EXPECT_LE(plan_.spans.size(), static_cast<std::size_t>(config_.max_running));
+    const auto decodes = [&](RequestId id) { return live_.at(id).decoding || sampling.contains(id); };
+    const auto prefills = static_cast<std::int32_t>(plan.spans.size()) - plan.decode_rows;
+    if (config_.prefill_order != PrefillOrder::kFcfsWhole || prefills > 1) {
+      EXPECT_LE(plan.total_tokens, config_.token_budget);
+    }
+    EXPECT_LE(plan.spans.size(), static_cast<std::size_t>(config_.max_running));
     std::int32_t total = 0;
     std::set<RequestId> rows;
     std::set<std::pair<PageId, int>> written;
-    for (std::size_t i = 0; i < plan_.spans.size(); ++i) {
-      const PlannedSpan& span = plan_.spans[i];
+    for (std::size_t i = 0; i < plan.spans.size(); ++i) {
+      const PlannedSpan& span = plan.spans[i];
       const Request& request = live_.at(span.request);
       total += span.count;
       EXPECT_TRUE(rows.insert(span.request).second) << "two spans of one request";
       EXPECT_FALSE(request.paused);
       EXPECT_GE(span.count, 1);
-      EXPECT_EQ(i < static_cast<std::size_t>(plan_.decode_rows), request.decoding)
+      EXPECT_EQ(i < static_cast<std::size_t>(plan.decode_rows), decodes(span.request))
           << "decode rows come first";
-      EXPECT_TRUE(!request.decoding || span.count == 1);
+      EXPECT_TRUE(!decodes(span.request) || span.count == 1);
+      EXPECT_EQ(span.fed, before != nullptr ? sampling.at(span.request) : -1);
       EXPECT_EQ(span.pages.size(), static_cast<std::size_t>(KvPool::pages_for(span.start + span.count)));
       for (std::int32_t p = span.start; p < span.start + span.count; ++p) {
         const PageId page = span.pages.at(static_cast<std::size_t>(p / kPageTokens));
@@ -198,16 +242,21 @@ class Driver {
         EXPECT_TRUE(written.insert({page, p % kPageTokens}).second) << "two writers of one position";
       }
     }
-    EXPECT_EQ(total, plan_.total_tokens);
+    EXPECT_EQ(total, plan.total_tokens);
     for (const auto& [id, request] : live_) {
-      EXPECT_TRUE(!request.decoding || request.paused || rows.contains(id))
+      const bool ends = before != nullptr && request.generated() + 1 == request.most;
+      EXPECT_TRUE(!decodes(id) || request.paused || ends || rows.contains(id))
           << "decode row " << id << " delayed";
     }
   }
 
   SpanResult run(const PlannedSpan& span) {
-    Request& request = live_.at(span.request);
     const std::int32_t end = span.start + span.count;
+    if (!live_.contains(span.request)) {  // ended since it was planned
+      for (std::int32_t p = span.start; p < end; ++p) slot(span, p) = 0xdead;
+      return {.request = span.request, .token = 3, .finished = true};
+    }
+    Request& request = live_.at(span.request);
     const auto num_tokens = static_cast<std::int32_t>(request.tokens.size());
     EXPECT_LE(end, num_tokens);
     EXPECT_EQ(span.samples, end == num_tokens);
@@ -251,7 +300,8 @@ class Driver {
   std::vector<std::array<std::uint64_t, kPageTokens>> host_;  // the swap space
   std::map<RequestId, Request> live_, done_;
   std::map<RequestId, std::size_t> generated_at_preemption_;
-  StepPlan plan_;
+  StepPlan plan_, behind_;
+  std::deque<StepPlan> under_way_;
   TimePoint now_{};
   RequestId last_id_ = 0;
   std::uint64_t steps_ = 0, preemptions_ = 0, computed_tokens_ = 0, copied_pages_ = 0;

@@ -2,14 +2,15 @@
 // stop reading and read again, on a pool that is too small. What must hold, whatever happens: every accepted
 // request ends, a tenant's requests of one tier start in order
 // (who lacks pages may be overtaken for an ageing interval), no step exceeds the budget, every decode row
-// runs in every step, and a request preempted again has gained a token in between. scheduler_random_test.cpp
-// looks at pages and answers, over fewer steps.
+// runs in every step, and a request preempted again has gained a token in between. Half of the lives plan
+// steps ahead where they may. scheduler_random_test.cpp looks at pages and answers, over fewer steps.
 #include <gtest/gtest.h>
 
 #include <array>
 #include <deque>
 #include <map>
 #include <random>
+#include <set>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -26,6 +27,7 @@ class Life {
  public:
   explicit Life(std::uint32_t seed)
       : random_(seed),
+        ahead_(seed / 2 % 2 == 1),
         config_{.max_running = static_cast<std::int32_t>(2 + below(14)),
                 .max_queue_depth = static_cast<std::int32_t>(8 + below(60)),
                 .token_budget = static_cast<std::int32_t>(16 + below(112)),
@@ -67,13 +69,16 @@ class Life {
     finished = stats.finished;
     steps = stats.steps;
     displaced = stats.displaced;
+    steps_ahead = stats.steps_ahead;
+    void_rows = stats.void_rows;
   }
 
   std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0, displaced = 0, overtakings = 0;
+  std::uint64_t steps_ahead = 0, void_rows = 0;
 
  private:
   struct Request {
-    std::int32_t wanted = 0, sampled = 0, sampled_at_preemption = -1;
+    std::int32_t wanted = 0, most = 0, sampled = 0, sampled_at_preemption = -1;
     std::pair<TenantId, int> line;  // tenant and tier
     bool paused = false, decoding = false, plain = false, started = false;
     bool has_slo = false;
@@ -108,6 +113,7 @@ class Life {
     if (below(6) == 0) request.slo.tpot = std::chrono::milliseconds(1 + below(20));
     Request mine;
     mine.wanted = static_cast<std::int32_t>(1 + below(static_cast<std::uint32_t>(request.max_new_tokens)));
+    mine.most = request.max_new_tokens;
     mine.line = {request.tenant, static_cast<int>(request.priority)};
     mine.has_slo = request.slo.any();
     mine.plain = !mine.has_slo;
@@ -151,12 +157,25 @@ class Life {
   }
 
   void step() {
-    scheduler_.plan(now_, plan_);
-    for (const Refusal& refusal : plan_.refused) {
+    if (under_way_.empty() && !begin()) {
+      now_ += std::chrono::milliseconds(1);
+      return;
+    }
+    if (ahead_ && below(20) > 0) begin_behind();
+    end();
+  }
+
+  void refuse(const StepPlan& plan) {
+    for (const Refusal& refusal : plan.refused) {
       EXPECT_FALSE(live_.at(refusal.request).started) << "work was burnt on " << refusal.request;
       if (refusal.cause == RefusalCause::kDeadline) --slo_ended_;  // counted as refused
       forget(refusal.request);
     }
+  }
+
+  bool begin() {
+    scheduler_.plan(now_, plan_);
+    refuse(plan_);
     for (const RequestId id : plan_.preempted) {
       Request& request = live_.at(id);
       EXPECT_TRUE(request.paused || request.sampled > request.sampled_at_preemption) << id << " thrashes";
@@ -176,47 +195,75 @@ class Life {
       }
       leave_line(id, request);
     }
-    if (plan_.empty()) {
-      now_ += std::chrono::milliseconds(1);
-      return;
+    if (plan_.empty()) return false;
+    check(plan_, {});
+    under_way_.push_back(plan_);
+    return true;
+  }
+
+  // Behind the step under way: who it samples for goes on, unless that is known to be its last token.
+  void begin_behind() {
+    std::set<RequestId> sampling;
+    for (const PlannedSpan& span : under_way_.back().spans) {
+      if (span.samples && live_.contains(span.request)) sampling.insert(span.request);
     }
-    ++steps_;
-    EXPECT_LE(plan_.total_tokens, config_.token_budget);
-    EXPECT_LE(plan_.spans.size(), static_cast<std::size_t>(config_.max_running));
-    result_.step = plan_.step;
-    result_.seconds = 0.002 + 1e-4 * plan_.total_tokens;
-    result_.spans.clear();
+    if (!scheduler_.plan_ahead(now_, plan_)) return;
+    refuse(plan_);
+    EXPECT_TRUE(plan_.preempted.empty() && plan_.admitted.empty());
+    for (const PlannedSpan& span : plan_.spans) EXPECT_TRUE(sampling.contains(span.request));
+    check(plan_, sampling);
+    if (below(20) == 0) return scheduler_.drop_ahead();
+    under_way_.push_back(plan_);
+  }
+
+  void check(const StepPlan& plan, const std::set<RequestId>& sampling) {
+    EXPECT_LE(plan.total_tokens, config_.token_budget);
+    EXPECT_LE(plan.spans.size(), static_cast<std::size_t>(config_.max_running));
+    const auto decodes = [&](RequestId id) { return live_.at(id).decoding || sampling.contains(id); };
     std::int32_t total = 0;
-    std::size_t decodes = 0;
-    ended_.clear();
-    for (const PlannedSpan& span : plan_.spans) {
-      Request& request = live_.at(span.request);
-      EXPECT_FALSE(request.paused);
+    std::size_t decoding = 0;
+    for (const PlannedSpan& span : plan.spans) {
+      EXPECT_FALSE(live_.at(span.request).paused);
       EXPECT_GE(span.count, 1);
       total += span.count;
-      decodes += request.decoding;
+      decoding += decodes(span.request);
+    }
+    EXPECT_EQ(total, plan.total_tokens);
+    EXPECT_EQ(decoding, static_cast<std::size_t>(plan.decode_rows));
+    if (plan.step % 64 != 0) return;
+    std::size_t due = 0;
+    for (const auto& [id, request] : live_) {
+      const bool ends = sampling.contains(id) && request.sampled + 1 == request.most;
+      due += decodes(id) && !request.paused && !ends;
+    }
+    EXPECT_EQ(due, decoding) << "a decode row was delayed";
+  }
+
+  void end() {
+    const StepPlan& plan = under_way_.front();
+    ++steps_;
+    result_.step = plan.step;
+    result_.seconds = 0.002 + 1e-4 * plan.total_tokens;
+    result_.spans.clear();
+    ended_.clear();
+    for (const PlannedSpan& span : plan.spans) {
       SpanResult& outcome = result_.spans.emplace_back(SpanResult{.request = span.request});
-      if (!span.samples) continue;
+      const auto found = live_.find(span.request);
+      if (!span.samples || found == live_.end()) continue;
+      Request& request = found->second;
       outcome.token = static_cast<TokenId>(below(50));
       request.decoding = true;
       outcome.finished = ++request.sampled == request.wanted;
       if (outcome.finished) ended_.push_back(span.request);
     }
-    EXPECT_EQ(total, plan_.total_tokens);
-    EXPECT_EQ(decodes, static_cast<std::size_t>(plan_.decode_rows));
-    std::size_t due = 0;
-    if (steps_ % 64 == 0) {
-      for (const auto& [id, request] : live_) due += request.decoding && !request.paused;
-      std::size_t ran = 0;
-      for (const PlannedSpan& span : plan_.spans) ran += live_.at(span.request).decoding;
-      EXPECT_EQ(due, ran) << "a decode row was delayed";
-    }
     now_ += from_seconds(result_.seconds);
     scheduler_.commit(result_);
     for (const RequestId id : ended_) forget(id);
+    under_way_.pop_front();
   }
 
   std::mt19937_64 random_;
+  bool ahead_;
   SchedulerConfig config_;
   KvPool pool_;
   Scheduler scheduler_;
@@ -224,6 +271,7 @@ class Life {
   std::map<std::pair<TenantId, int>, std::deque<RequestId>> lines_;  // accepted, not started, in order
   std::vector<RequestId> paused_, ended_;
   StepPlan plan_;
+  std::deque<StepPlan> under_way_;
   StepResult result_;
   TimePoint now_{};
   RequestId last_ = 0;
@@ -232,6 +280,7 @@ class Life {
 
 TEST(SchedulerProperties, HoldForAMillionRandomSteps) {
   std::uint64_t preemptions = 0, dropped = 0, finished = 0, steps = 0, displaced = 0, overtakings = 0;
+  std::uint64_t steps_ahead = 0, void_rows = 0;
   for (std::uint32_t seed = 0; seed < kSeeds && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     Life life(seed);
@@ -242,6 +291,8 @@ TEST(SchedulerProperties, HoldForAMillionRandomSteps) {
     steps += life.steps;
     displaced += life.displaced;
     overtakings += life.overtakings;
+    steps_ahead += life.steps_ahead;
+    void_rows += life.void_rows;
   }
   EXPECT_GE(steps, 1'000'000u);
   EXPECT_GT(preemptions, 1000u) << "the pools are too large to prove anything";
@@ -249,6 +300,8 @@ TEST(SchedulerProperties, HoldForAMillionRandomSteps) {
   EXPECT_GT(displaced, 1000u);
   EXPECT_GT(overtakings, 500u);
   EXPECT_GT(finished, 50'000u);
+  EXPECT_GT(steps_ahead, 10'000u);
+  EXPECT_GT(void_rows, 1000u);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Random lives of many requests on tiny pools: every step is checked by Driver and by check(), every answer
-// against the request's answer alone, and the whole run against its replay.
+// Random lives of many requests on tiny pools, half of them with steps ahead: every step is checked by Driver
+// and by check(), every answer against the request's answer alone, and the whole run against its replay.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -28,6 +28,13 @@ class RandomTraffic : public testing::TestWithParam<std::uint32_t> {
     return prompt;
   }
 
+  // Most steps have one behind them, some not, and some lose it.
+  Driver::Ahead ahead() {
+    if (!ahead_) return Driver::Ahead::kNo;
+    const std::uint32_t kind = below(20);
+    return kind == 0 ? Driver::Ahead::kNo : kind == 1 ? Driver::Ahead::kDropped : Driver::Ahead::kYes;
+  }
+
   std::vector<StepPlan> live(Driver& driver, int operations) {
     std::vector<StepPlan> plans;
     for (int i = 0; i < operations && !HasFailure(); ++i) {
@@ -44,18 +51,18 @@ class RandomTraffic : public testing::TestWithParam<std::uint32_t> {
         driver.pause(any);
       } else if (operation < 32) {
         driver.resume(any);
-      } else if (driver.step()) {
+      } else if (driver.step(ahead())) {
         plans.push_back(driver.plan());
       }
       EXPECT_NO_THROW(driver.scheduler().check()) << "after operation " << i;
     }
     for (RequestId id = 1; id <= driver.last_id(); ++id) driver.resume(id);
-    driver.drain();
+    driver.drain(ahead());
     return plans;
   }
 
   std::mt19937 random_;
-  bool pins_ = false;
+  bool pins_ = false, ahead_ = false;
 };
 
 TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
@@ -73,6 +80,7 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
                         .prefix_cache = below(4) != 0,
                         .window = static_cast<std::int32_t>(GetParam() % 5 == 4 ? 1 + below(60) : 0)};
   pins_ = config.pinned_pages > 0;
+  ahead_ = GetParam() / 4 % 2 == 1;
   const auto state = random_;
 
   Driver driver(config, kv);
@@ -83,6 +91,8 @@ TEST_P(RandomTraffic, KeepsEveryPromiseAndReplaysExactly) {
   driver.scheduler().drop_cache();
   EXPECT_EQ(driver.scheduler().stats().kv.held, 0);
   EXPECT_GT(driver.done().size(), 10u);
+  const SchedulerStats stats = driver.scheduler().stats();
+  EXPECT_TRUE(ahead_ ? stats.steps_ahead > 10 : stats.steps_ahead == 0) << stats.steps_ahead;
 
   random_ = state;
   Driver replay(config, kv);
