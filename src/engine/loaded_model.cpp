@@ -242,7 +242,7 @@ bool LoadedModel::accept(Request& request, const Sampled& sampled, const StepSha
   bool complete = ends;
   if (!ends && request.grammar) {
     try {
-      complete = request.grammar->commit(token);
+      complete = request.commit(token);
     } catch (const Error& error) {
       fail(request, error.code(), error.full(), now);
       return true;

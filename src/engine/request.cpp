@@ -94,16 +94,22 @@ void Request::compute_mask(const Clock& clock) {
   timeline.masked(clock.now() - started);
 }
 
-bool Request::allows(TokenId token, const Clock& clock) {
+bool Request::follow(TokenId token, const Clock& clock) {
   const TimePoint started = clock.now();
   bool fits = false;
   try {
     fits = grammar->allows(token);
-  } catch (const Error& error) {  // then its mask will fail as well, and end the request
+    if (fits) followed = grammar->commit(token);
+  } catch (const Error& error) {  // then its mask, or commit(), will fail as well, and end the request
     log::warn("request {}: {}", label, error.full());
   }
   timeline.masked(clock.now() - started);
   return fits;
+}
+
+bool Request::commit(TokenId token) {
+  if (!followed) return grammar->commit(token);
+  return *std::exchange(followed, std::nullopt);
 }
 
 void Request::keep_generated(std::int32_t kept) {

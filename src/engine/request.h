@@ -43,8 +43,11 @@ struct Request {
   // its mask by the time they are read.
   SampleRow sample_row() const;
   void compute_mask(const Clock& clock);
-  // Whether its grammar, which it has, allows the token; false too if that cannot be told.
-  bool allows(TokenId token, const Clock& clock);
+  // Whether its grammar, which it has, allows the token, and then goes on with it; false too if that cannot
+  // be told.
+  bool follow(TokenId token, const Clock& clock);
+  // Its grammar, which it has, goes on with the token, unless follow() saw to that. True: nothing can follow.
+  bool commit(TokenId token);
   // Tells on_ended. Once.
   void tell_end(std::string_view model, std::string_view reason, std::string_view error, TimePoint now);
 
@@ -70,6 +73,7 @@ struct Request {
   std::vector<TokenBias> bias;
   std::unique_ptr<GrammarMatcher> grammar;  // null: anything goes
   std::vector<std::uint32_t> allowed;       // the grammar's mask, a bit a token
+  std::optional<bool> followed;             // what commit() will say of the token that follow() took
   std::vector<TokenId> stop_tokens;
   bool ignore_eos;
   bool penalized;

@@ -97,7 +97,8 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   sampled_rows_.clear();
   sampling_.clear();
   constrained_.clear();
-  unmasked_.clear();
+  unmasked_.rows.clear();
+  unmasked_.requests.clear();
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
@@ -112,7 +113,8 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
       // Log probabilities are those among the allowed tokens: they need the mask.
       if (resample_ != nullptr && request.sampling.top_logprobs < 0) {
         sampling_.back().allowed = {};
-        unmasked_.push_back({sampled_rows_.size() - 1, &request});
+        unmasked_.rows.push_back(static_cast<std::int32_t>(sampled_rows_.size()) - 1);
+        unmasked_.requests.push_back(&request);
       } else {
         constrained_.push_back(&request);
       }
@@ -137,7 +139,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   results_.clear();
   std::size_t next = 0;
   for (const PlannedSpan& span : plan.spans) results_.push_back(span.samples ? &sampled[next++] : nullptr);
-  if (!unmasked_.empty()) {
+  if (!unmasked_.rows.empty()) {
     const TimePoint drawn = clock_.now();
     correct(logits, sampled);
     times_.mask += clock_.now() - drawn;
@@ -148,22 +150,25 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
 // A token drawn without the mask is taken if the grammar allows it, else one is drawn among those that it
 // allows, independently: together that is a draw among the allowed (where top_k, top_p or min_p cut the tail,
 // the first draw's was cut before the mask). Most tokens of a model that is within its grammar are allowed,
-// and to look at one costs a hundredth of a mask.
+// and to look at one costs a hundredth of a mask. All of it runs on the backend's threads, which would wait.
 void Runner::correct(Tensor logits, std::span<const Sampled> sampled) {
   constexpr std::uint64_t kSecondDraw = std::uint64_t{1} << 32;  // no answer has so many tokens
-  constrained_.clear();
-  std::erase_if(unmasked_, [&](const Unmasked& one) {
-    return sampled[one.row].invalid || one.request->allows(sampled[one.row].token, clock_);
-  });
-  if (unmasked_.empty()) return;
-  for (const Unmasked& one : unmasked_) constrained_.push_back(one.request);
-  MasksOfStep(begin_masks()).finish();
-  corrected_.resize(std::max(corrected_.size(), unmasked_.size()));
-  for (std::size_t i = 0; i < unmasked_.size(); ++i) {
-    SampleRow row = unmasked_[i].request->sample_row();
-    row.draw |= kSecondDraw;
-    corrected_[i] = resample_->resample(logits, static_cast<std::int32_t>(unmasked_[i].row), row);
-    *std::ranges::find(results_, &sampled[unmasked_[i].row]) = &corrected_[i];
+  auto& [rows, requests, drawn] = unmasked_;
+  drawn.clear();
+  for (const std::int32_t row : rows) drawn.push_back(sampled[static_cast<std::size_t>(row)]);
+  resample_->resample(
+      logits, rows,
+      [&, &requests = requests, &drawn = drawn](std::size_t i, SampleRow& spec) {
+        Request& request = *requests[i];
+        if (drawn[i].invalid || request.follow(drawn[i].token, clock_)) return false;
+        request.compute_mask(clock_);
+        spec = request.sample_row();
+        spec.draw |= kSecondDraw;
+        return true;
+      },
+      drawn);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    *std::ranges::find(results_, &sampled[static_cast<std::size_t>(rows[i])]) = &drawn[i];
   }
 }
 

@@ -56,11 +56,10 @@ class Runner final : public StepRunner {
   std::vector<const Sampled*> results_;
   std::vector<Request*> constrained_;  // rows whose mask is computed while the model runs
   struct Unmasked {
-    std::size_t row;  // of the logits
-    Request* request;
-  };
-  std::vector<Unmasked> unmasked_;   // rows of a grammar that are drawn without their mask
-  std::vector<Sampled> corrected_;   // one for each, where it was drawn again
+    std::vector<std::int32_t> rows;  // of the logits
+    std::vector<Request*> requests;  // theirs
+    std::vector<Sampled> drawn;      // theirs in the end
+  } unmasked_;                       // rows of a grammar that are drawn without their mask
   std::unique_ptr<MaskPool> masks_;  // made for the first of them
 };
 

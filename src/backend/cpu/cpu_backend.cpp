@@ -278,13 +278,9 @@ void CpuBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
               std::span(draws_.rows).first(rows.size()), sample_scratch_);
 }
 
-Sampled CpuBackend::resample(Tensor logits, std::int32_t row, const SampleRow& spec) {
-  Sampled result;
-  const float* values =
-      floats_of(logits) + static_cast<std::size_t>(row) * static_cast<std::size_t>(logits.columns);
-  cpu::sample(pool_, isa_, values, 1, logits.columns, std::span(&spec, 1), std::span(&result, 1),
-              sample_scratch_);
-  return result;
+void CpuBackend::resample(Tensor logits, std::span<const std::int32_t> rows, const Spec& spec,
+                          std::span<Sampled> results) {
+  cpu::resample(pool_, isa_, floats_of(logits), logits.columns, rows, spec, results, sample_scratch_);
 }
 
 void CpuBackend::submit_step() {

@@ -46,7 +46,8 @@ class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
   Tensor gather_sampled(Tensor x) override;
   Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap) override;
   void sample(Tensor logits, std::span<const SampleRow> rows) override;
-  Sampled resample(Tensor logits, std::int32_t row, const SampleRow& spec) override;
+  void resample(Tensor logits, std::span<const std::int32_t> rows, const Spec& spec,
+                std::span<Sampled> results) override;
   std::span<const Sampled> end_step() override;
   void submit_step() override;
   RunAhead run_ahead() const override { return RunAhead::kPossible; }

@@ -310,6 +310,20 @@ const SampleKernels& kernels_for(Isa isa) {
   return sample_portable();
 }
 
+// Rows in parallel, or fewer than there are threads one after another: then they split a row's scans.
+template <class Row>
+void each_row(ThreadPool& pool, int rows, int vocabulary, std::vector<Workspace>& workers, Row&& row_of) {
+  workers.resize(static_cast<std::size_t>(pool.threads()));
+  if (rows < pool.threads() && vocabulary >= kSplitVocabulary) {
+    for (int row = 0; row < rows; ++row) row_of(row, &pool, workers[0]);
+    return;
+  }
+  pool.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
+    for (; begin < end; ++begin)
+      row_of(static_cast<int>(begin), nullptr, workers[static_cast<std::size_t>(worker)]);
+  });
+}
+
 }  // namespace
 
 struct SampleScratch::Impl {
@@ -321,22 +335,26 @@ SampleScratch::~SampleScratch() = default;
 
 void sample(ThreadPool& pool, Isa isa, const float* logits, int rows, int vocabulary,
             std::span<const SampleRow> specs, std::span<Sampled> results, SampleScratch& scratch) {
-  std::vector<Workspace>& workers = scratch.impl().workers;
-  workers.resize(static_cast<std::size_t>(pool.threads()));
   const SampleKernels& kernels = kernels_for(isa);
-  const auto run = [&](int row, ThreadPool* split, Workspace& work) {
+  each_row(pool, rows, vocabulary, scratch.impl().workers, [&](int row, ThreadPool* split, Workspace& work) {
     const auto index = static_cast<std::size_t>(row);
     sample_row(kernels, split, logits + index * static_cast<std::size_t>(vocabulary), vocabulary,
                specs[index], work, results[index]);
-  };
-  if (rows < pool.threads() && vocabulary >= kSplitVocabulary) {
-    for (int row = 0; row < rows; ++row) run(row, &pool, workers[0]);
-    return;
-  }
-  pool.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
-    for (; begin < end; ++begin)
-      run(static_cast<int>(begin), nullptr, workers[static_cast<std::size_t>(worker)]);
   });
+}
+
+void resample(ThreadPool& pool, Isa isa, const float* logits, int vocabulary,
+              std::span<const std::int32_t> rows, const ResampleOps::Spec& spec, std::span<Sampled> results,
+              SampleScratch& scratch) {
+  const SampleKernels& kernels = kernels_for(isa);
+  each_row(pool, static_cast<int>(rows.size()), vocabulary, scratch.impl().workers,
+           [&](int entry, ThreadPool* split, Workspace& work) {
+             const auto index = static_cast<std::size_t>(entry);
+             SampleRow row;
+             if (!spec(index, row)) return;
+             const auto at = static_cast<std::size_t>(rows[index]) * static_cast<std::size_t>(vocabulary);
+             sample_row(kernels, split, logits + at, vocabulary, row, work, results[index]);
+           });
 }
 
 }  // namespace mlxs::cpu

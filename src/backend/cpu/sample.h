@@ -9,6 +9,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/ops.h"
+#include "backend/resample_ops.h"
 #include "base/thread_pool.h"
 
 namespace mlxs::cpu {
@@ -29,5 +30,9 @@ class SampleScratch {
 // results.size() == rows.
 void sample(ThreadPool& pool, Isa isa, const float* logits, int rows, int vocabulary,
             std::span<const SampleRow> specs, std::span<Sampled> results, SampleScratch& scratch);
+// Of rows[i] of the logits by spec(i), where it is to be drawn: see ResampleOps.
+void resample(ThreadPool& pool, Isa isa, const float* logits, int vocabulary,
+              std::span<const std::int32_t> rows, const ResampleOps::Spec& spec, std::span<Sampled> results,
+              SampleScratch& scratch);
 
 }  // namespace mlxs::cpu

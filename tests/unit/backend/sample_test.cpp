@@ -474,6 +474,38 @@ TEST_P(Sampling, ADrawDependsOnItsSeedAndIndexAlone) {
   EXPECT_GT(std::set<TokenId>(expected.begin(), expected.end()).size(), 6u);
 }
 
+TEST_P(Sampling, RowsDrawnAgainAreDrawnAsAlone) {
+  constexpr int kVocabulary = 40000;  // single rows are split
+  std::vector<float> logits;
+  for (unsigned row = 0; row < 9; ++row) {
+    const std::vector<float> one = peaked(kVocabulary, row);
+    logits.insert(logits.end(), one.begin(), one.end());
+  }
+  std::vector<std::uint32_t> odd((kVocabulary + 31) / 32, 0xaaaaaaaau);
+  const auto spec_of = [&](std::size_t i) {
+    return SampleRow{.temperature = i % 2 == 0 ? 0.0f : 1.0f, .seed = i, .draw = 7, .allowed = odd};
+  };
+  for (const std::vector<std::int32_t>& rows : {std::vector{4}, {8, 0}, {1, 2, 3, 5, 6, 8}}) {
+    std::vector<Sampled> results(rows.size());
+    for (Sampled& result : results) result.token = -5;
+    std::vector<int> asked(rows.size());  // each by one thread
+    resample(
+        pool_, GetParam(), logits.data(), kVocabulary, rows,
+        [&](std::size_t i, SampleRow& spec) {
+          ++asked[i];
+          spec = spec_of(i);
+          return i % 3 != 1;
+        },
+        results, scratch_);
+    EXPECT_EQ(asked, std::vector<int>(rows.size(), 1));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto at = logits.begin() + std::ptrdiff_t{rows[i]} * kVocabulary;
+      const TokenId expected = i % 3 == 1 ? -5 : one({at, at + kVocabulary}, spec_of(i)).token;
+      EXPECT_EQ(results[i].token, expected) << "entry " << i << " of " << rows.size();
+    }
+  }
+}
+
 TEST(SampleRandom, PhiloxKnownAnswers) {  // of the authors' Random123 distribution
   using Words = std::array<std::uint32_t, 4>;
   EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
