@@ -37,6 +37,7 @@ struct Workspace {
   std::vector<float> weights;
   std::vector<ChunkResult> chunks;
   std::vector<Candidate> candidates;
+  std::vector<Candidate> ranked;  // some of them, partly ordered
 };
 
 // The chunk-wise scans of one row, on the pool or on this thread alone.
@@ -95,7 +96,7 @@ class Scanner {
     }
   }
 
-  // The k best tokens with logits above -inf (fewer if there are fewer), in no particular order.
+  // The k best tokens with logits above -inf (fewer if there are fewer), in the order of their ids.
   void best(const float* x, int k, const std::vector<float>& maxima) {
     // The k-th best maximum is a lower bound of the k-th best logit: k groups hold a logit at least that
     // high.
@@ -109,8 +110,10 @@ class Scanner {
     gather(x, 0.0f, 1.0f, least);
     std::vector<Candidate>& found = work_.candidates;
     if (found.size() > static_cast<std::size_t>(k)) {
-      std::nth_element(found.begin(), found.begin() + (k - 1), found.end(), better);
-      found.resize(static_cast<std::size_t>(k));
+      work_.ranked = found;
+      const auto last = work_.ranked.begin() + (k - 1);
+      std::nth_element(work_.ranked.begin(), last, work_.ranked.end(), better);
+      std::erase_if(found, [last](const Candidate& c) { return better(*last, c); });
     }
   }
 
@@ -243,7 +246,7 @@ TokenId draw(const SampleRow& spec, Scanner& scanner, const float* x, float best
     total = scanner.weigh(best, factor);
   }
   std::vector<Candidate>& candidates = work.candidates;
-  if (top_p) keep_nucleus(candidates, best, static_cast<double>(spec.top_p) * total);
+  if (top_p) keep_nucleus(candidates, best, static_cast<double>(spec.top_p) * total, work.ranked);
   if (spec.min_p > 0.0f && (top_k || top_p)) {
     std::erase_if(candidates, [&](const Candidate& c) { return !((c.logit - best) * factor >= least); });
   }

@@ -36,13 +36,16 @@ std::vector<Candidate>::iterator nucleus_end(std::vector<Candidate>::iterator lo
 
 // Weights are summed by bands of logits first, so that only the band in which the target falls has to be
 // ordered.
-void keep_nucleus(std::vector<Candidate>& candidates, float best, double target) {
+void keep_nucleus(std::vector<Candidate>& candidates, float best, double target,
+                  std::vector<Candidate>& scratch) {
   constexpr int kBands = 256;
   float worst = best;
   for (const Candidate& c : candidates) worst = std::min(worst, c.logit);
   const float bands_per_logit = static_cast<float>(kBands - 1) / (best - worst);
   if (candidates.size() < 128 || !(bands_per_logit > 0.0f) || !std::isfinite(bands_per_logit)) {
-    candidates.erase(nucleus_end(candidates.begin(), candidates.end(), 0.0, target), candidates.end());
+    scratch = candidates;
+    const Candidate last = *(nucleus_end(scratch.begin(), scratch.end(), 0.0, target) - 1);
+    std::erase_if(candidates, [&](const Candidate& c) { return better(last, c); });
     return;
   }
   const auto band_of = [&](const Candidate& c) {
@@ -50,14 +53,16 @@ void keep_nucleus(std::vector<Candidate>& candidates, float best, double target)
   };
   double mass[kBands + 1] = {};
   for (const Candidate& c : candidates) mass[band_of(c)] += static_cast<double>(c.weight);
-  int last = 0;
+  int edge = 0;
   double before = 0.0;
-  while (last < kBands && before + mass[last] < target) before += mass[last++];
-  const auto inner = std::stable_partition(candidates.begin(), candidates.end(),
-                                           [&](const Candidate& c) { return band_of(c) < last; });
-  const auto edge =
-      std::stable_partition(inner, candidates.end(), [&](const Candidate& c) { return band_of(c) == last; });
-  candidates.erase(nucleus_end(inner, edge, before, target), candidates.end());
+  while (edge < kBands && before + mass[edge] < target) before += mass[edge++];
+  scratch.clear();
+  for (const Candidate& c : candidates) {
+    if (band_of(c) == edge) scratch.push_back(c);
+  }
+  if (scratch.empty()) return;  // rounding: all of them do not reach it
+  const Candidate last = *(nucleus_end(scratch.begin(), scratch.end(), before, target) - 1);
+  std::erase_if(candidates, [&](const Candidate& c) { return better(last, c); });
 }
 
 TokenId draw_candidate(const std::vector<Candidate>& candidates, double uniform) {

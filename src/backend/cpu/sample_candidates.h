@@ -19,9 +19,11 @@ inline bool better(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-// Keeps the smallest set of best candidates whose weights reach `target` (at least one); any order after.
-// best: the largest logit.
-void keep_nucleus(std::vector<Candidate>& candidates, float best, double target);
+// Keeps the smallest set of best candidates whose weights reach `target` (at least one), in the order in
+// which they lie, which is a draw's: whoever keeps the same set, however, draws the same. best: the largest
+// logit. scratch: what is in it is lost.
+void keep_nucleus(std::vector<Candidate>& candidates, float best, double target,
+                  std::vector<Candidate>& scratch);
 
 // The candidate at `uniform` (0 … 1) of the weights, in the order in which they lie. At least one candidate.
 TokenId draw_candidate(const std::vector<Candidate>& candidates, double uniform);

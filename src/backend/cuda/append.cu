@@ -23,8 +23,10 @@ __global__ void rotation_kernel(const int* positions, const float* frequencies, 
 // One warp a head of a row: queries first, then keys, then values. kOwn: of 32 · kOwn dims, all read before
 // any is used; 0: any number.
 template <int kOwn>
-__global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ qkv, StepRows step,
-                                                     Attention spec, KvLayer kv, float* q) {
+__global__ __launch_bounds__(128) void append_kernel(const float* __restrict__ qkv,
+                                                     const __grid_constant__ StepRows step,
+                                                     const __grid_constant__ Attention spec,
+                                                     const __grid_constant__ KvLayer kv, float* q) {
   __shared__ float vectors[4][kMaxDim];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int head = static_cast<int>(blockIdx.x) * 4 + warp, row = static_cast<int>(blockIdx.y);

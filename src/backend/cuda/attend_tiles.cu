@@ -21,8 +21,11 @@ constexpr int kArrivedBytes = 2 * kKeys * (kDims + 4);
 
 // heads: of a block, 1, 2 or 4; it has 4 / heads times sixteen tokens.
 template <int kDims, bool kInt8>
-__global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q, StepRows step, Attention spec,
-                                                         KvLayer kv, int heads, float* y, Operand operand) {
+__global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q,
+                                                         const __grid_constant__ StepRows step,
+                                                         const __grid_constant__ Attention spec,
+                                                         const __grid_constant__ KvLayer kv, int heads,
+                                                         float* y, const __grid_constant__ Operand operand) {
   await();
   constexpr int kStride = kDims + 8;  // rows start in different banks
   constexpr int kTileBytes = kKeys * kStride * 2;

@@ -46,7 +46,7 @@ class Event {
 };
 
 inline constexpr std::int64_t kLongSum = 16384;
-inline constexpr std::size_t kMostPicks = 65536;  // rows that the GPU samples in one step
+inline constexpr std::size_t kMostPicks = 16384;  // rows that the GPU samples in one step
 
 class CudaBackend final : public Backend {
  public:
@@ -117,7 +117,10 @@ class CudaBackend final : public Backend {
   bool takes_few(Tensor x, const MoeSpec& spec) const;
   void few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y);
   struct Turn;
-  void sample_on_host(Turn& turn);
+  Picks picks_to();
+  bool drawn_here(const Turn& turn, std::size_t row) const;   // by the GPU
+  void draw_rows(const Turn& turn);                           // those that are not greedy
+  std::size_t sample_on_host(Turn& turn, std::size_t first);  // returns the row behind those that it sampled
   Pick* device_picks() const { return reinterpret_cast<Pick*>(picks_.data()); }
 
   int device_;
@@ -154,6 +157,7 @@ class CudaBackend final : public Backend {
   bool begun_ = false;                     // and not submitted
   bool unsettled_ = false;                 // a step was begun, and may run, of which nobody will know the end
   DeviceBuffer picks_;                     // of the step that ran last; stays, too
+  DeviceBuffer draw_scratch_;
   PinnedBuffer host_logits_;
 };
 

@@ -1,6 +1,11 @@
 // A step's begin, what it draws, and its end; up to two are under way, which take turns.
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
 #include <utility>
+
+#include "backend/cpu/sample_random.h"
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_kv.h"
@@ -44,21 +49,61 @@ void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
   // Of padding too, so that a graph serves any number of rows.
   const auto all = static_cast<std::size_t>(std::max(logits.rows, turn.logits.rows));
   const Scratch parts(memory_, all * kGreedyParts * 16);
-  greedy(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, parts.data(),
-         {.device = device_picks(),
+  greedy(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, parts.data(), picks_to());
+}
+
+Picks CudaBackend::picks_to() {
+  return {.device = device_picks(),
           .host = {turns_[0].host_picks(), turns_[1].host_picks()},
-          .turn = index_.turn()});
+          .turn = index_.turn()};
 }
 
 bool CudaBackend::draws_on_device(const SampleRow& row) const {
-  return row.temperature <= 0.0f && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
-         row.frequency_penalty == 0.0f && row.top_logprobs <= 0 && row.bias.empty() && row.allowed.empty();
+  return row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f && row.frequency_penalty == 0.0f &&
+         row.top_logprobs <= 0 && row.bias.empty() && row.allowed.empty();
+}
+
+bool CudaBackend::drawn_here(const Turn& turn, std::size_t row) const {
+  return turn.sampling.size() <= kMostPicks && draws_on_device(turn.sampling[row]);
+}
+
+// Behind the step's graph, as what its rows want is not known when that is captured.
+void CudaBackend::draw_rows(const Turn& turn) {
+  if (turn.sampling.size() > kMostPicks) return;
+  std::vector<Draw> draws;
+  for (std::size_t i = 0; i < turn.sampling.size(); ++i) {
+    const SampleRow& row = turn.sampling[i];
+    if (row.temperature <= 0.0f || !draws_on_device(row)) continue;
+    draws.push_back({.row = static_cast<int>(i),
+                     .top_k = row.top_k < turn.logits.columns ? row.top_k : 0,
+                     .factor = std::min(std::numbers::log2e_v<float> / row.temperature,
+                                        std::numeric_limits<float>::max()),
+                     .top_p = row.top_p,
+                     .least = row.min_p > 0.0f ? std::log2(row.min_p) : std::numeric_limits<float>::lowest(),
+                     .uniform = cpu::uniform_draw(row.seed, row.draw)});
+  }
+  if (draws.empty()) return;
+  // Not of the step's memory, which a replayed graph has all to itself.
+  const std::size_t bytes =
+      draw_bytes(std::min(kMostDraws, static_cast<int>(draws.size())), turn.logits.columns);
+  if (bytes > draw_scratch_.bytes()) {
+    check(cudaStreamSynchronize(stream_.get()), "sampling");
+    draw_scratch_ = {};
+    draw_scratch_ = DeviceBuffer(bytes, "sampling");
+  }
+  for (std::span<const Draw> left(draws); !left.empty();) {
+    const auto now = left.first(std::min<std::size_t>(left.size(), kMostDraws));
+    draw(stream_.get(), floats_of(turn.logits), turn.logits.columns, now.data(), static_cast<int>(now.size()),
+         draw_scratch_.data(), picks_to());
+    left = left.subspan(now.size());
+  }
 }
 
 void CudaBackend::submit_step() {
   begun_ = false;
   try {
     graphs_.finish(stream_.get());
+    draw_rows(turns_[turn_]);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kOutOfMemory) memory_.note_ran_out();
     throw;
@@ -81,12 +126,13 @@ std::span<const Sampled> CudaBackend::end_step() {
   check(cudaEventSynchronize(turn.ended.get()), "the step");
   turn.sampled.assign(turn.sampling.size(), {});
   const Pick* picks = turn.host_picks();
-  for (std::size_t i = 0; i < turn.sampled.size(); ++i) {
-    if (turn.sampling.size() > kMostPicks || !draws_on_device(turn.sampling[i])) {
-      sample_on_host(turn);
-      break;
+  for (std::size_t i = 0; i < turn.sampled.size();) {
+    if (!drawn_here(turn, i)) {
+      i = sample_on_host(turn, i);
+      continue;
     }
     turn.sampled[i] = {.token = picks[i].token, .logprob = picks[i].logprob, .invalid = picks[i].token < 0};
+    ++i;
   }
   check(cudaGetLastError(), "the step");
   ended_ = oldest_;
@@ -104,13 +150,20 @@ double CudaBackend::busy_seconds() {
              : 0.0;
 }
 
-// The CPU's sampler, so that seeds mean the same on every backend.
-void CudaBackend::sample_on_host(Turn& turn) {
-  const Tensor logits = turn.logits;
+// The CPU's sampler, for what it alone knows: for this row and those side by side that need it, too.
+std::size_t CudaBackend::sample_on_host(Turn& turn, std::size_t first) {
+  std::size_t end = first + 1;
+  while (end < turn.sampling.size() && !drawn_here(turn, end)) ++end;
+  Tensor logits = turn.logits;
+  logits.handle = floats_of(logits) + first * static_cast<std::size_t>(logits.columns);
+  logits.rows = static_cast<std::int32_t>(end - first);
   const std::size_t count = static_cast<std::size_t>(logits.rows) * static_cast<std::size_t>(logits.columns);
   auto* values = reinterpret_cast<float*>(host_logits_.reserve(count * sizeof(float)));
   read(logits, {values, count});
-  cpu::sample(pool_, isa_, values, logits.rows, logits.columns, turn.sampling, turn.sampled, sample_scratch_);
+  cpu::sample(pool_, isa_, values, logits.rows, logits.columns,
+              std::span(turn.sampling).subspan(first, end - first),
+              std::span(turn.sampled).subspan(first, end - first), sample_scratch_);
+  return end;
 }
 
 }  // namespace mlxs::cuda

@@ -65,7 +65,7 @@ __global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict
   parts[blockIdx.y * kGreedyParts + blockIdx.x] = best;
 }
 
-__global__ void join_kernel(const Share* parts, const Picks to) {
+__global__ void join_kernel(const Share* parts, const __grid_constant__ Picks to) {
   await();
   static_assert(kGreedyParts == 32);
   const Share best = join_warp(parts[blockIdx.x * kGreedyParts + threadIdx.x]);

@@ -288,6 +288,21 @@ struct Picks {
 // The highest logit of each row, ties to the lowest index. parts: rows · kGreedyParts · 16 bytes.
 inline constexpr int kGreedyParts = 32;
 void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, const Picks& to);
+// One row's draw, as SampleRow; uniform: its random number.
+struct Draw {
+  int row = 0;
+  int top_k = 0;     // 0: off
+  float factor = 1;  // log2 e / temperature
+  float top_p = 1;   // 1: off
+  float least = 0;   // log2 of min_p; the lowest float: off
+  double uniform = 0;
+};
+// Behind greedy() of the same logits, whose picks of these rows it replaces. rows: of the host. scratch:
+// draw_bytes().
+inline constexpr int kMostDraws = 64;
+std::size_t draw_bytes(int rows, int columns);
+void draw(cudaStream_t stream, const float* logits, int columns, const Draw* rows, int count, void* scratch,
+          const Picks& to);
 // tokens[i] becomes picks[fed[i]].token where fed[i] ≥ 0; any token if that pick is none.
 void feed(cudaStream_t stream, const int* fed, int rows, const Pick* picks, int* tokens);
 

@@ -121,7 +121,8 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
 // Columns that a thread finishes; eight only of columns, and columns before, in whole eights.
 template <int kEach>
 __global__ __launch_bounds__(128) void finish_kernel(const float* __restrict__ sums, int splits, int rows,
-                                                     Finish f, int first, int columns) {
+                                                     const __grid_constant__ Finish f, int first,
+                                                     int columns) {
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * kEach;
   const int row = static_cast<int>(blockIdx.y), stride = f.gated ? 2 * columns : columns, to = first + column;
   await();

@@ -98,7 +98,9 @@ __device__ void order_places(int entries, const Route& spec, const int* chosen, 
 }
 
 __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, const int* positions, int rows,
-                                                         Route spec, Routed to, int warps, bool order) {
+                                                         const __grid_constant__ Route spec,
+                                                         const __grid_constant__ Routed to, int warps,
+                                                         bool order) {
   MLXS_DYNAMIC_SHARED(memory, 16);
   auto* scratch = reinterpret_cast<float*>(memory);
   // Of a block that also orders them: here.
@@ -127,7 +129,8 @@ __global__ __launch_bounds__(kThreads) void route_kernel(const float* logits, co
   order_places(rows * spec.used, spec, chosen, to, reinterpret_cast<int*>(scratch));
 }
 
-__global__ __launch_bounds__(kThreads) void order_kernel(int entries, Route spec, Routed to) {
+__global__ __launch_bounds__(kThreads) void order_kernel(int entries, const __grid_constant__ Route spec,
+                                                         const __grid_constant__ Routed to) {
   MLXS_DYNAMIC_SHARED(memory, 16);
   await();
   order_places(entries, spec, to.places, to, reinterpret_cast<int*>(memory));

@@ -26,7 +26,8 @@ __device__ void read_eight(const Rows& w, int row, int eight, float scale, float
   }
 }
 
-__global__ void embed_kernel(Segments segments, const int* tokens, float scale, float* y) {
+__global__ void embed_kernel(const __grid_constant__ Segments segments, const int* tokens, float scale,
+                             float* y) {
   await();
   const int token = tokens[blockIdx.x];
   int s = 0;
@@ -153,7 +154,8 @@ __device__ void operand_kept(const float* x, int columns, const Norm& norm, cons
   }
 }
 
-__global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns, Norm norm,
+__global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns,
+                                                        const __grid_constant__ Norm norm,
                                                         const float* residual, float* y) {
   if (keeps(columns, norm)) return normalize_kept(x, columns, norm, residual, y);
   await();
@@ -180,7 +182,8 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict_
 
 // A block a row.
 __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restrict__ x, int columns,
-                                                           Norm norm, bool normalize, Operand y) {
+                                                           const __grid_constant__ Norm norm, bool normalize,
+                                                           const __grid_constant__ Operand y) {
   if (normalize && keeps(columns, norm)) return operand_kept(x, columns, norm, y);
   await();
   const float* row = x + static_cast<size_t>(blockIdx.x) * columns;

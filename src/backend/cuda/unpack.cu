@@ -10,7 +10,8 @@ namespace {
 constexpr int kWarps = 8, kStride = 72;  // elements: rows start in different banks
 
 template <Codes kCodes, Scaling kScaling>
-__global__ __launch_bounds__(kWarps * 32) void unpack_kernel(Rows w, int first_tile, __nv_bfloat16* to) {
+__global__ __launch_bounds__(kWarps * 32) void unpack_kernel(const __grid_constant__ Rows w, int first_tile,
+                                                             __nv_bfloat16* to) {
   __shared__ __align__(16) __nv_bfloat16 rows[kWarps][16][kStride];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int unit = static_cast<int>(blockIdx.x) * kWarps + warp, units = w.padded / 64;
