@@ -32,8 +32,6 @@ class Decoder final : public Model {
           const DecoderSpec& spec)
       : spec_(spec) {
     config_ = config;
-    const bool all_slide = std::ranges::find(spec.sliding, false) == spec.sliding.end();
-    config_.window = all_slide ? spec.window : 0;
     const ModelConfig& c = config_;
     // Heads that the backend cannot attend with are refused here, not behind gigabytes of weights.
     static_cast<void>(backend.make_kv({.layers = 1,
@@ -235,6 +233,23 @@ ExpertsSpec read_experts(const ModelFile& file, const ModelConfig& config) {
   e.used = small_int(file, prefix + "expert_used_count", e.count);
   e.feed_forward = small_int(file, prefix + "expert_feed_forward_length", 1 << 22, config.feed_forward);
   return e;
+}
+
+ModelConfig with_spec(ModelConfig config, const DecoderSpec& spec) {
+  if (spec.latent) {
+    config.kv_heads = 1;
+    config.key_dim = spec.latent->key_dim();
+    config.value_dim = spec.latent->rank;
+  }
+  const auto sliding = static_cast<std::size_t>(std::ranges::count(spec.sliding, true));
+  if (spec.window == 0 || (!spec.sliding.empty() && sliding == 0)) return config;
+  if (sliding == spec.sliding.size()) {
+    config.window = spec.window;
+  } else {
+    config.layer_window = spec.window;
+    config.windowed = spec.sliding;
+  }
+  return config;
 }
 
 std::unique_ptr<Model> make_decoder(const ModelFile& file, Backend& backend, WeightCache* cache,

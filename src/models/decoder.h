@@ -55,6 +55,10 @@ struct DecoderSpec {
 // count, used and feed_forward, checked; the rest as by default.
 ExpertsSpec read_experts(const ModelFile& file, const ModelConfig& config);
 
+// The configuration with what follows from the spec: what the KV cache holds, and which layers see how much.
+ModelConfig with_spec(ModelConfig config, const DecoderSpec& spec);
+
+// config: with_spec().
 std::unique_ptr<Model> make_decoder(const ModelFile& file, Backend& backend, WeightCache* cache,
                                     const ModelConfig& config, const DecoderSpec& spec);
 

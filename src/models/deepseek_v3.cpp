@@ -58,17 +58,13 @@ ExpertsSpec read_mixture(const ModelFile& file, const ModelConfig& config) {
 
 }  // namespace
 
-std::unique_ptr<Model> load_deepseek_v3(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  ModelConfig config = read_config(file);
+DecoderSpec deepseek_v3_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.interleaved_rope = true;
   spec.latent = read_latent(file, config);
   spec.attention_scale = attention_scale(file, config, *spec.latent);
   if (file.has(config.architecture + ".expert_count")) spec.experts = read_mixture(file, config);
-  config.kv_heads = 1;
-  config.key_dim = spec.latent->key_dim();
-  config.value_dim = spec.latent->rank;
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

@@ -23,12 +23,11 @@ DecoderSpec gemma_spec(const ModelFile& file, const ModelConfig& config, std::in
   return spec;
 }
 
-std::unique_ptr<Model> load_gemma2(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec gemma2_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec = gemma_spec(file, config, 2, 46);
   spec.attention_cap = positive(file, config.architecture + ".attn_logit_softcapping", 50.0);
   spec.logit_cap = positive(file, config.architecture + ".final_logit_softcapping", 30.0);
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

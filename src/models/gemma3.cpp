@@ -5,12 +5,11 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_gemma3(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec gemma3_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec = gemma_spec(file, config, 6, 62);
   spec.head_norms = true;
   spec.local_rope_base = positive(file, config.architecture + ".rope.freq_base_swa", 10000.0);
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

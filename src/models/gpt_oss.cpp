@@ -5,8 +5,7 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_gpt_oss(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec gpt_oss_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.qkv_bias = spec.output_bias = spec.sinks = true;
   spec.ffn_norm = "post_attention_norm";
@@ -20,7 +19,7 @@ std::unique_ptr<Model> load_gpt_oss(const ModelFile& file, Backend& backend, Wei
   const std::string limit = config.architecture + ".swiglu_limit";
   require(file, !file.has(limit) || file.get_float(limit) == 7.0,
           limit + " is not 7, the only one supported");
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

@@ -6,8 +6,7 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_llama(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec llama_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.interleaved_rope = true;  // GGUF files keep rotated pairs side by side
   spec.window = window_of(file, config);
@@ -18,7 +17,7 @@ std::unique_ptr<Model> load_llama(const ModelFile& file, Backend& backend, Weigh
       file.get_int(config.architecture + ".expert_count") > 0) {
     spec.experts = mixtral_experts(file, config);
   }
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

@@ -12,12 +12,11 @@ ExpertsSpec mixtral_experts(const ModelFile& file, const ModelConfig& config) {
   return experts;
 }
 
-std::unique_ptr<Model> load_mixtral(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec mixtral_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.window = window_of(file, config);
   spec.experts = mixtral_experts(file, config);
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,8 +30,11 @@ struct ModelConfig {
   float norm_epsilon = 1e-5f;
   float rope_base = 10000.0f;
   std::int32_t rope_dims = 0;
-  std::int32_t window =
-      0;  // tokens that attention sees at most, itself included, in every layer; 0: some see all
+  // Tokens that attention sees at most, itself included, in every layer; 0: some see all.
+  std::int32_t window = 0;
+  // The same of `windowed` layers, where others see all; 0 and none: all layers are alike.
+  std::int32_t layer_window = 0;
+  std::vector<bool> windowed = {};
 };
 
 class Model {
@@ -49,6 +53,9 @@ class Model {
 // Reads the config, checks every shape against it, packs the weights. Throws kModelLoad: an architecture
 // without a family (lists the supported), a missing tensor (names it), a shape that contradicts the config.
 std::unique_ptr<Model> load_model(const ModelFile& file, Backend& backend, WeightCache* cache);
+// The config of a decoder as load_model() would have it, without its weights; nullopt: no decoder of a known
+// family. Throws kModelLoad as load_model() does.
+std::optional<ModelConfig> decoder_config(const ModelFile& file);
 std::vector<std::string_view> supported_architectures();
 
 }  // namespace mlxs

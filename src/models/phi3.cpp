@@ -5,12 +5,11 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_phi3(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec phi3_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.fused = true;
   spec.window = window_of(file, config);
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

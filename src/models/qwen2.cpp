@@ -5,13 +5,12 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_qwen2(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec qwen2_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.qkv_bias = true;
   spec.window = window_of(file, config);
   spec.sliding = layers_from(file, config, "attention.max_window_layers");
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

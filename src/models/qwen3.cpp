@@ -5,9 +5,8 @@
 #include "models/families.h"
 
 namespace mlxs {
-namespace {
 
-DecoderSpec qwen3(const ModelFile& file, const ModelConfig& config) {
+DecoderSpec qwen3_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.head_norms = true;
   spec.window = window_of(file, config);
@@ -15,16 +14,8 @@ DecoderSpec qwen3(const ModelFile& file, const ModelConfig& config) {
   return spec;
 }
 
-}  // namespace
-
-std::unique_ptr<Model> load_qwen3(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
-  return make_decoder(file, backend, cache, config, qwen3(file, config));
-}
-
-std::unique_ptr<Model> load_qwen3_moe(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
-  DecoderSpec spec = qwen3(file, config);
+DecoderSpec qwen3_moe_spec(const ModelFile& file, const ModelConfig& config) {
+  DecoderSpec spec = qwen3_spec(file, config);
   ExpertsSpec experts = read_experts(file, config);
   experts.normalize = file.get_bool(config.architecture + ".expert_weights_norm", true);
   const int step = small_int(file, config.architecture + ".expert_layer_step", config.layers, 1);
@@ -35,7 +26,7 @@ std::unique_ptr<Model> load_qwen3_moe(const ModelFile& file, Backend& backend, W
     experts.dense[static_cast<std::size_t>(i)] = named || (i + 1) % step != 0;
   }
   spec.experts = experts;
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs

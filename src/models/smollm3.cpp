@@ -4,8 +4,7 @@
 
 namespace mlxs {
 
-std::unique_ptr<Model> load_smollm3(const ModelFile& file, Backend& backend, WeightCache* cache) {
-  const ModelConfig config = read_config(file);
+DecoderSpec smollm3_spec(const ModelFile& file, const ModelConfig& config) {
   DecoderSpec spec;
   spec.interleaved_rope = true;
   const auto* listed = file.find_ints(config.architecture + ".rope.layers");
@@ -13,7 +12,7 @@ std::unique_ptr<Model> load_smollm3(const ModelFile& file, Backend& backend, Wei
           "no_rope_layers does not name every layer");
   for (std::size_t i = 0; i < static_cast<std::size_t>(config.layers); ++i)
     spec.rotated.push_back(listed != nullptr ? (*listed)[i] != 0 : (i + 1) % 4 != 0);
-  return make_decoder(file, backend, cache, config, spec);
+  return spec;
 }
 
 }  // namespace mlxs
