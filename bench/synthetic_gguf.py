@@ -2,7 +2,8 @@
 """A whole model as a GGUF file: the sizes of a published config.json, random 4-bit weights, a tokenizer of bytes.
 
 For programs that want a file where the real one is too large to fetch: a server under load, the loader, llama.cpp beside us.
-usage: bench/synthetic_gguf.py bench/configs/gemma-2-27b-4bit.json /dev/shm/gemma.gguf   (numpy; qwen3, qwen3_moe, gemma2, llama)
+usage: bench/synthetic_gguf.py bench/configs/gemma-2-27b-4bit.json /dev/shm/gemma.gguf
+(numpy; qwen3, qwen3_moe, gemma2, gemma3_text, llama)
 """
 
 import json
@@ -13,7 +14,7 @@ import numpy as np
 
 F32, Q4_0 = 0, 2
 BLOCK, BLOCK_BYTES = 32, 18
-NAMES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "gemma2": "gemma2", "llama": "llama"}
+NAMES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "gemma2": "gemma2", "gemma3_text": "gemma3", "llama": "llama"}
 
 
 def text(value: str) -> bytes:
@@ -80,6 +81,7 @@ def metadata(config: dict, arch: str) -> dict:
     if arch == "gemma2":
         values[f"{arch}.attn_logit_softcapping"] = float(config["attn_logit_softcapping"])
         values[f"{arch}.final_logit_softcapping"] = float(config["final_logit_softcapping"])
+    if arch.startswith("gemma"):
         values[f"{arch}.attention.sliding_window"] = config["sliding_window"]
     return values
 
@@ -95,9 +97,9 @@ def tensors(config: dict, arch: str):
         yield "output.weight", (config["vocab_size"], hidden), Q4_0
     for layer in range(config["num_hidden_layers"]):
         blk = f"blk.{layer}."
-        for norm in ["attn_norm", "ffn_norm"] + (["post_attention_norm", "post_ffw_norm"] if arch == "gemma2" else []):
+        for norm in ["attn_norm", "ffn_norm"] + (["post_attention_norm", "post_ffw_norm"] if arch.startswith("gemma") else []):
             yield f"{blk}{norm}.weight", (hidden,), F32
-        for norm in ["attn_q_norm", "attn_k_norm"] if arch.startswith("qwen3") else []:
+        for norm in ["attn_q_norm", "attn_k_norm"] if arch.startswith(("qwen3", "gemma3")) else []:
             yield f"{blk}{norm}.weight", (head,), F32
         for name, out in [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)]:
             yield f"{blk}{name}.weight", (out, hidden), Q4_0

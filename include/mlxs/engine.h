@@ -34,6 +34,10 @@ struct EngineOptions {
   double gpu_memory_utilization = 0.9;
   std::string kv_cache_dtype =
       "auto";  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
+  // Of models that mix layers with a sliding window and layers without: how many KV pages the former have at
+  // most, as a share of what they would have if they kept every token; the less, the more tokens fit, and the
+  // fewer requests run at once. 0 … 1; 1: they keep every token. CPU backend, without prefix_cache_dir.
+  double kv_window_share = 0.5;
   // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
   // again; 0: they compute it again.
   std::uint64_t kv_swap_bytes = 0;
@@ -295,7 +299,8 @@ class Encoding {
 };
 
 // Why a request did not find all of its prompt in the prefix cache: "evicted" or "expired" (it was there),
-// "diverged" (at `token`, from what others sent), "new".
+// "diverged" (at `token`, from what others sent), "new", "window" (layers with a window have lost their
+// part).
 struct PrefixMissReport {
   std::string_view reason;
   int token = 0;  // position of the first that was not found
@@ -311,6 +316,10 @@ struct EngineSchedulerStats {
   // Given up by running requests because the model's window left them behind; last pages of prompts, copied
   // from equal prompts that run.
   std::uint64_t kv_pages_passed = 0, kv_pages_branched = 0;
+  // Of a model that mixes layers with a window and layers without: the former's own pages; held by requests,
+  // kept for others that begin alike; given up by running requests, and of the kept taken for others.
+  int kv_window_pages_total = 0, kv_window_pages_held = 0, kv_window_pages_cached = 0;
+  std::uint64_t kv_window_pages_passed = 0, kv_window_pages_evicted = 0;
   std::uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
   // Pinned prompts: now, and since the start; requests that began with one.
   int pinned_prompts = 0, pinned_pages = 0, pinned_pages_most = 0;

@@ -86,6 +86,10 @@ struct KvSpec {
   std::int32_t value_dim = 0;  // per head
   std::int32_t num_pages = 0;
   DType type = DType::kBF16;  // kBF16, or kI8 with per-token scales where the backend offers it
+  // Where Backend::has_window_pages(): the layers whose attention has a window and whose KV lies in pages of
+  // their own, numbered 0 … num_window_pages-1; some of them, not all. Empty and 0: a page has all layers.
+  std::vector<bool> windowed = {};
+  std::int32_t num_window_pages = 0;
 };
 
 class KvStore {
@@ -93,22 +97,25 @@ class KvStore {
   virtual ~KvStore() = default;
   virtual std::size_t bytes() const = 0;
   // One page over all layers as bytes, between steps, for what keeps pages elsewhere; spans of page_bytes().
+  // window: that page's part of the windowed layers, where there are any; -1: that part is left alone.
   // 0: this backend does not give pages out, and the others throw kInternal.
   virtual std::size_t page_bytes() const { return 0; }
-  virtual void read_page(PageId page, std::span<std::byte> out) const;
-  virtual void write_page(PageId page, std::span<const std::byte> bytes);
+  virtual void read_page(PageId page, PageId window, std::span<std::byte> out) const;
+  virtual void write_page(PageId page, PageId window, std::span<const std::byte> bytes);
 };
 
 // ---------------------------------------------------------------- the ragged batch of a step
 
 // One sequence's rows in this step: `num_rows` consecutive tokens that start at row `first_row`, whose first
 // token has position `start`. After the step its KV holds start + num_rows tokens, in `pages` (ceil of that /
-// 16 entries at least).
+// 16 entries at least). window_pages: the same of the windowed layers, if the KvStore has any; entries that
+// no row sees are pages of any content.
 struct SequenceSpan {
   std::int32_t first_row = 0;
   std::int32_t num_rows = 0;
   std::int32_t start = 0;
   std::span<const PageId> pages;
+  std::span<const PageId> window_pages = {};
 };
 
 // Prefill chunks and decode rows mixed in any order. The spans must outlive the step's end_step.
@@ -295,7 +302,10 @@ class Backend {
   // What prepare() will take for one such weight, without packing it. Here: as much as in the file.
   virtual std::size_t packed_size(const RawWeight& raw, WeightUse use) const;
   virtual std::unique_ptr<KvStore> make_kv(const KvSpec& spec) = 0;  // throws kOutOfMemory with the figures
-  virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;   // outside a step; all layers
+  // Outside a step; all layers, without the windowed ones where they have pages of their own.
+  virtual void copy_page(KvStore& kv, PageId from, PageId to) = 0;
+  virtual bool has_window_pages() const { return false; }  // see KvSpec::windowed
+  virtual void copy_window_page(KvStore& kv, PageId from, PageId to);
 
   // One step
   // -------------------------------------------------------------------------------------------------

@@ -155,8 +155,7 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
   for (int s = 0; s < most; s += at_once) seconds += prefill(s, std::min(s + at_once, most));
   figures.prefill_tokens_per_second = static_cast<double>(most) * what.context / seconds;
 
-  const double kv_token =
-      static_cast<double>(Runner::page_bytes(model->config(), what.kv_type)) / kPageTokens;
+  const double kv_token = static_cast<double>(page_bytes(model->config(), what.kv_type)) / kPageTokens;
   for (const int count : what.streams) {
     std::vector<double> took, host;
     double busy = 0;

@@ -32,6 +32,13 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
                   "Type of keys and values: auto (bf16), bf16, int8 (half the memory)")
       ->check(CLI::IsMember({"auto", "bf16", "int8"}))
       ->capture_default_str();
+  command
+      .add_option("--kv-window-share", flags.kv_window_share,
+                  "Of models that mix layers with a sliding window and layers without: how many KV pages the "
+                  "former have at most, as a share of what they would have if they kept every token; 1: they "
+                  "keep every token")
+      ->check(CLI::Range(0.0, 1.0, "0..1"))
+      ->capture_default_str();
   add_bytes_option(
       command, "--kv-swap-bytes", flags.kv_swap_bytes,
       "Memory of the host for the KV of preempted requests, where copies are faster than computing "
@@ -68,6 +75,7 @@ EngineOptions engine_options(const EngineFlags& flags) {
   options.kv_cache_bytes = flags.kv_cache_bytes;
   options.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.kv_cache_dtype = flags.kv_cache_dtype;
+  options.kv_window_share = flags.kv_window_share;
   options.kv_swap_bytes = flags.kv_swap_bytes;
   options.prefix_cache_ttl_ms = flags.prefix_cache_ttl_ms;
   options.ring_depth = flags.ring_depth;

@@ -22,6 +22,7 @@ struct EngineFlags {
   std::uint64_t kv_cache_bytes = 0, kv_swap_bytes = 0;
   double gpu_memory_utilization = EngineOptions{}.gpu_memory_utilization;
   std::string kv_cache_dtype = "auto";
+  double kv_window_share = EngineOptions{}.kv_window_share;
   int prefix_cache_ttl_ms = EngineOptions{}.prefix_cache_ttl_ms;
   int prefix_cache_max_entries = EngineOptions{}.prefix_cache_max_entries;
   MetalOptimizations metal_optimizations;

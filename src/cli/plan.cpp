@@ -31,6 +31,16 @@ std::vector<int> user_counts(const LoadPlan& plan, int asked) {
   return counts;
 }
 
+std::string describe_kv(const LoadPlan& plan) {
+  const std::string of_a_window =
+      plan.pages().window_pages == 0
+          ? ""
+          : fmt::format(" ({} of it for the last {} tokens of a request)",
+                        format_bytes(plan.kv.window_bytes / kPageTokens), plan.kv.window);
+  return fmt::format("{} a token{}, {} at least", format_bytes(plan.kv_bytes_per_token()), of_a_window,
+                     format_bytes(plan.kv_bytes));
+}
+
 int plan(const PlanFlags& flags) {
   const Catalog catalog;
   const auto file = ModelFile::open(catalog.resolve(flags.model));
@@ -39,6 +49,7 @@ int plan(const PlanFlags& flags) {
   EngineOptions options = engine_options(flags.engine);
   if (flags.users > 0) options.max_running = flags.users;
   const LoadPlan p = plan_load(*file, *backend, options, flags.engine.context);
+  const KvPages kv = p.pages();
   const std::vector<int> counts = user_counts(p, flags.users);
   const bool enough =
       p.fits() && (flags.users == 0 || flags.engine.context == 0 || p.tokens_each(flags.users) >= p.context);
@@ -55,10 +66,12 @@ int plan(const PlanFlags& flags) {
                                 {"weight_bytes", p.weight_bytes},
                                 {"batch_bytes", p.batch_bytes},
                                 {"kv_bytes", p.kv_bytes},
-                                {"kv_bytes_per_token", p.kv_bytes_per_token},
+                                {"kv_bytes_per_token", p.kv_bytes_per_token()},
                                 {"needed_bytes", p.needed_bytes()},
                                 {"context_length", p.context},
                                 {"kv_tokens", p.tokens()},
+                                {"kv_window", kv.window_pages > 0 ? p.kv.window : 0},
+                                {"kv_window_tokens", kv.window_pages * kPageTokens},
                                 {"users", users}};
     fmt::print("{}\n", result.dump(2));
     return enough ? 0 : 1;
@@ -74,8 +87,7 @@ int plan(const PlanFlags& flags) {
                                                                               format_bytes(p.usable_bytes)))},
                     {"weights", format_bytes(p.weight_bytes)},
                     {"a step", fmt::format("up to {}", format_bytes(p.batch_bytes))},
-                    {"KV cache", fmt::format("{} a token, {} at least", format_bytes(p.kv_bytes_per_token),
-                                             format_bytes(p.kv_bytes))},
+                    {"KV cache", describe_kv(p)},
                     {"needed", format_bytes(p.needed_bytes())},
                     {"fits", p.fits() ? "yes" : "no"}}));
   if (!counts.empty() && p.fits()) {

@@ -34,6 +34,13 @@ std::vector<Key> engine_keys() {
           .one_of({"auto", "bf16", "int8"})
           .flag("--kv-cache-dtype")
           .says("Type of keys and values: auto (bf16), bf16, int8 (half the memory)"),
+      MLXS_KEY("engine.kv_window_share", engine.kv_window_share)
+          .range(0, 1)
+          .flag("--kv-window-share")
+          .says(
+              "Of models that mix layers with a sliding window and layers without (Gemma, gpt-oss): how many "
+              "KV pages the former have at most, as a share of what they would have if they kept every "
+              "token; 1: they keep every token (cpu backend)"),
       MLXS_KEY("engine.kv_swap_bytes", engine.kv_swap_bytes)
           .bytes()
           .range(0, 0x1p50)

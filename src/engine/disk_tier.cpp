@@ -51,7 +51,7 @@ void DiskTier::install(std::span<const TokenId> tokens, std::uint64_t salt, cons
     for (; page < end; ++page) {
       const PageBytes& bytes = fetched.pages[page - fetched.first];
       if (bytes.size() != kv_.page_bytes()) break;
-      kv_.write_page(sequence.pages()[page], bytes);
+      kv_.write_page(sequence.pages()[page], -1, bytes);
       pool_.commit(sequence, tokens, static_cast<std::int32_t>((page + 1) * kPageTokens));
       ++stats_.restored_pages;
     }
@@ -89,7 +89,7 @@ bool DiskTier::save(bool idle) {
     unsaved_.pop_front();
     if (!pool_.is_current(next)) continue;
     PageBytes bytes(kv_.page_bytes());
-    kv_.read_page(next.page, bytes);
+    kv_.read_page(next.page, -1, bytes);
     copied += bytes.size();
     if (store_->put(names_[static_cast<std::size_t>(next.page)], std::move(bytes))) ++stats_.saved_pages;
   }

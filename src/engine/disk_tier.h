@@ -26,8 +26,8 @@ struct DiskTierStats {
 
 class DiskTier {
  public:
-  // kind: what pages of this model can only be used with: model, layout, shapes. Throws kInvalidArgument if
-  // the backend does not give pages out.
+  // kind: what pages of this model can only be used with: model, layout, shapes; all layers are in them.
+  // Throws kInvalidArgument if the backend does not give pages out.
   DiskTier(std::shared_ptr<PageStore> store, KvPool& pool, KvStore& kv, std::string kind);
 
   // Pages that follow each other, as they were read; first: how many pages of the prompt come before them.

@@ -31,29 +31,32 @@ std::uint64_t activations(const ModelSummary& s, const EngineOptions& engine) {
   return 4 * (per_row * static_cast<std::uint64_t>(engine.token_budget) + 2 * logits);
 }
 
+// Of files of which we know no more, what they say of themselves.
+KvCut kv_of(const ModelFile& file, const ModelSummary& s, const Backend& backend,
+            const EngineOptions& engine) {
+  if (const auto config = decoder_config(file)) return kv_cut(*config, engine, backend);
+  KvCut kv{.page_bytes = s.kv_bytes_per_token * kPageTokens};
+  if (kv_type(engine) == DType::kI8) {  // and a scale for each key and value
+    const auto pairs = static_cast<std::uint64_t>(std::max<std::int64_t>(0, s.layers * s.kv_heads));
+    kv.page_bytes = kv.page_bytes / 2 + pairs * 2 * sizeof(float) * kPageTokens;
+  }
+  return kv;
+}
+
 std::string megabytes(std::uint64_t bytes) {
   return fmt::format("{:.0f} MB", static_cast<double>(bytes) / 1e6);
 }
 
 }  // namespace
 
-std::int64_t LoadPlan::tokens() const {
+KvPages LoadPlan::pages() const {
   const std::uint64_t taken = weight_bytes + batch_bytes;
-  if (kv_bytes_per_token == 0 || usable_bytes <= taken) return 0;
-  const auto tokens = static_cast<std::int64_t>((usable_bytes - taken) / kv_bytes_per_token);
-  return tokens / kPageTokens * kPageTokens;
+  if (kv.page_bytes == 0 || usable_bytes <= taken) return {};
+  return kv.of(usable_bytes - taken);
 }
 
 std::int64_t LoadPlan::tokens_each(std::int64_t users) const {
-  return std::min(context, tokens() / std::max<std::int64_t>(users, 1) / kPageTokens * kPageTokens);
-}
-
-DType kv_type(const EngineOptions& engine) {
-  if (engine.kv_cache_dtype == "auto" || engine.kv_cache_dtype == "bf16") return DType::kBF16;
-  if (engine.kv_cache_dtype == "int8") return DType::kI8;
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("kv_cache_dtype = '{}' is not a type of the KV cache", engine.kv_cache_dtype),
-              "one of: auto, bf16, int8", "kv_cache_dtype");
+  return std::min(context, kv.tokens_each(pages(), users));
 }
 
 std::uint64_t usable_bytes(const DeviceInfo& device, const EngineOptions& engine) {
@@ -89,21 +92,17 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   const DeviceInfo device = backend.device();
   LoadPlan plan;
   plan.weight_bytes = packed_weights(file, backend);
-  plan.kv_bytes_per_token = summary.kv_bytes_per_token;
-  if (kv_type(engine) == DType::kI8) {  // and a scale for each key and value
-    const auto pairs =
-        static_cast<std::uint64_t>(std::max<std::int64_t>(0, summary.layers * summary.kv_heads));
-    plan.kv_bytes_per_token = summary.kv_bytes_per_token / 2 + pairs * 2 * sizeof(float);
-  }
+  plan.kv = kv_of(file, summary, backend, engine);
   plan.batch_bytes = activations(summary, engine);
   plan.memory_bytes = device.memory_bytes;
   plan.free_bytes = device.free_bytes;
   plan.usable_bytes = usable_bytes(device, engine);
   plan.context = context > 0 ? context : summary.context;
   const std::int64_t tokens = context > 0 ? context : std::min(plan.context, kMinContext);
-  plan.kv_bytes = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes
-                                            : static_cast<std::uint64_t>(std::max<std::int64_t>(tokens, 0)) *
-                                                  plan.kv_bytes_per_token;
+  plan.kv_bytes =
+      engine.kv_cache_bytes > 0
+          ? engine.kv_cache_bytes
+          : plan.kv.bytes_for((std::max<std::int64_t>(tokens, 0) + kPageTokens - 1) / kPageTokens);
   return plan;
 }
 

@@ -6,13 +6,11 @@
 #include <cstdint>
 
 #include "backend/ops.h"
+#include "engine/kv_cut.h"
 #include "formats/model_summary.h"
 #include "mlxs/engine.h"
 
 namespace mlxs {
-
-// What kv_cache_dtype names. Throws kInvalidArgument.
-DType kv_type(const EngineOptions& engine);
 
 // Of the device's free memory, what may be taken now: of a device with its own, up to gpu_memory_utilization
 // of all it has. Throws kInvalidArgument on a share that is none.
@@ -23,7 +21,7 @@ std::uint64_t step_bytes(const ModelFile& file, const EngineOptions& engine);
 
 struct LoadPlan {
   std::uint64_t weight_bytes = 0;
-  std::uint64_t kv_bytes_per_token = 0;
+  KvCut kv;
   std::uint64_t batch_bytes = 0;   // activations and logits of one step
   std::uint64_t memory_bytes = 0;  // of the device
   std::uint64_t free_bytes = 0;    // of these, available now
@@ -31,10 +29,12 @@ struct LoadPlan {
   std::int64_t context = 0;        // tokens that one request may have; the model's own unless asked for less
   std::uint64_t kv_bytes = 0;      // what a load with these options cannot do without
 
+  std::uint64_t kv_bytes_per_token() const { return kv.page_bytes / kPageTokens; }  // in all layers
   std::uint64_t needed_bytes() const { return weight_bytes + batch_bytes + kv_bytes; }
   bool fits() const { return needed_bytes() <= usable_bytes; }
-  // Tokens that the KV cache can hold beside weights and activations, in whole pages.
-  std::int64_t tokens() const;
+  // What the KV cache can be beside weights and activations.
+  KvPages pages() const;
+  std::int64_t tokens() const { return pages().pages * kPageTokens; }  // that it can hold
   // Context of each of so many users at once; at most the model's.
   std::int64_t tokens_each(std::int64_t users) const;
 };

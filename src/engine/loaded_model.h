@@ -13,6 +13,7 @@
 #include "engine/disk_tier.h"
 #include "engine/encoder_runner.h"
 #include "engine/inbox.h"
+#include "engine/kv_cut.h"
 #include "engine/publisher.h"
 #include "engine/request.h"
 #include "engine/stats.h"
@@ -70,8 +71,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
  private:
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
-  std::int32_t pages_for_kv(const EngineOptions& engine, const Backend& backend,
-                            bool context_was_asked) const;
+  KvPages pages_for_kv(const EngineOptions& engine, const Backend& backend, bool context_was_asked) const;
   std::int32_t swap_slots(const EngineOptions& engine) const;
   void make_disk_tier(const EngineOptions& engine, const Backend& backend);
   // True: the prompt's pages are being read, and enqueue() follows when they are there.

@@ -129,20 +129,22 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
   engine.max_running = concurrency_limit_ = running_limit(given, info_.parameter_count);
   if (engine.max_running != given.max_running)
     log::info("'{}' has 30 billion parameters or more: its requests run one at a time", info_.id);
-  const std::int32_t num_pages = pages_for_kv(engine, backend, options.context_length > 0);
+  const KvPages kv = pages_for_kv(engine, backend, options.context_length > 0);
+  const auto num_pages = static_cast<std::int32_t>(kv.pages);
   make_publisher(engine, backend);
   const bool mock = file_->format() == kMockFormat;
   if (mock) {
     runner_ = std::make_unique<MockRunner>(parse_mock(info_.path), model_->config().vocabulary, clock_);
   } else {
-    runner_ =
-        std::make_unique<Runner>(backend, *model_, num_pages, swap_slots(engine), kv_type(engine), clock_);
+    runner_ = std::make_unique<Runner>(backend, *model_, kv, swap_slots(engine), kv_type(engine), clock_);
   }
   pool_ = std::make_unique<KvPool>(KvPoolConfig{
       .num_pages = num_pages,
       .prefix_cache = engine.prefix_cache,
       .list_entered = store_ != nullptr,
       .window = model_->config().window,
+      .layer_window = kv.window_pages > 0 ? model_->config().layer_window : 0,
+      .num_window_pages = static_cast<std::int32_t>(kv.window_pages),
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});

@@ -102,6 +102,7 @@ void validate(const EngineOptions& o) {
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
   check_range("token_budget", o.token_budget, 16, 65536);
   check_range("ring_depth", o.ring_depth, 0, 3);
+  check_range("kv_window_share", o.kv_window_share, 0, 1);
   check_range("prefix_cache_pin_share", o.prefix_cache_pin_share, 0, 0.9);
   check_range("target_itl_ms", o.target_itl_ms, 0, 60e3);
   check_range("fair_prompt_weight", o.fair_prompt_weight, 1e-3, 1e3);

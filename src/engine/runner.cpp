@@ -13,13 +13,18 @@
 namespace mlxs {
 namespace {
 
-KvSpec kv_spec(const ModelConfig& config, std::int32_t num_pages, DType type) {
-  return KvSpec{.layers = config.layers,
-                .kv_heads = config.kv_heads,
-                .key_dim = config.key_dim,
-                .value_dim = config.value_dim,
-                .num_pages = num_pages,
-                .type = type};
+KvSpec kv_spec(const ModelConfig& config, const KvPages& pages, DType type) {
+  KvSpec spec{.layers = config.layers,
+              .kv_heads = config.kv_heads,
+              .key_dim = config.key_dim,
+              .value_dim = config.value_dim,
+              .num_pages = static_cast<std::int32_t>(pages.pages),
+              .type = type};
+  if (pages.window_pages > 0) {
+    spec.windowed = config.windowed;
+    spec.num_window_pages = static_cast<std::int32_t>(pages.window_pages);
+  }
+  return spec;
 }
 
 // Some help is enough: 16 masks take about a millisecond.
@@ -47,13 +52,7 @@ std::uint64_t next_program() {
 
 }  // namespace
 
-std::uint64_t Runner::page_bytes(const ModelConfig& config, DType kv_type) {
-  const auto heads = static_cast<std::uint64_t>(config.layers) * static_cast<std::uint64_t>(config.kv_heads);
-  const std::uint64_t scales = kv_type == DType::kI8 ? 2 * sizeof(float) : 0;  // of a token's key and value
-  return heads * kPageTokens * (row_bytes(kv_type, config.key_dim + config.value_dim) + scales);
-}
-
-Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+Runner::Runner(Backend& backend, Model& model, const KvPages& pages, std::int32_t swap_slots, DType kv_type,
                const Clock& clock)
     : backend_(backend),
       resample_(dynamic_cast<ResampleOps*>(&backend)),
@@ -61,7 +60,7 @@ Runner::Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int3
       kv_type_(kv_type),
       program_(next_program()),
       clock_(clock),
-      kv_(backend.make_kv(kv_spec(model.config(), num_pages, kv_type))) {
+      kv_(backend.make_kv(kv_spec(model.config(), pages, kv_type))) {
   if (swap_slots == 0) return;
   if (kv_->page_bytes() == 0) {
     throw Error(ErrorCode::kInvalidArgument, "this backend's KV cache cannot be swapped out",
@@ -75,9 +74,12 @@ void Runner::copy_pages(const StepPlan& plan) {
     return std::span(swapped_.get() + static_cast<std::size_t>(copy.slot) * kv_->page_bytes(),
                      kv_->page_bytes());
   };
-  for (const PageCopy& copy : plan.swap_out) kv_->read_page(copy.page, slot(copy));
-  for (const PageCopy& copy : plan.swap_in) kv_->write_page(copy.page, slot(copy));
-  for (const PageBranch& branch : plan.branches) backend_.copy_page(*kv_, branch.from, branch.to);
+  for (const PageCopy& copy : plan.swap_out) kv_->read_page(copy.page, copy.window, slot(copy));
+  for (const PageCopy& copy : plan.swap_in) kv_->write_page(copy.page, copy.window, slot(copy));
+  for (const PageBranch& branch : plan.branches) {
+    backend_.copy_page(*kv_, branch.from, branch.to);
+    if (branch.window_to >= 0) backend_.copy_window_page(*kv_, branch.window_from, branch.window_to);
+  }
 }
 
 MaskPool* Runner::begin_masks() {
@@ -102,7 +104,7 @@ std::span<const Sampled* const> Runner::run(const StepPlan& plan,
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
     const auto first_row = static_cast<std::int32_t>(tokens_.size());
-    sequences_.push_back({first_row, span.count, span.start, span.pages});
+    sequences_.push_back({first_row, span.count, span.start, span.pages, span.window_pages});
     const auto begin = request.tokens.begin() + span.start;
     tokens_.insert(tokens_.end(), begin, begin + span.count);
     for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
@@ -175,7 +177,7 @@ void Runner::correct(Tensor logits, std::span<const Sampled> sampled) {
 std::vector<float> Runner::evaluate(std::span<const TokenId> tokens, std::int32_t chunk_rows) {
   const auto rows_at_once = static_cast<std::size_t>(chunk_rows);
   const std::int32_t num_pages = KvPool::pages_for(static_cast<std::int32_t>(tokens.size()));
-  const auto kv = backend_.make_kv(kv_spec(model_.config(), num_pages, kv_type_));
+  const auto kv = backend_.make_kv(kv_spec(model_.config(), {.pages = num_pages}, kv_type_));
   std::vector<PageId> pages(static_cast<std::size_t>(num_pages));
   std::iota(pages.begin(), pages.end(), 0);
 

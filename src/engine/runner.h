@@ -10,6 +10,7 @@
 #include "backend/ops.h"
 #include "backend/resample_ops.h"
 #include "base/clock.h"
+#include "engine/kv_cut.h"
 #include "engine/mask_pool.h"
 #include "engine/step_runner.h"
 #include "models/model.h"
@@ -21,7 +22,7 @@ class Runner final : public StepRunner {
  public:
   // backend, model and clock outlive the runner.
   // swap_slots: pages that the host can keep; throws kInvalidArgument if the backend does not give pages out.
-  Runner(Backend& backend, Model& model, std::int32_t num_pages, std::int32_t swap_slots, DType kv_type,
+  Runner(Backend& backend, Model& model, const KvPages& pages, std::int32_t swap_slots, DType kv_type,
          const Clock& clock);
 
   std::span<const Sampled* const> run(const StepPlan& plan,
@@ -32,8 +33,6 @@ class Runner final : public StepRunner {
   void copy_pages(const StepPlan& plan) override;
 
   KvStore* kv() override { return kv_.get(); }
-  // Bytes of one page over all layers, for sizing the pool before there is one.
-  static std::uint64_t page_bytes(const ModelConfig& config, DType kv_type);
 
  private:
   MaskPool* begin_masks();  // null: no row needs one

@@ -14,6 +14,8 @@ std::string_view miss_reason_name(MissReason reason) {
       return "diverged";
     case MissReason::kNew:
       return "new";
+    case MissReason::kWindow:
+      return "window";
   }
   return "";
 }
@@ -37,6 +39,11 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
                              .kv_pages_free = s.kv.free,
                              .kv_pages_passed = s.kv.passed,
                              .kv_pages_branched = s.branched_pages,
+                             .kv_window_pages_total = s.kv.window_total,
+                             .kv_window_pages_held = s.kv.window_held,
+                             .kv_window_pages_cached = s.kv.window_idle,
+                             .kv_window_pages_passed = s.kv.window_passed,
+                             .kv_window_pages_evicted = s.kv.window_evictions,
                              .prefix_query_tokens = s.kv.prefix_queries,
                              .prefix_hit_tokens = s.kv.prefix_hits,
                              .pinned_prompts = s.pins.prompts,

@@ -29,7 +29,8 @@ std::span<const TokenId, kPageTokens> page_tokens(std::span<const TokenId> token
 KvPool::KvPool(KvPoolConfig config)
     : config_(config),
       tree_(std::max(config.num_pages, 1)),
-      dropped_(static_cast<std::size_t>(std::max(config.num_pages, 1))) {
+      dropped_(static_cast<std::size_t>(std::max(config.num_pages, 1))),
+      places_(std::max(config.num_pages, 1), std::max(config.num_window_pages, 0)) {
   if (config.num_pages < 1) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("a KV pool of {} pages", config.num_pages),
                 "give it at least one page", "num_pages");
@@ -38,7 +39,11 @@ KvPool::KvPool(KvPoolConfig config)
     throw Error(ErrorCode::kInvalidArgument, fmt::format("a KV pool of {} entries", config.max_entries),
                 "give it at least one, or turn prefix_cache off", "max_entries");
   }
-  if (config.window < 0) fail(fmt::format("a window of {} tokens", config.window));
+  const bool mixed = config.layer_window > 0 && config.num_window_pages > 0 && config.window == 0;
+  if (config.window < 0 || (!mixed && (config.layer_window != 0 || config.num_window_pages != 0))) {
+    fail(fmt::format("windows of {} and {} tokens, with {} places", config.window, config.layer_window,
+                     config.num_window_pages));
+  }
   const auto count = static_cast<std::size_t>(config.num_pages);
   pages_.resize(count);
   free_.reserve(count);
@@ -48,7 +53,7 @@ KvPool::KvPool(KvPoolConfig config)
 void KvPool::advance(TimePoint now) {
   now_ = std::max(now_, now);
   while (oldest_ >= 0 && now_ - at(oldest_).since >= config_.ttl) {
-    free_.push_back(drop_oldest(DroppedPages::Cause::kExpired));
+    free_page(drop_oldest(DroppedPages::Cause::kExpired));
   }
   keep_few_entries();
 }
@@ -88,7 +93,12 @@ PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const Toke
   if (!config_.prefix_cache) return miss;
   const PageId parent = parent_of(sequence, page);
   const auto block = page_tokens(tokens, page);
-  switch (dropped_.find(tree_.hash_after(parent, sequence.salt_, block))) {
+  const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
+  if (has_layer_window() && tree_.find(parent, sequence.salt_, block, hash) >= 0) {
+    miss.reason = MissReason::kWindow;
+    return miss;
+  }
+  switch (dropped_.find(hash)) {
     case DroppedPages::Cause::kEvicted:
       miss.reason = MissReason::kEvicted;
       return miss;
@@ -108,27 +118,58 @@ PrefixMiss KvPool::explain_miss(const KvSequence& sequence, std::span<const Toke
   return miss;
 }
 
+// How many pages that follow each other are of use: as many as the next token finds with its whole window.
+class KvPool::WholePrefix {
+ public:
+  // `pages` of a sequence, of whose windows it holds those from `window_first` on, come before.
+  WholePrefix(const KvPool& pool, std::int32_t pages, std::int32_t window_first)
+      : pool_(pool), pages_(pages), best_(pages), whole_(pages - window_first) {}
+
+  void add(PageId page) {
+    ++pages_;
+    whole_ = pool_.places_.of(page) >= 0 ? whole_ + 1 : 0;
+    const std::int32_t seen = pages_ - pool_.first_seen(pages_ * kPageTokens);
+    if (whole_ >= seen || !pool_.has_layer_window()) best_ = pages_;
+  }
+  std::int32_t best() const { return best_; }
+
+ private:
+  const KvPool& pool_;
+  std::int32_t pages_, best_;
+  std::int32_t whole_;  // of the last pages, those that have their part
+};
+
 std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId> tokens) {
   if (!config_.prefix_cache || sequence.committed_ % kPageTokens != 0) return 0;
-  const auto first = static_cast<std::size_t>(sequence.committed_ / kPageTokens);
-  std::size_t page = first;
-  PageId parent = parent_of(sequence, page);
+  const std::int32_t first = sequence.committed_ / kPageTokens;
+  PageId parent = parent_of(sequence, static_cast<std::size_t>(first));
   if (!may_follow(parent)) return 0;
-  for (; (page + 1) * kPageTokens < tokens.size(); ++page) {
+  found_.clear();
+  WholePrefix prefix(*this, first, sequence.window_first_);
+  for (auto page = static_cast<std::size_t>(first); (page + 1) * kPageTokens < tokens.size(); ++page) {
     const auto block = page_tokens(tokens, page);
     const PageId found =
         tree_.find(parent, sequence.salt_, block, tree_.hash_after(parent, sequence.salt_, block));
     if (found < 0) break;
-    hold(found);
-    if (page < sequence.pages_.size()) {
-      release(std::exchange(sequence.pages_[page], found));
-    } else {
-      sequence.pages_.push_back(found);
-    }
+    found_.push_back(found);
+    prefix.add(found);
     parent = found;
   }
-  const auto gained = static_cast<std::int32_t>((page - first) * kPageTokens);
+  found_.resize(static_cast<std::size_t>(prefix.best() - first));
+  if (found_.empty()) return 0;
+  give_back_window(sequence);
+  for (std::size_t i = 0; i < found_.size(); ++i) {
+    const std::size_t page = static_cast<std::size_t>(first) + i;
+    hold(found_[i]);
+    if (page < sequence.pages_.size()) {
+      release(std::exchange(sequence.pages_[page], found_[i]));
+    } else {
+      sequence.pages_.push_back(found_[i]);
+    }
+  }
+  const auto gained = static_cast<std::int32_t>(found_.size()) * kPageTokens;
   sequence.committed_ += gained;
+  reserve_window(sequence, sequence.committed_, sequence.committed_);  // these have their places
   prefix_hits_ += static_cast<std::uint64_t>(gained);
   return gained;
 }
@@ -137,12 +178,16 @@ PrefixHit KvPool::peek_prefix(std::span<const TokenId> tokens, std::uint64_t sal
   PrefixHit hit;
   if (!config_.prefix_cache) return hit;
   PageId parent = -1;
+  std::int32_t cached = 0;
+  WholePrefix prefix(*this, 0, 0);
   for (std::size_t page = 0; (page + 1) * kPageTokens < tokens.size(); ++page) {
     const auto block = page_tokens(tokens, page);
     parent = tree_.find(parent, salt, block, tree_.hash_after(parent, salt, block));
     if (parent < 0) break;
-    hit.tokens += kPageTokens;
-    hit.cached_pages += at(parent).holders == 0 ? 1 : 0;
+    prefix.add(parent);
+    cached += at(parent).holders == 0 ? 1 : 0;
+    if (prefix.best() == static_cast<std::int32_t>(page) + 1)
+      hit = {.tokens = prefix.best() * kPageTokens, .cached_pages = cached};
   }
   return hit;
 }
@@ -155,18 +200,6 @@ std::optional<std::uint64_t> KvPool::next_page_hash(const KvSequence& sequence,
   const PageId parent = parent_of(sequence, page);
   if (!may_follow(parent)) return std::nullopt;
   return tree_.hash_after(parent, sequence.salt_, page_tokens(tokens, page));
-}
-
-std::optional<std::uint64_t> KvPool::tail_hash(const KvSequence& sequence, std::span<const TokenId> tokens,
-                                               std::int32_t end) const {
-  const std::int32_t page = end / kPageTokens;
-  if (!config_.prefix_cache || end % kPageTokens < kLeastTail) return std::nullopt;
-  const PageId parent = page > 0 ? sequence.pages_[static_cast<std::size_t>(page - 1)] : -1;
-  if (page > 0 && (parent < 0 || !tree_.contains(parent))) return std::nullopt;
-  std::uint64_t hash = mix64(parent < 0 ? chain_root(sequence.salt_) : tree_.hash(parent));
-  for (std::int32_t i = page * kPageTokens; i < end; ++i)
-    hash = mix64(hash ^ static_cast<std::uint32_t>(tokens[static_cast<std::size_t>(i)]));
-  return hash;
 }
 
 bool KvPool::reserve(KvSequence& sequence, std::int32_t tokens) {
@@ -194,6 +227,8 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
     const std::uint64_t hash = tree_.hash_after(parent, sequence.salt_, block);
     if (const PageId twin = tree_.find(parent, sequence.salt_, block, hash); twin >= 0) {
       hold(twin);
+      const auto index = static_cast<std::int32_t>(page);
+      if (index >= sequence.window_first_ && index < sequence.window_end_) share_window(own, twin);
       release(std::exchange(own, twin));
     } else {
       drop_begun(parent, sequence.salt_, block);
@@ -204,7 +239,8 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
 }
 
 void KvPool::close(KvSequence&& sequence) {
-  const KvSequence closed = std::move(sequence);
+  KvSequence closed = std::move(sequence);
+  release_window(closed, closed.window_first_, closed.window_end_);
   const auto held = std::span(closed.pages_).subspan(static_cast<std::size_t>(closed.passed_));
   for (auto page = held.rbegin(); page != held.rend(); ++page) release(*page);
   if (closed.passed_ == 0 || held.empty() || !tree_.contains(held.front())) return;
@@ -217,6 +253,7 @@ void KvPool::close(KvSequence&& sequence) {
 }
 
 void KvPool::release_passed(KvSequence& sequence) {
+  if (has_layer_window()) return pass_window(sequence);
   if (config_.window == 0) return;
   // The last full page stays: the next one's place in the tree is behind it.
   const std::int32_t end = std::min((sequence.committed_ + 1 - config_.window) / kPageTokens,
@@ -229,7 +266,7 @@ void KvPool::release_passed(KvSequence& sequence) {
 }
 
 void KvPool::drop_cache() {
-  while (oldest_ >= 0) free_.push_back(drop_oldest(DroppedPages::Cause::kNone));
+  while (oldest_ >= 0) free_page(drop_oldest(DroppedPages::Cause::kNone));
 }
 
 KvPoolStats KvPool::stats() const {
@@ -243,6 +280,11 @@ KvPoolStats KvPool::stats() const {
           .evictions = evictions_,
           .expirations = expirations_,
           .passed = passed_,
+          .window_total = places_.total(),
+          .window_held = places_.held(),
+          .window_idle = places_.idle(),
+          .window_passed = window_passed_,
+          .window_evictions = places_.evictions(),
           .misses = misses_,
           .recent_misses = recent_misses_,
           .oldest = oldest_ >= 0 ? now_ - at(oldest_).since : Duration{},
@@ -263,6 +305,7 @@ PageId KvPool::take_page() {
     free_.pop_back();
   } else {
     page = drop_oldest(DroppedPages::Cause::kEvicted);
+    places_.drop(page);
     keep_few_entries();
   }
   at(page).holders = 1;
@@ -277,10 +320,7 @@ void KvPool::hold(PageId page) {
 
 void KvPool::release(PageId page) {
   if (--at(page).holders > 0) return;
-  if (!tree_.contains(page)) {
-    free_.push_back(page);
-    return;
-  }
+  if (!tree_.contains(page)) return free_page(page);
   link_newest(page);
   keep_few_entries();
 }
@@ -288,7 +328,7 @@ void KvPool::release(PageId page) {
 // More than one at a time only with a window, where a page may end as an entry because what followed it left.
 void KvPool::keep_few_entries() {
   while (entries_ > config_.max_entries) {
-    free_.push_back(drop_oldest(DroppedPages::Cause::kEvicted));
+    free_page(drop_oldest(DroppedPages::Cause::kEvicted));
   }
 }
 
@@ -327,7 +367,7 @@ void KvPool::drop_below(PageId root, DroppedPages::Cause cause) {
     if (page == root) return;
     const PageId parent = tree_.parent(page);
     leave_tree(page, cause);
-    if (at(page).holders == 0) free_.push_back(page);
+    if (at(page).holders == 0) free_page(page);
     page = parent;
   }
 }

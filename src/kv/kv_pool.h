@@ -7,6 +7,10 @@
 // With a window (every layer's attention sees so many tokens back) a sequence gives up the pages that no
 // later token of it sees, so that who holds a page may no longer hold those before it. They stay cached for
 // others that begin alike; where one is evicted, what follows it leaves the tree, too.
+//
+// With a layer window (some layers see so many tokens back, the others everything) a page is kept as long as
+// its sequence, and its part of the layers with a window only as long as a later row sees it: see
+// WindowPlaces. A prefix is found as far as those parts are there that its next token sees.
 #pragma once
 
 #include <array>
@@ -21,6 +25,7 @@
 #include "base/types.h"
 #include "kv/dropped_pages.h"
 #include "kv/prefix_tree.h"
+#include "kv/window_places.h"
 #include "mlxs/page_ages.h"
 
 namespace mlxs {
@@ -31,6 +36,9 @@ struct KvPoolConfig {
   bool list_entered = false;  // for take_entered(), which must then be called
   // Tokens that a token's attention sees at most, itself included, in every layer; 0: some see all. ≥ 0.
   std::int32_t window = 0;
+  // The same in some of the layers, where others see all, and the pages whose part of those layers is kept.
+  // Not beside a window; both or none.
+  std::int32_t layer_window = 0, num_window_pages = 0;
   Duration ttl = Duration::max();  // cached pages unused for so long become free
   // Prompts in the cache, counted as the cached pages that none follows; more push out the least recently
   // used. ≥ 1, else kInvalidArgument.
@@ -44,8 +52,9 @@ enum class MissReason : std::uint8_t {
   kExpired,   // the page was there, unused for longer than the ttl
   kDiverged,  // other prompts share the beginning and go on differently
   kNew,       // nothing like it is known
+  kWindow,    // the page is there, but not its part of the layers with a window
 };
-inline constexpr std::size_t kMissReasons = 5;
+inline constexpr std::size_t kMissReasons = 6;
 
 struct PrefixMiss {
   MissReason reason = MissReason::kNone;
@@ -60,10 +69,12 @@ struct KvPoolStats {
   std::uint64_t prefix_queries = 0, prefix_hits = 0;  // tokens asked for, tokens found
   std::uint64_t evictions = 0, expirations = 0;       // cached pages given up
   std::uint64_t passed = 0;                           // pages that their sequence's window left behind
-  std::array<std::uint64_t, kMissReasons> misses{};   // calls of open(), by MissReason
-  std::array<PrefixMiss, 8> recent_misses{};          // newest first; kNone: no more
-  Duration oldest{};                                  // since the least recently used cached page was used
-  PageAges reused_ages, evicted_ages;                 // of cached pages that were found, or taken for others
+  std::int32_t window_total = 0, window_held = 0, window_idle = 0;  // places of the layers with a window
+  std::uint64_t window_passed = 0, window_evictions = 0;  // by their sequence; idle, taken for others
+  std::array<std::uint64_t, kMissReasons> misses{};       // calls of open(), by MissReason
+  std::array<PrefixMiss, 8> recent_misses{};              // newest first; kNone: no more
+  Duration oldest{};                   // since the least recently used cached page was used
+  PageAges reused_ages, evicted_ages;  // of cached pages that were found, or taken for others
 };
 
 // A page for as long as it keeps its place in the prefix tree.
@@ -87,12 +98,16 @@ class KvSequence {
       : pages_(std::move(other.pages_)),
         committed_(std::exchange(other.committed_, 0)),
         passed_(std::exchange(other.passed_, 0)),
+        window_first_(std::exchange(other.window_first_, 0)),
+        window_end_(std::exchange(other.window_end_, 0)),
         salt_(std::exchange(other.salt_, 0)),
         miss_(std::exchange(other.miss_, {})) {}
   KvSequence& operator=(KvSequence&& other) noexcept {
     std::swap(pages_, other.pages_);
     std::swap(committed_, other.committed_);
     std::swap(passed_, other.passed_);
+    std::swap(window_first_, other.window_first_);
+    std::swap(window_end_, other.window_end_);
     std::swap(salt_, other.salt_);
     std::swap(miss_, other.miss_);
     return *this;
@@ -100,6 +115,13 @@ class KvSequence {
 
   std::span<const PageId> pages() const { return pages_; }  // -1: passed, none is held
   std::int32_t passed() const { return passed_; }           // of them, the first ones
+  // Of pages(), those whose window places it holds: [window_first, window_end).
+  std::int32_t window_first() const { return window_first_; }
+  std::int32_t window_end() const { return window_end_; }
+  std::span<const PageId> window_held() const {
+    return pages().subspan(static_cast<std::size_t>(window_first_),
+                           static_cast<std::size_t>(window_end_ - window_first_));
+  }
   // Tokens whose KV is computed and known to the pool.
   std::int32_t committed_tokens() const { return committed_; }
   PrefixMiss miss() const { return miss_; }  // of its open()
@@ -109,6 +131,7 @@ class KvSequence {
   std::vector<PageId> pages_;
   std::int32_t committed_ = 0;
   std::int32_t passed_ = 0;
+  std::int32_t window_first_ = 0, window_end_ = 0;
   std::uint64_t salt_ = 0;
   PrefixMiss miss_;
 };
@@ -164,6 +187,22 @@ class KvPool {
   // Gives up the pages that the window left behind. At a time of the caller's choice: not while a step that
   // reads them is planned.
   void release_passed(KvSequence& sequence);
+  // Window places for all that rows from position `start` on see and write, up to `end` tokens, for which
+  // pages are reserved; what it held and they do not see is given up if there is a gap. False: too few are
+  // left, and it has some of them. Nothing to do without a layer window.
+  bool reserve_window(KvSequence& sequence, std::int32_t start, std::int32_t end);
+  // Of those places, the ones behind what is committed: the step that they were for does not happen.
+  void give_back_window(KvSequence& sequence);
+  bool has_layer_window() const { return config_.layer_window > 0; }
+  PageId window_place(PageId page) const { return places_.of(page); }  // -1: none
+  const WindowPlaces& window_places() const { return places_; }
+  std::int64_t window_places_for(std::int64_t sequences, std::int64_t tokens) const {
+    return WindowPlaces::enough(config_.layer_window, sequences, tokens);
+  }
+  // The first page that rows from position `tokens` on see in the layers with a window.
+  std::int32_t first_seen(std::int32_t tokens) const {
+    return WindowPlaces::first_seen(tokens, config_.layer_window);
+  }
   // Gives the pages back; full committed pages stay cached until evicted (least recently used, leaves first).
   void close(KvSequence&& sequence);
   void drop_cache();  // every cached page becomes free
@@ -196,6 +235,11 @@ class KvPool {
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
   std::int32_t num_free() const { return static_cast<std::int32_t>(free_.size()); }
 
+  class WholePrefix;
+  void release_window(const KvSequence& sequence, std::int32_t begin, std::int32_t end);
+  void pass_window(KvSequence& sequence);
+  void share_window(PageId own, PageId twin);
+  void free_page(PageId page);
   PrefixMiss explain_miss(const KvSequence& sequence, std::span<const TokenId> tokens) const;
   PageId take_page();
   void hold(PageId page);
@@ -216,14 +260,17 @@ class KvPool {
   KvPoolConfig config_;
   PrefixTree tree_;
   DroppedPages dropped_;
+  WindowPlaces places_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;
   std::vector<TreePage> entered_;
+  std::vector<PageId> found_;         // reused
   PageId oldest_ = -1, newest_ = -1;  // ends of the cached pages' order of use
   TimePoint now_{};
   std::int32_t cached_ = 0;
   std::int32_t entries_ = 0;  // cached pages without children
-  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0, passed_ = 0;
+  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0, evictions_ = 0, expirations_ = 0, passed_ = 0,
+                window_passed_ = 0;
   std::array<std::uint64_t, kMissReasons> misses_{};
   std::array<PrefixMiss, 8> recent_misses_{};
   PageAges reused_ages_, evicted_ages_;

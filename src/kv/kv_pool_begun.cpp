@@ -20,6 +20,18 @@ std::array<TokenId, kPageTokens> begun_page(std::span<const TokenId> tokens, std
 
 }  // namespace
 
+std::optional<std::uint64_t> KvPool::tail_hash(const KvSequence& sequence, std::span<const TokenId> tokens,
+                                               std::int32_t end) const {
+  const std::int32_t page = end / kPageTokens;
+  if (!config_.prefix_cache || end % kPageTokens < kLeastTail) return std::nullopt;
+  const PageId parent = parent_of(sequence, static_cast<std::size_t>(page));
+  if (page > 0 && (parent < 0 || !tree_.contains(parent))) return std::nullopt;
+  std::uint64_t hash = mix64(parent < 0 ? chain_root(sequence.salt_) : tree_.hash(parent));
+  for (std::int32_t i = page * kPageTokens; i < end; ++i)
+    hash = mix64(hash ^ static_cast<std::uint32_t>(tokens[static_cast<std::size_t>(i)]));
+  return hash;
+}
+
 void KvPool::keep_tail(const KvSequence& sequence, std::span<const TokenId> tokens) {
   const std::int32_t end = sequence.committed_, begun = end % kPageTokens;
   if (!config_.prefix_cache || config_.window > 0 || begun < kLeastTail) return;
@@ -47,9 +59,13 @@ std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence
   constexpr TokenId kUnlikeAny = PrefixTree::kNoToken - 1;
   const auto block = begun_page(tokens, static_cast<std::int32_t>(tokens.size()) - 1, kUnlikeAny);
   const auto [found, common] = tree_.closest_child(parent, sequence.salt_, block);
-  if (common < kLeastTail) return std::nullopt;
+  if (common < kLeastTail || (has_layer_window() && places_.of(found) < 0)) return std::nullopt;
   hold(found);  // it is used as lately as what precedes it
   release(found);
+  if (has_layer_window()) {
+    places_.hold(found);
+    places_.release(found);
+  }
   return BegunPage{found, common};
 }
 
@@ -58,7 +74,7 @@ void KvPool::drop_begun(PageId parent, std::uint64_t salt, PrefixTree::PageToken
   const auto [page, common] = tree_.closest_child(parent, salt, full);
   if (common < kLeastTail || !tree_.ends_after(page, common)) return;
   leave_tree(page, DroppedPages::Cause::kNone);
-  free_.push_back(page);
+  free_page(page);
 }
 
 }  // namespace mlxs

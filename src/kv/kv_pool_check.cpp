@@ -20,6 +20,9 @@ void KvPool::check() const {
     const Page& page = at(id);
     if (page.holders < 0) fail(fmt::format("page {} has {} holders", id, page.holders));
     held += page.holders > 0 ? 1 : 0;
+    const bool place = places_.of(id) >= 0;
+    if (places_.holders(id) > page.holders || (place && places_.holders(id) == 0 && !tree_.contains(id)))
+      fail(fmt::format("page {} has a window place that nobody can use", id));
     if (!tree_.contains(id)) continue;
     if (!config_.prefix_cache) fail(fmt::format("page {} is in the tree without a prefix cache", id));
     tree_.check(id);
@@ -35,6 +38,7 @@ void KvPool::check() const {
                      config_.num_pages));
   }
   check_order();
+  places_.check();
 }
 
 // Free and cached pages are disjoint, held by nobody, and cached children are older than their parents.

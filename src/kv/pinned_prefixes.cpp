@@ -78,6 +78,12 @@ void PinnedPrefixes::add_holders(std::span<std::int32_t> holders) const {
   }
 }
 
+void PinnedPrefixes::add_window_holders(std::span<std::int32_t> holders) const {
+  for (const auto& [last, pin] : pins_) {
+    for (const PageId page : pin.sequence.window_held()) ++holders[static_cast<std::size_t>(page)];
+  }
+}
+
 std::int32_t PinnedPrefixes::not_held(const KvSequence& sequence) const {
   return static_cast<std::int32_t>(
       std::ranges::count_if(sequence.pages(), [&](PageId page) { return !held_.contains(page); }));

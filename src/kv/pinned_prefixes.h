@@ -38,7 +38,8 @@ class PinnedPrefixes {
   void clear();
 
   const PinStats& stats() const { return stats_; }
-  void add_holders(std::span<std::int32_t> holders) const;  // one more for each page that it holds
+  void add_holders(std::span<std::int32_t> holders) const;         // one more for each page that it holds
+  void add_window_holders(std::span<std::int32_t> holders) const;  // the same of pages' window places
 
  private:
   struct Pin {

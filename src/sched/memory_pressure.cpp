@@ -25,6 +25,7 @@ bool Scheduler::shrink(TimePoint now, StepPlan& plan) {
   plan.preempted_for.clear();
   if (plan.total_tokens <= 1) return false;
   s.in_flight.clear();
+  for (SchedEntry* entry : s.running) s.pool.give_back_window(entry->sequence);
   s.copies = 0;
   s.bound_steps(plan.total_tokens / 2);
   while (s.running.size() > static_cast<std::size_t>(s.slots)) {

@@ -85,7 +85,8 @@ void Scheduler::Impl::overtake(SchedEntry& first, TimePoint now, StepPlan& out) 
     if (running.size() >= static_cast<std::size_t>(slots)) return;
     if (entry->tenant == barred) continue;
     const std::int32_t spare = spare_pages();
-    if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare) {
+    if (KvPool::pages_for(entry->uncached_tokens) <= spare && pages_needed(*entry) <= spare &&
+        has_places(*entry)) {
       entry->overtook = true;
       start(*entry, now, out);
       out.admitted.push_back(entry->id);
@@ -112,6 +113,7 @@ std::int32_t Scheduler::Impl::pages_needed(const SchedEntry& entry) const {
 }
 
 bool Scheduler::Impl::fits(const SchedEntry& entry) {
+  if (!has_places(entry)) return false;
   const std::int32_t spare = spare_pages();
   if (num_active() > 0 && blocked.id == entry.id && spare <= blocked.spare_pages) return false;
   if (pages_needed(entry) <= spare) return true;
@@ -187,19 +189,7 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
   for (SchedEntry* entry : running) {
     if (!entry->active() || entry->decoding) continue;
     std::int32_t gained = pool.extend_prefix(entry->sequence, entry->tokens);
-    if (const auto branch = branching.branch(*entry)) {
-      out.branches.push_back(*branch);
-      gained += entry->remaining() - 1;
-      pool.commit(entry->sequence, entry->tokens, entry->num_tokens() - 1);
-      ++counters.branched_pages;
-    } else if (const auto begun = pool.closest_page(entry->sequence, entry->tokens)) {
-      const std::int32_t committed = entry->sequence.committed_tokens();
-      out.branches.push_back(
-          {begun->page, entry->sequence.pages()[static_cast<std::size_t>(committed / kPageTokens)]});
-      gained += begun->tokens;
-      pool.commit(entry->sequence, entry->tokens, committed + begun->tokens);
-      ++counters.branched_pages;
-    }
+    gained += copy_begun(*entry, out);
     if (!entry->preempted) {
       entry->cached_prompt_tokens += gained;
       counters.cached_prompt_tokens += static_cast<std::uint64_t>(gained);
@@ -209,6 +199,26 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
   }
   split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, queue.share(), chunks);
   for (const PrefillChunk& chunk : chunks) plan_span(*chunk.entry, chunk.tokens, out);
+}
+
+// What of the entry's last page a copy of another spares it.
+std::int32_t Scheduler::Impl::copy_begun(SchedEntry& entry, StepPlan& out) {
+  const std::int32_t committed = entry.sequence.committed_tokens();
+  std::int32_t gained = 0;
+  std::optional<PageBranch> branch = branching.branch(entry);
+  if (branch) {
+    gained = entry.remaining() - 1;
+  } else if (const auto begun = pool.closest_page(entry.sequence, entry.tokens)) {
+    gained = begun->tokens;
+    branch =
+        PageBranch{begun->page, entry.sequence.pages()[static_cast<std::size_t>(committed / kPageTokens)]};
+  }
+  if (branch) branch = branch_of(entry, *branch, gained);
+  if (!branch) return 0;
+  out.branches.push_back(*branch);
+  pool.commit(entry.sequence, entry.tokens, committed + gained);
+  ++counters.branched_pages;
+  return gained;
 }
 
 void Scheduler::Impl::plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out) {
@@ -221,18 +231,20 @@ void Scheduler::Impl::plan_span(SchedEntry& entry, std::int32_t count, StepPlan&
   span.fed = -1;
   const std::int32_t end = span.start + count;
   span.samples = end == entry.num_tokens();
+  give_window(entry, span.start, end);
   copy_pages(entry, end, span);
   out.total_tokens += count;
   in_flight.push_back({&entry, entry.id, end, count, span.samples});
 }
 
-void Scheduler::Impl::copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span) {
+void Scheduler::Impl::copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span) const {
   const auto pages = entry.sequence.pages().first(static_cast<std::size_t>(KvPool::pages_for(tokens)));
   span.pages.resize(pages.size());  // unlike assign(), grows by more than it must
   std::copy(pages.begin(), pages.end(), span.pages.begin());
   // Nobody looks at what the window left behind, but addresses may be computed from it.
   const auto passed = static_cast<std::size_t>(entry.sequence.passed());
   if (passed > 0) std::fill_n(span.pages.begin(), passed, pages[passed]);
+  fill_window(entry, span);
 }
 
 // True if the request ends with this span. A failed span (finished, no token) leaves no KV to reuse.

@@ -77,6 +77,7 @@ bool Scheduler::plan_ahead(TimePoint now, StepPlan& out) {
     span.count = 1;
     span.samples = true;
     span.fed = static_cast<std::int32_t>(i);
+    s.give_window(entry, span.start, before.end + 1);
     s.copy_pages(entry, before.end + 1, span);
     s.behind.push_back({&entry, entry.id, before.end + 1, 1, true});
   }

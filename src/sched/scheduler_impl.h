@@ -35,9 +35,10 @@ struct Scheduler::Impl {
     std::int32_t spare_pages = -1;
   };
 
-  Impl(SchedulerConfig given, KvPool& kv)
+  Impl(const SchedulerConfig& given, KvPool& kv)
       : config(given),
         slots(std::min(given.max_running, given.token_budget)),
+        most_places(places_to_promise(given, kv)),
         most_tokens(given.token_budget),
         pool(kv),
         pins(kv, given.pinned_pages, given.pin_ttl),
@@ -76,6 +77,13 @@ struct Scheduler::Impl {
   void swap_in(SchedEntry& entry, StepPlan& out);
   void drop_swapped(SchedEntry& entry);
 
+  // window_places.cpp
+  static std::int64_t places_to_promise(const SchedulerConfig& config, const KvPool& pool);
+  bool has_places(const SchedEntry& entry) const;
+  void give_window(SchedEntry& entry, std::int32_t start, std::int32_t end);
+  void fill_window(const SchedEntry& entry, PlannedSpan& span) const;
+  std::optional<PageBranch> branch_of(SchedEntry& entry, PageBranch pages, std::int32_t tokens);
+
   // memory_pressure.cpp
   void bound_steps(std::int32_t tokens);
   void step_ran();
@@ -83,9 +91,10 @@ struct Scheduler::Impl {
   void plan_decodes(StepPlan& out);
   std::int32_t choose_budget(std::int32_t decode_rows) const;
   void plan_prefills(StepPlan& out);
+  std::int32_t copy_begun(SchedEntry& entry, StepPlan& out);
   void count_blocked(const StepPlan& out);
   void plan_span(SchedEntry& entry, std::int32_t count, StepPlan& out);
-  static void copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span);
+  void copy_pages(const SchedEntry& entry, std::int32_t tokens, PlannedSpan& span) const;
   void forget_spans(const SchedEntry& entry);  // that are in flight
   bool goes_ahead() const;
   bool accept(const Planned& span, const SpanResult& result, TimePoint now);
@@ -98,6 +107,7 @@ struct Scheduler::Impl {
 
   SchedulerConfig config;
   std::int32_t slots;           // every running request gets at least one token of the budget in every step
+  std::int64_t most_places;     // of the layers with a window, for all running requests; 0: no bound
   std::int32_t most_tokens;     // of a step: the budget, or what the device had memory for
   std::int32_t calm_steps = 0;  // that ran since most_tokens changed
   KvPool& pool;

@@ -18,7 +18,9 @@ struct PlannedSpan {
   std::int32_t count = 0;  // tokens; 1 for a decode row
   bool samples = false;    // the last token's logits are sampled: the request's next token comes out
   std::int32_t fed = -1;  // ≥ 0: the token is not known yet, it is what this span of the step before samples
-  std::vector<PageId> pages;  // the request's page table, covering start + count tokens
+  std::vector<PageId> pages;         // the request's page table, covering start + count tokens
+  std::vector<PageId> window_pages;  // the same of the layers with a window, if those have places of their
+                                     // own; what no row sees repeats one that some do
 
   bool operator==(const PlannedSpan&) const = default;
 };
@@ -45,6 +47,7 @@ enum class QueueBlock : std::uint8_t { kNothing, kSlots, kPages };
 struct PageCopy {
   PageId page = -1;
   std::int32_t slot = -1;
+  PageId window = -1;  // its part of the layers with a window; -1: none that is copied
 
   bool operator==(const PageCopy&) const = default;
 };
@@ -52,6 +55,7 @@ struct PageCopy {
 // Copy-on-write of a page that is not full: the second request goes on with it by itself.
 struct PageBranch {
   PageId from = -1, to = -1;
+  PageId window_from = -1, window_to = -1;  // of the layers with a window, if those have places of their own
 
   bool operator==(const PageBranch&) const = default;
 };

@@ -21,7 +21,8 @@ void Scheduler::Impl::swap_out(SchedEntry& victim, StepPlan& out) {
   victim.swapped_tokens = committed;
   for (std::int32_t page = first; page < first + count; ++page) {
     victim.swapped.push_back(swap.take());
-    out.swap_out.push_back({pages[static_cast<std::size_t>(page)], victim.swapped.back()});
+    const PageId own_page = pages[static_cast<std::size_t>(page)];
+    out.swap_out.push_back({own_page, victim.swapped.back(), pool.window_place(own_page)});
   }
   ++counters.swaps;
   counters.swapped_pages += static_cast<std::uint64_t>(count);
@@ -34,10 +35,13 @@ void Scheduler::Impl::swap_in(SchedEntry& entry, StepPlan& out) {
   const std::int32_t first = found / kPageTokens;
   // Else a page that was shared is gone: what comes after it has to be computed with it.
   if (first >= entry.swapped_from && found < entry.swapped_tokens) {
+    give_window(entry, entry.swapped_tokens, entry.swapped_tokens);
     pool.commit(entry.sequence, entry.tokens, entry.swapped_tokens);
     for (std::int32_t page = first; page < KvPool::pages_for(entry.swapped_tokens); ++page) {
-      out.swap_in.push_back({entry.sequence.pages()[static_cast<std::size_t>(page)],
-                             entry.swapped[static_cast<std::size_t>(page - entry.swapped_from)]});
+      const PageId own_page = entry.sequence.pages()[static_cast<std::size_t>(page)];
+      const bool seen = page >= entry.sequence.window_first() && page < entry.sequence.window_end();
+      out.swap_in.push_back({own_page, entry.swapped[static_cast<std::size_t>(page - entry.swapped_from)],
+                             seen ? pool.window_place(own_page) : -1});
     }
   }
   drop_swapped(entry);

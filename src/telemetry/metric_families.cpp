@@ -191,8 +191,23 @@ void Registry::prefix_cache() {
         "Last pages of prompts that were copied from an equal prompt's, for choices that go on apart.",
         [](const Stats& s) { return number(s.kv_pages_branched); });
   total("mlxs_kv_passed_pages_total",
-        "KV pages given up by running requests because the model's attention window left them behind.",
-        [](const Stats& s) { return number(s.kv_pages_passed); });
+        "KV pages given up by running requests because the attention window, of all layers or of those that "
+        "have pages of their own, left them behind.",
+        [](const Stats& s) { return number(s.kv_pages_passed + s.kv_window_pages_passed); });
+  split(
+      out_.gauge("mlxs_kv_window_pages",
+                 "KV pages of their own of the layers with a window, by what they hold, in models that have "
+                 "other layers, too."),
+      "state",
+      {{"held", [](const Stats& s) { return number(s.kv_window_pages_held); }},
+       {"cached", [](const Stats& s) { return number(s.kv_window_pages_cached); }},
+       {"free", [](const Stats& s) {
+          return number(s.kv_window_pages_total - s.kv_window_pages_held - s.kv_window_pages_cached);
+        }}});
+  total("mlxs_kv_window_evicted_pages_total",
+        "KV pages of layers with a window that were kept for prompts that begin alike and made room for "
+        "others.",
+        [](const Stats& s) { return number(s.kv_window_pages_evicted); });
   level("mlxs_prefix_cache_pinned_prompts", "Prompts that stay in the cache because requests pinned them.",
         [](const Stats& s) { return number(s.pinned_prompts); });
   level("mlxs_prefix_cache_pinned_pages", "KV pages that they hold.",

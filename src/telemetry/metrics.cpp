@@ -153,7 +153,7 @@ std::string metrics_reference() {
   MetricsObserver metrics;
   EngineSchedulerStats stats;
   stats.model = "m";
-  stats.prefix_misses = {{"evicted", 0}, {"expired", 0}, {"diverged", 0}, {"new", 0}};
+  stats.prefix_misses = {{"evicted", 0}, {"expired", 0}, {"diverged", 0}, {"new", 0}, {"window", 0}};
   ModelInfo model;
   model.id = "m";
   const ServerCounters server;

@@ -315,6 +315,29 @@ def test_pages_that_a_window_leaves_behind(load, tmp_path):
     server.until(PASSED, lambda: server.ask("word " * 20))
 
 
+OWN_PAGES = {
+    "mlxs_kv_window_pages",
+    *words("mlxs_kv_window_pages", "state", "held", "cached", "free"),
+    "mlxs_kv_window_evicted_pages_total",
+    *words("mlxs_prefix_cache_misses_total", "reason", "window"),
+}
+
+
+@needs_program
+def test_pages_of_layers_with_a_window(load, tmp_path):
+    layers = ["sliding_attention", "full_attention"]
+    server = load(write_tiny_llama(tmp_path / "tiny", sliding_window=32, layer_types=layers), *FEW_PAGES)
+
+    def act():
+        server.scrape()
+        begun = server.stream("word " * 400, max_tokens=60)  # 125 pages of one layer; the other has 69 in all
+        while not begun.wait(0.01):
+            server.scrape()
+        server.ask("word " * 60)  # its pages are there, but not what their window was
+
+    server.until(OWN_PAGES, act)
+
+
 @needs_program
 def test_pages_that_are_computed_again(load, tmp_path):
     server = load(write_tiny_llama(tmp_path / "tiny"), *FEW_PAGES)
@@ -507,7 +530,7 @@ def test_no_metric_is_missing_here(tmp_path):
                 listed |= words(name, key.strip().strip("`"), *(value.strip() for value in values.split(",")))
     elsewhere = set().union(*ELSEWHERE.values())
     moved = set().union(
-        REQUESTS, PLACES, LATE, PAGES, PASSED, AGAIN, CACHE, CLIENTS, RATES, WINDOW, HELD, TOLD, DEVICE, elsewhere
+        REQUESTS, PLACES, LATE, PAGES, PASSED, OWN_PAGES, AGAIN, CACHE, CLIENTS, RATES, WINDOW, HELD, TOLD, DEVICE, elsewhere
     )
     moved.add("mlxs_failed_steps_total")
     moved -= {entry for entry in moved if re.search(r"{code=", entry)}  # as many as there are statuses

@@ -149,7 +149,7 @@ def test_a_miss_has_a_reason(folder, monkeypatch):
 
         first = list(range(100, 150))
         complete(first)
-        assert misses() == ({"evicted": 0, "expired": 0, "diverged": 0, "new": 1}, [{"reason": "new", "token": 0}])
+        assert misses() == ({"evicted": 0, "expired": 0, "diverged": 0, "new": 1, "window": 0}, [{"reason": "new", "token": 0}])
         complete(first[:37] + [7] * 20)
         counts, recent = misses()
         assert (counts["diverged"], recent[0]) == (1, {"reason": "diverged", "token": 37})

@@ -18,8 +18,9 @@ namespace mlxs::test {
 struct TinyModel {
   int layers = 2, hidden = 64, heads = 4, kv_heads = 2, head_dim = 16, feed_forward = 96, context = 512;
   std::uint32_t seed = 1;
-  int broken_token = -1;  // its embedding is NaN
-  int window = 0;         // of attention in every layer; 0: none
+  int broken_token = -1;                   // its embedding is NaN
+  int window = 0;                          // of attention in every layer; 0: none
+  std::vector<std::int32_t> sliding = {};  // by layer: 1 if the window is this layer's; empty: every layer's
 
   // Ids: 0 <|endoftext|>, 1 <|im_start|>, 2 <|im_end|>, 3 … 258 the bytes, then "he", "ll", "hell".
   static std::vector<std::string> tokens() {
@@ -56,6 +57,7 @@ struct TinyModel {
                     "}}<|im_end|>\n"
                     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
     if (window > 0) w.add_int("llama.attention.sliding_window", static_cast<std::uint32_t>(window));
+    if (!sliding.empty()) w.add_ints("llama.attention.sliding_layers", sliding);
     std::mt19937 random(seed);
     const auto matrix = [&](const std::string& name, std::int64_t rows, std::int64_t columns, float gain) {
       std::normal_distribution<float> normal(0.0f, gain / std::sqrt(static_cast<float>(columns)));

@@ -115,7 +115,8 @@ class LayerRun {
   };
 
   KvView view(const SequenceSpan& sequence, int head) const {
-    return {&kv_.layout(), kv_.blocks(spec_.layer, head), sequence.pages.data(), kv_.page_bytes()};
+    const auto& pages = kv_.windowed(spec_.layer) ? sequence.window_pages : sequence.pages;
+    return {&kv_.layout(), kv_.blocks(spec_.layer, head), pages.data(), kv_.stride(spec_.layer)};
   }
   HeadTransform transform(const HeadNorm& norm, float scale) const {
     return {.gain = norm.gain,

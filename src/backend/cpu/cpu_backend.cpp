@@ -114,6 +114,10 @@ void CpuBackend::copy_page(KvStore& kv, PageId from, PageId to) {
   static_cast<CpuKvStore&>(kv).copy_page(from, to);
 }
 
+void CpuBackend::copy_window_page(KvStore& kv, PageId from, PageId to) {
+  static_cast<CpuKvStore&>(kv).copy_window_page(from, to);
+}
+
 Tensor CpuBackend::allocate(std::int32_t rows, std::int64_t columns) {
   return {arena_.floats(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns)), rows,
           static_cast<std::int32_t>(columns)};

@@ -32,6 +32,8 @@ class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
   void copy_page(KvStore& kv, PageId from, PageId to) override;
+  bool has_window_pages() const override { return true; }
+  void copy_window_page(KvStore& kv, PageId from, PageId to) override;
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;

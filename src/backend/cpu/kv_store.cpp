@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -62,15 +63,25 @@ CpuKvStore::CpuKvStore(const KvSpec& spec) : spec_(spec), layout_(make_kv_layout
   require(spec.layers > 0, "layers", spec.layers);
   require(spec.kv_heads > 0, "kv_heads", spec.kv_heads);
   require(spec.num_pages > 0, "num_pages", spec.num_pages);
-  page_bytes_ =
-      layout_.block_bytes * static_cast<std::size_t>(spec.layers) * static_cast<std::size_t>(spec.kv_heads);
+  const auto windowed = static_cast<std::size_t>(std::ranges::count(spec.windowed, true));
+  require(spec.windowed.empty() || spec.windowed.size() == static_cast<std::size_t>(spec.layers),
+          "the number of layers with or without a window", static_cast<std::int64_t>(spec.windowed.size()));
+  require(spec.num_window_pages >= 0 && (spec.num_window_pages > 0) == (windowed > 0), "num_window_pages",
+          spec.num_window_pages);
+  const std::size_t layer_bytes = layout_.block_bytes * static_cast<std::size_t>(spec.kv_heads);
+  pages_ = {nullptr, layer_bytes * (static_cast<std::size_t>(spec.layers) - windowed),
+            static_cast<std::size_t>(spec.num_pages)};
+  window_pages_ = {nullptr, layer_bytes * windowed, static_cast<std::size_t>(spec.num_window_pages)};
   const std::size_t memory = physical_memory();
-  const bool fits =
-      page_bytes_ <= std::numeric_limits<std::size_t>::max() / 2 / static_cast<std::size_t>(spec.num_pages);
+  const auto addressable = [](const Pages& pages) {
+    return pages.page_bytes <=
+           std::numeric_limits<std::size_t>::max() / 4 / std::max<std::size_t>(pages.count, 1);
+  };
+  const bool fits = addressable(pages_) && addressable(window_pages_);
   mapping_bytes_ = fits ? bytes() + kHugePage : 0;
   if (!fits || (memory > 0 && bytes() > memory)) {
     throw Error(ErrorCode::kOutOfMemory,
-                "KV cache of " + std::to_string(spec.num_pages) + " pages × " + std::to_string(page_bytes_) +
+                "KV cache of " + std::to_string(spec.num_pages) + " pages × " + std::to_string(page_bytes()) +
                     " bytes exceeds this machine's " + mebibytes(memory),
                 "lower kv_cache_bytes, the context length or max_running");
   }
@@ -86,28 +97,37 @@ CpuKvStore::CpuKvStore(const KvSpec& spec) : spec_(spec), layout_(make_kv_layout
                 "lower kv_cache_bytes, the context length or max_running");
   }
   const std::size_t beyond = reinterpret_cast<std::uintptr_t>(mapping_) % kHugePage;
-  base_ = static_cast<std::byte*>(mapping_) + (beyond == 0 ? 0 : kHugePage - beyond);
+  pages_.base = static_cast<std::byte*>(mapping_) + (beyond == 0 ? 0 : kHugePage - beyond);
+  window_pages_.base = pages_.base + pages_.bytes();
 #ifdef MADV_HUGEPAGE
-  madvise(base_, bytes(), MADV_HUGEPAGE);  // advice: 4 KiB pages work as well, with more TLB misses
+  madvise(pages_.base, bytes(), MADV_HUGEPAGE);  // advice: 4 KiB pages work as well, with more TLB misses
 #endif
+  std::byte *next = pages_.base, *next_window = window_pages_.base;
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    std::byte*& at = this->windowed(layer) ? next_window : next;
+    first_blocks_.push_back(at);
+    at += layer_bytes;
+  }
 }
 
 CpuKvStore::~CpuKvStore() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
 }
 
-void CpuKvStore::copy_page(PageId from, PageId to) {
-  if (from == to) return;
-  std::memcpy(base_ + static_cast<std::size_t>(to) * page_bytes_,
-              base_ + static_cast<std::size_t>(from) * page_bytes_, page_bytes_);
+void CpuKvStore::Pages::copy(PageId from, PageId to) const {
+  if (from != to) std::memcpy(at(to), at(from), page_bytes);
 }
 
-void CpuKvStore::read_page(PageId page, std::span<std::byte> out) const {
-  std::memcpy(out.data(), base_ + static_cast<std::size_t>(page) * page_bytes_, page_bytes_);
+void CpuKvStore::read_page(PageId page, PageId window, std::span<std::byte> out) const {
+  std::memcpy(out.data(), pages_.at(page), pages_.page_bytes);
+  if (window >= 0)
+    std::memcpy(out.data() + pages_.page_bytes, window_pages_.at(window), window_pages_.page_bytes);
 }
 
-void CpuKvStore::write_page(PageId page, std::span<const std::byte> bytes) {
-  std::memcpy(base_ + static_cast<std::size_t>(page) * page_bytes_, bytes.data(), page_bytes_);
+void CpuKvStore::write_page(PageId page, PageId window, std::span<const std::byte> bytes) {
+  std::memcpy(pages_.at(page), bytes.data(), pages_.page_bytes);
+  if (window >= 0)
+    std::memcpy(window_pages_.at(window), bytes.data() + pages_.page_bytes, window_pages_.page_bytes);
 }
 
 }  // namespace mlxs::cpu

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "mlxs/error.h"
 
@@ -57,6 +58,38 @@ TEST(KvStore, CopiesAllLayersOfOnePageOnly) {
   }
 }
 
+// Layers 0 and 2 of three have pages of their own: each page is written, copied and read by itself.
+TEST(KvStore, WindowedLayersHavePagesOfTheirOwn) {
+  KvSpec spec = small();
+  spec.windowed = {true, false, true};
+  spec.num_window_pages = 2;
+  CpuKvStore kv(spec);
+  const std::size_t layer = 2 * kv.layout().block_bytes;
+  EXPECT_EQ(kv.page_bytes(), 3 * layer);
+  EXPECT_EQ(kv.bytes(), (5 * 1 + 2 * 2) * layer);
+  EXPECT_EQ(kv.stride(0), 2 * layer);
+  EXPECT_EQ(kv.stride(1), layer);
+  EXPECT_EQ(kv.blocks(0, 0), kv.blocks(1, 0) + 5 * layer) << "behind the others";
+  EXPECT_EQ(kv.blocks(2, 1), kv.blocks(0, 0) + layer + layer / 2);
+
+  const auto fill = [&](PageId page, PageId window, int with) {
+    kv.write_page(page, window, std::vector<std::byte>(kv.page_bytes(), static_cast<std::byte>(with)));
+  };
+  for (PageId page = 0; page < 5; ++page) fill(page, -1, page + 1);
+  fill(0, 1, 9);
+  kv.copy_page(2, 3);
+  kv.copy_window_page(1, 0);
+  std::vector<std::byte> read(kv.page_bytes());
+  kv.read_page(3, 0, read);
+  EXPECT_EQ(read.front(), std::byte{3});
+  EXPECT_EQ(read[layer - 1], std::byte{3});
+  EXPECT_EQ(read[layer], std::byte{9});
+  EXPECT_EQ(read.back(), std::byte{9});
+  kv.read_page(4, -1, read);
+  EXPECT_EQ(read.front(), std::byte{5});
+  EXPECT_EQ(read.back(), std::byte{9}) << "left alone";
+}
+
 TEST(KvStore, ReservesWithoutTouching) {
   KvSpec spec{.layers = 30, .kv_heads = 3, .key_dim = 64, .value_dim = 64, .num_pages = 4096};  // 1.5 GB
   const CpuKvStore kv(spec);
@@ -99,6 +132,9 @@ TEST(KvStore, RefusesWrongShapesAndTypes) {
   refused([](KvSpec& s) { s.key_dim = 2048; }, "key_dim");
   refused([](KvSpec& s) { s.value_dim = 0; }, "value_dim");
   refused([](KvSpec& s) { s.type = DType::kQ4_1; }, "Q4_1");
+  refused([](KvSpec& s) { s.windowed = {true}; }, "layers");
+  refused([](KvSpec& s) { s.windowed = {true, false, true}; }, "num_window_pages");
+  refused([](KvSpec& s) { s.num_window_pages = 3; }, "num_window_pages");
 }
 
 }  // namespace

@@ -92,6 +92,44 @@ class InvarianceTest : public testing::Test {
     return engine->scheduler_stats().at(0);
   }
 
+  // Two of four layers see a window; alone_: what each request is answered by layers that keep every token.
+  void use_mixed_model(const std::string& kv_type = "auto") {
+    const auto folder = folder_ / "mixed";
+    std::filesystem::create_directories(folder);
+    path_ = test::TinyModel{.layers = 4, .window = 40, .sliding = {1, 0, 1, 0}}.write(folder).string();
+    alone_.clear();
+    const auto engine = start({.kv_cache_dtype = kv_type, .kv_window_share = 1, .prefix_cache = false});
+    for (int i = 0; i < kRequests; ++i) alone_.push_back(collect(*engine->create_generator(request(i))));
+  }
+
+  EngineSchedulerStats six_choices() const {
+    const auto engine = start({});
+    std::vector<GenerateParams> choices(6, request(1));
+    const std::vector<std::int32_t> prompt = engine->encode_prompt("tiny", choices[0].prompt);
+    choices[0].prompt = TokenPrompt{{prompt.begin(), prompt.begin() + 4 * 16 + 11}};
+    const std::vector<Step> alone = collect(*engine->create_generator(choices[0]));
+    EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 0u);
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      choices[i].prompt = choices[0].prompt;
+      choices[i].cache_salt = "apart from what was";
+      choices[i].temperature = i < 3 ? 0.0f : 1.0f;
+      choices[i].seed = i;
+    }
+    std::vector<std::vector<Step>> answers;
+    for (const auto& generator : engine->create_generators(choices)) answers.push_back(collect(*generator));
+    EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 5u);
+    int compared = 0;
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (std::size_t t = 0; t < alone.size() && alone[t].margin >= kNoise; ++t, ++compared)
+        EXPECT_EQ(answers[i][t].token, alone[t].token) << "choice " << i << ", token " << t;
+    }
+    EXPECT_GT(compared, 10);
+    EXPECT_NE(answers[3].back().token * 1000 + answers[3].front().token,
+              answers[4].back().token * 1000 + answers[4].front().token)
+        << "drawn apart";
+    return engine->scheduler_stats().at(0);
+  }
+
   static constexpr std::uint64_t kPageBytes = 2 * 2 * 16 * (16 + 16) * 2;  // layers, heads, tokens, K+V, bf16
 
   std::filesystem::path folder_;
@@ -143,32 +181,53 @@ TEST_F(InvarianceTest, AWindowsOldPages) {
   EXPECT_GT(run({.kv_cache_bytes = 15 * kPageBytes}).kv_pages_passed, 16u * 4u);
 }
 
+// A model of which two layers see 40 tokens and the others everything: the two keep few pages of their own,
+// and answers are those of layers that keep every token.
+TEST_F(InvarianceTest, PagesOfTheirOwnForLayersWithAWindow) {
+  use_mixed_model();
+  constexpr std::uint64_t kBytes = 60 * 2 * kPageBytes;
+  const EngineSchedulerStats whole =
+      run({.kv_cache_bytes = kBytes, .kv_window_share = 1, .token_budget = 32});
+  EXPECT_EQ(whole.kv_pages_total, 60);
+  EXPECT_EQ(whole.kv_window_pages_total, 0);
+  const EngineSchedulerStats apart = run({.kv_cache_bytes = kBytes, .token_budget = 32});
+  EXPECT_EQ(apart.kv_window_pages_total, 30);
+  EXPECT_EQ(apart.kv_pages_total, 60 + 30);
+  EXPECT_EQ(apart.kv_window_pages_held, 0);
+  EXPECT_GT(apart.kv_window_pages_passed, 16u * 4u);
+  EXPECT_GT(apart.kv_window_pages_evicted, 16u);
+  EXPECT_GT(run({}).cached_prompt_tokens, 16u * 16u);
+}
+
+TEST_F(InvarianceTest, PagesOfTheirOwnOfBytes) {
+  use_mixed_model("int8");
+  EXPECT_EQ(run({.kv_cache_bytes = 60 * kPageBytes, .kv_cache_dtype = "int8", .token_budget = 48})
+                .kv_window_pages_held,
+            0);
+}
+
+TEST_F(InvarianceTest, PagesOfTheirOwnArePreemptedAndSwapped) {
+  use_mixed_model();
+  const EngineOptions few{.kv_cache_bytes = 40 * 2 * kPageBytes, .kv_window_share = 0.9, .token_budget = 32};
+  for (const bool prefix_cache : {false, true}) {
+    EngineOptions options = few;
+    options.prefix_cache = prefix_cache;
+    EXPECT_GT(run(options).preemptions, 0u);
+  }
+  EngineOptions options = few;
+  options.kv_swap_bytes = 200 * 2 * kPageBytes;
+  options.prefix_cache = false;
+  const EngineSchedulerStats stats = run(options);
+  EXPECT_GT(stats.preemptions, 0u);
+  EXPECT_EQ(stats.swap_slots_used, 0);
+}
+
 // Six equal prompts at once: the page that is not full is computed once and copied, and each goes on apart.
-TEST_F(InvarianceTest, CopiedLastPages) {
-  const auto engine = start({});
-  std::vector<GenerateParams> choices(6, request(1));
-  const std::vector<std::int32_t> prompt = engine->encode_prompt("tiny", choices[0].prompt);
-  choices[0].prompt = TokenPrompt{{prompt.begin(), prompt.begin() + 4 * 16 + 11}};
-  const std::vector<Step> alone = collect(*engine->create_generator(choices[0]));
-  EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 0u);
-  for (std::size_t i = 0; i < choices.size(); ++i) {
-    choices[i].prompt = choices[0].prompt;
-    choices[i].cache_salt = "apart from what was";
-    choices[i].temperature = i < 3 ? 0.0f : 1.0f;
-    choices[i].seed = i;
-  }
-  std::vector<std::vector<Step>> answers;
-  for (const auto& generator : engine->create_generators(choices)) answers.push_back(collect(*generator));
-  EXPECT_EQ(engine->scheduler_stats().at(0).kv_pages_branched, 5u);
-  int compared = 0;
-  for (std::size_t i = 0; i < 3; ++i) {
-    for (std::size_t t = 0; t < alone.size() && alone[t].margin >= kNoise; ++t, ++compared)
-      ASSERT_EQ(answers[i][t].token, alone[t].token) << "choice " << i << ", token " << t;
-  }
-  EXPECT_GT(compared, 10);
-  EXPECT_NE(answers[3].back().token * 1000 + answers[3].front().token,
-            answers[4].back().token * 1000 + answers[4].front().token)
-      << "drawn apart";
+TEST_F(InvarianceTest, CopiedLastPages) { six_choices(); }
+
+TEST_F(InvarianceTest, CopiedLastPagesOfTheirOwn) {
+  use_mixed_model();
+  EXPECT_GT(six_choices().kv_window_pages_passed, 6u);
 }
 
 TEST_F(InvarianceTest, PublishingLate) {

@@ -21,10 +21,10 @@ TEST(LoadPlan, ForeseesTheBytesThatLoadingTakes) {
   const auto backend = make_backend("cpu", {.threads = 1});
   const LoadPlan plan = plan_load(*file, *backend, {}, 0);
   EXPECT_EQ(plan.weight_bytes, load_model(*file, *backend, nullptr)->weight_bytes());
-  EXPECT_EQ(plan.kv_bytes_per_token, 2u * 2 * 2 * (16 + 16));  // layers, KV heads, 16 bits, key and value
+  EXPECT_EQ(plan.kv_bytes_per_token(), 2u * 2 * 2 * (16 + 16));  // layers, KV heads, 16 bits, key and value
   EXPECT_EQ(plan.context, 512);
-  EXPECT_EQ(plan.kv_bytes, 512 * plan.kv_bytes_per_token);
-  EXPECT_EQ(plan_load(*file, *backend, {}, 64).kv_bytes, 64 * plan.kv_bytes_per_token);
+  EXPECT_EQ(plan.kv_bytes, 512 * plan.kv_bytes_per_token());
+  EXPECT_EQ(plan_load(*file, *backend, {}, 64).kv_bytes, 64 * plan.kv_bytes_per_token());
   EXPECT_EQ(plan_load(*file, *backend, {.kv_cache_bytes = 12345}, 64).kv_bytes, 12345u);
   EXPECT_TRUE(plan.fits());
   EXPECT_THROW((void)plan_load(*file, *backend, {}, 513), Error);
@@ -59,7 +59,7 @@ LoadPlan example() {
   LoadPlan plan;
   plan.weight_bytes = 1000;
   plan.batch_bytes = 100;
-  plan.kv_bytes_per_token = 10;
+  plan.kv.page_bytes = 10 * kPageTokens;
   plan.kv_bytes = 160;
   plan.free_bytes = plan.usable_bytes = 1100 + 10 * 100;
   plan.context = 64;
@@ -75,6 +75,75 @@ TEST(LoadPlan, SharesWhatIsLeftInWholePages) {
   EXPECT_EQ(plan.tokens_each(7), 0);
   plan.usable_bytes = 1099;
   EXPECT_EQ(plan.tokens(), 0);
+}
+
+// Gemma 3 1B: 22 of 26 layers see 512 tokens; 26 KiB of KV a token.
+constexpr KvCut kGemma{.page_bytes = 26 * 16384,
+                       .window_bytes = 22 * 16384,
+                       .window = 512,
+                       .running = 64,
+                       .step_tokens = 512,
+                       .share = 0.5};
+
+TEST(KvCut, LayersWithAWindowGetWhatTheirRequestsNeed) {
+  constexpr std::uint64_t kGiB = 1 << 30;
+  const KvPages small = kGemma.of(kGiB);
+  EXPECT_EQ(small.window_pages, 1260) << "half of 2520";
+  EXPECT_EQ(small.pages, (kGiB / 16384 - 1260 * 22) / 4);
+  const KvPages large = kGemma.of(6 * kGiB);
+  EXPECT_EQ(large.window_pages, 64 * 35 + 2 * 32) << "enough for all";
+  KvCut one = kGemma;
+  one.running = 1;
+  EXPECT_EQ(one.of(kGiB).window_pages, 2520 / 8) << "prompts stay in the cache";
+  one.share = 0;
+  EXPECT_EQ(one.of(kGiB).window_pages, 35 + 2 * 32) << "enough for one";
+}
+
+TEST(KvCut, FewPagesHaveAllLayers) {
+  EXPECT_EQ(kGemma.of(99 * kGemma.page_bytes).window_pages, 0) << "a request needs as many";
+  EXPECT_EQ(kGemma.of(99 * kGemma.page_bytes).pages, 99);
+  EXPECT_GT(kGemma.of(100 * kGemma.page_bytes).pages, 100);
+  EXPECT_EQ(KvCut{.page_bytes = 100}.of(1099).pages, 10);
+}
+
+TEST(KvCut, FewestBytesForSoManyPages) {
+  KvCut cut = kGemma;
+  for (const double share : {0.0, 0.3, 0.5, 0.95}) {
+    cut.share = share;
+    for (std::int64_t pages = 1; pages < 20000; pages += 1 + pages / 3) {
+      const std::uint64_t bytes = cut.bytes_for(pages);
+      EXPECT_GE(cut.of(bytes).pages, pages);
+      EXPECT_LT(cut.of(bytes - 1).pages, pages);
+      const KvPages kv = cut.of(bytes);
+      EXPECT_LE(static_cast<std::uint64_t>(kv.pages) *
+                        (cut.page_bytes - (kv.window_pages > 0 ? cut.window_bytes : 0)) +
+                    static_cast<std::uint64_t>(kv.window_pages) * cut.window_bytes,
+                bytes);
+    }
+  }
+}
+
+TEST(KvCut, TokensOfEachRequestFitBothKindsOfPages) {
+  const KvPages kv{.pages = 8000, .window_pages = 64 + 10 * 35};
+  EXPECT_EQ(kGemma.tokens_each(kv, 1), 8000 * 16);
+  EXPECT_EQ(kGemma.tokens_each(kv, 10), 800 * 16);
+  EXPECT_EQ(kGemma.tokens_each(kv, 20), 17 * 16) << "20 windows do not fit";
+}
+
+// The file says which layers see a window, before any weight is read.
+TEST(LoadPlan, KnowsTheLayersWithAWindow) {
+  const test::TempDir dir;
+  const auto file =
+      ModelFile::open(test::TinyModel{.layers = 4, .window = 40, .sliding = {1, 0, 1, 1}}.write(dir.path()));
+  const auto backend = make_backend("cpu", {.threads = 1});
+  const auto cut = [&](const EngineOptions& engine) { return plan_load(*file, *backend, engine, 0).kv; };
+  EXPECT_EQ(cut({}).window, 40);
+  EXPECT_EQ(cut({}).page_bytes, 4u * 2 * 16 * (16 + 16) * 2);
+  EXPECT_EQ(cut({}).window_bytes, cut({}).page_bytes / 4 * 3);
+  EXPECT_EQ(cut({.kv_window_share = 1}).window_bytes, 0u);
+  EXPECT_EQ(cut({.prefix_cache_dir = "somewhere"}).window_bytes, 0u);
+  EXPECT_EQ(load_model(*file, *backend, nullptr)->config().windowed,
+            (std::vector<bool>{true, false, true, true}));
 }
 
 TEST(LoadPlan, TakesAShareOfADevicesOwnMemory) {

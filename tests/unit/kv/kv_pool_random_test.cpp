@@ -13,7 +13,8 @@ namespace {
 using Tokens = std::vector<TokenId>;
 using std::chrono::seconds;
 
-constexpr int kSteps = 125'000;  // of each of the 8 seeds, and of 6 with windows of 7 to 42 tokens
+constexpr int kSteps = 125'000;  // of each of the 8 seeds, of 6 with windows of 7 to 42 tokens, and of 6
+                                 // where only some layers have them
 constexpr std::int32_t kPages = 11;
 
 class RandomPool : public testing::TestWithParam<std::uint32_t> {
@@ -51,13 +52,26 @@ class RandomPool : public testing::TestWithParam<std::uint32_t> {
       const PageId page = live.sequence.pages()[static_cast<std::size_t>(i / kPageTokens)];
       ASSERT_EQ(pool_.holders(page), 1) << "written while shared";
       content_[place(live, i)] = live.prints[static_cast<std::size_t>(i)];
+      if (layer_window_ == 0) continue;
+      ASSERT_EQ(pool_.window_places().holders(page), 1);
+      window_content_.at(window_place(live, i)) = live.prints[static_cast<std::size_t>(i)];
     }
+  }
+  std::size_t window_place(const Live& live, std::int32_t position) const {
+    const PageId page = live.sequence.pages()[static_cast<std::size_t>(position / kPageTokens)];
+    return static_cast<std::size_t>(pool_.window_place(page) * kPageTokens + position % kPageTokens);
   }
   // All that the next token sees.
   void read(const Live& live) const {
     const std::int32_t committed = live.sequence.committed_tokens();
     for (std::int32_t i = window_ > 0 ? std::max(0, committed + 1 - window_) : 0; i < committed; ++i) {
       ASSERT_EQ(content_[place(live, i)], live.prints[static_cast<std::size_t>(i)]) << "position " << i;
+    }
+    if (layer_window_ == 0) return;
+    for (std::int32_t i = std::max(0, committed + 1 - layer_window_); i < committed; ++i) {
+      ASSERT_GE(pool_.window_place(live.sequence.pages()[static_cast<std::size_t>(i / kPageTokens)]), 0);
+      ASSERT_EQ(window_content_.at(window_place(live, i)), live.prints[static_cast<std::size_t>(i)])
+          << "position " << i;
     }
   }
   // Every page has exactly the holders that have it in their tables.
@@ -70,6 +84,16 @@ class RandomPool : public testing::TestWithParam<std::uint32_t> {
     }
     for (PageId page = 0; page < kPages; ++page) {
       ASSERT_EQ(pool_.holders(page), holders[static_cast<std::size_t>(page)]) << "page " << page;
+    }
+    if (layer_window_ == 0) return;
+    std::fill(holders.begin(), holders.end(), 0);
+    for (const Live& live : live_) {
+      for (std::int32_t i = live.sequence.window_first(); i < live.sequence.window_end(); ++i)
+        ++holders[static_cast<std::size_t>(live.sequence.pages()[static_cast<std::size_t>(i)])];
+    }
+    for (PageId page = 0; page < kPages; ++page) {
+      ASSERT_EQ(pool_.window_places().holders(page), holders[static_cast<std::size_t>(page)])
+          << "page " << page;
     }
   }
 
@@ -89,6 +113,7 @@ class RandomPool : public testing::TestWithParam<std::uint32_t> {
     if (!all) {
       ASSERT_GE(miss.token, found);
       ASSERT_LT(miss.token, found + kPageTokens) << "an equal page would have been found";
+      ASSERT_TRUE(layer_window_ > 0 || miss.reason != MissReason::kWindow);
     }
     hits_ += found > 0 ? 1 : 0;
     live_.push_back(std::move(live));
@@ -100,7 +125,11 @@ class RandomPool : public testing::TestWithParam<std::uint32_t> {
     const std::int32_t missing = std::max(0, KvPool::pages_for(to) - static_cast<std::int32_t>(before));
     const bool expected = missing <= pool_.available();
     ASSERT_EQ(pool_.reserve(live.sequence, to), expected);
-    if (expected) {
+    if (expected && !pool_.reserve_window(live.sequence, committed, to)) {
+      ASSERT_EQ(pool_.stats().window_held, kPlaces);
+      if (below(2) == 0) pool_.give_back_window(live.sequence);
+      ++lacked_places_;
+    } else if (expected) {
       write(live, committed, to);
       pool_.commit(live.sequence, live.tokens, to);
       pool_.release_passed(live.sequence);
@@ -111,12 +140,22 @@ class RandomPool : public testing::TestWithParam<std::uint32_t> {
   }
 
   std::mt19937 random_{GetParam()};
-  const std::int32_t window_ = GetParam() <= 8 ? 0 : static_cast<std::int32_t>(7 * (GetParam() - 8));
-  KvPool pool_{{.num_pages = kPages, .window = window_, .ttl = seconds(40), .max_entries = 4}};
+  // Few enough that sequences lack them; the least of 6 windows needs one for what a row sees, the largest 4.
+  static constexpr std::int32_t kPlaces = 6;
+  const int kind_ = GetParam() <= 8 ? 0 : GetParam() <= 14 ? 1 : 2;
+  const std::int32_t any_window_ = kind_ == 0 ? 0 : static_cast<std::int32_t>(7 * ((GetParam() - 9) % 6 + 1));
+  const std::int32_t window_ = kind_ == 1 ? any_window_ : 0, layer_window_ = kind_ == 2 ? any_window_ : 0;
+  KvPool pool_{{.num_pages = kPages,
+                .window = window_,
+                .layer_window = layer_window_,
+                .num_window_pages = layer_window_ > 0 ? kPlaces : 0,
+                .ttl = seconds(40),
+                .max_entries = 4}};
   TimePoint now_{};
   std::vector<Live> live_;
   std::vector<std::uint64_t> content_ = std::vector<std::uint64_t>(std::size_t{kPages} * kPageTokens);
-  std::uint64_t hits_ = 0, full_ = 0;
+  std::vector<std::uint64_t> window_content_ = std::vector<std::uint64_t>(std::size_t{kPlaces} * kPageTokens);
+  std::uint64_t hits_ = 0, full_ = 0, lacked_places_ = 0;
 };
 
 TEST_P(RandomPool, KeepsEveryPromise) {
@@ -160,11 +199,18 @@ TEST_P(RandomPool, KeepsEveryPromise) {
   EXPECT_GT(stats.evictions, 1000u);
   EXPECT_GT(stats.expirations, 500u);
   EXPECT_EQ(stats.passed > 1000, window_ > 0 && window_ < 60);
-  for (std::size_t reason = 0; reason < kMissReasons; ++reason)
+  for (std::size_t reason = 0; reason < kMissReasons; ++reason) {
+    if (reason == static_cast<std::size_t>(MissReason::kWindow) && layer_window_ == 0) continue;
     EXPECT_GT(stats.misses[reason], 100u) << reason;
+  }
+  if (layer_window_ == 0) return;
+  EXPECT_EQ(stats.window_held, 0);
+  EXPECT_GT(stats.window_passed, 1000u);
+  EXPECT_GT(stats.window_evictions, 1000u);
+  EXPECT_GT(lacked_places_, 100u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomPool, testing::Range(1u, 15u));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomPool, testing::Range(1u, 21u));
 
 }  // namespace
 }  // namespace mlxs

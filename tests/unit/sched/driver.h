@@ -49,7 +49,9 @@ class Driver {
         pool_(kv),
         scheduler_(config, pool_),
         slots_(static_cast<std::size_t>(kv.num_pages) * kPageTokens),
-        host_(static_cast<std::size_t>(config.swap_pages)) {}
+        window_slots_(static_cast<std::size_t>(kv.num_window_pages) * kPageTokens),
+        host_(static_cast<std::size_t>(config.swap_pages)),
+        window_host_(host_.size()) {}
 
   // wanted 0: as many as it may. The id counts from 1.
   std::optional<Refusal> add(std::vector<TokenId> prompt, std::int32_t max_new,
@@ -187,15 +189,23 @@ class Driver {
   // Slots first take all that leaves pages, then give back.
   void copy_pages() {
     const auto page_at = [&](PageId page) { return slots_.begin() + page * kPageTokens; };
+    const auto window_at = [&](PageId place) { return window_slots_.begin() + place * kPageTokens; };
     for (const PageCopy& copy : plan_.swap_out) {
-      std::copy_n(page_at(copy.page), kPageTokens, host_.at(static_cast<std::size_t>(copy.slot)).begin());
+      const auto slot = static_cast<std::size_t>(copy.slot);
+      std::copy_n(page_at(copy.page), kPageTokens, host_.at(slot).begin());
+      if (copy.window >= 0) std::copy_n(window_at(copy.window), kPageTokens, window_host_.at(slot).begin());
     }
     for (const PageCopy& copy : plan_.swap_in) {
-      std::ranges::copy(host_.at(static_cast<std::size_t>(copy.slot)), page_at(copy.page));
+      const auto slot = static_cast<std::size_t>(copy.slot);
+      std::ranges::copy(host_.at(slot), page_at(copy.page));
+      if (copy.window >= 0) std::ranges::copy(window_host_.at(slot), window_at(copy.window));
     }
     for (const PageBranch& branch : plan_.branches) {
       EXPECT_EQ(pool_.holders(branch.to), 1);
       std::copy_n(page_at(branch.from), kPageTokens, page_at(branch.to));
+      EXPECT_EQ(branch.window_to >= 0 && branch.window_from >= 0, kv_.layer_window > 0);
+      if (kv_.layer_window > 0)
+        std::copy_n(window_at(branch.window_from), kPageTokens, window_at(branch.window_to));
     }
     copied_pages_ += plan_.swap_out.size() + plan_.swap_in.size();
   }
@@ -236,6 +246,7 @@ class Driver {
       EXPECT_TRUE(!decodes(span.request) || span.count == 1);
       EXPECT_EQ(span.fed, before != nullptr ? sampling.at(span.request) : -1);
       EXPECT_EQ(span.pages.size(), static_cast<std::size_t>(KvPool::pages_for(span.start + span.count)));
+      EXPECT_EQ(span.window_pages.size(), kv_.layer_window > 0 ? span.pages.size() : 0);
       for (std::int32_t p = span.start; p < span.start + span.count; ++p) {
         const PageId page = span.pages.at(static_cast<std::size_t>(p / kPageTokens));
         EXPECT_EQ(pool_.holders(page), 1) << "a page to be written has one holder";
@@ -276,6 +287,14 @@ class Driver {
       EXPECT_EQ(slot(span, p), request.prefix[static_cast<std::size_t>(p)])
           << "KV of another prefix at " << p;
     }
+    if (kv_.layer_window > 0) {
+      for (std::int32_t p = span.start; p < end; ++p)
+        window_slot(span, p) = request.prefix[static_cast<std::size_t>(p)];
+      for (std::int32_t p = std::max(0, span.start + 1 - kv_.layer_window); p < end; ++p) {
+        EXPECT_EQ(window_slot(span, p), request.prefix[static_cast<std::size_t>(p)])
+            << "KV of another prefix in the layers with a window at " << p;
+      }
+    }
     if (request.first_step == 0) request.first_step = plan_.step;
     SpanResult result{.request = span.request};
     if (!span.samples) return result;
@@ -291,13 +310,18 @@ class Driver {
     const PageId page = span.pages[static_cast<std::size_t>(position / kPageTokens)];
     return slots_.at(static_cast<std::size_t>(page * kPageTokens + position % kPageTokens));
   }
+  std::uint64_t& window_slot(const PlannedSpan& span, std::int32_t position) {
+    const PageId place = span.window_pages.at(static_cast<std::size_t>(position / kPageTokens));
+    return window_slots_.at(static_cast<std::size_t>(place * kPageTokens + position % kPageTokens));
+  }
 
   SchedulerConfig config_;
   KvPoolConfig kv_;
   KvPool pool_;
   Scheduler scheduler_;
-  std::vector<std::uint64_t> slots_;  // [num_pages * kPageTokens]: what KV stands there
-  std::vector<std::array<std::uint64_t, kPageTokens>> host_;  // the swap space
+  std::vector<std::uint64_t> slots_;         // [num_pages * kPageTokens]: what KV stands there
+  std::vector<std::uint64_t> window_slots_;  // the same of the layers with a window, by place
+  std::vector<std::array<std::uint64_t, kPageTokens>> host_, window_host_;  // the swap space
   std::map<RequestId, Request> live_, done_;
   std::map<RequestId, std::size_t> generated_at_preemption_;
   StepPlan plan_, behind_;

@@ -27,6 +27,9 @@ EngineSchedulerStats everything_of_a_scheduler() {
   s.kv_pages_total = 4;
   s.kv_pages_held = s.kv_pages_cached = s.kv_pages_free = 1;
   s.kv_pages_passed = s.kv_pages_branched = 1;
+  s.kv_window_pages_total = 3;
+  s.kv_window_pages_held = s.kv_window_pages_cached = 1;
+  s.kv_window_pages_passed = s.kv_window_pages_evicted = 1;
   s.prefix_query_tokens = s.prefix_hit_tokens = 1;
   s.pinned_prompts = s.pinned_pages = 1;
   s.pins = s.pin_hits = s.pins_expired = s.pins_displaced = s.pins_refused = 1;
@@ -48,7 +51,7 @@ EngineSchedulerStats everything_of_a_scheduler() {
   s.step_fixed_ms = s.step_token_ms = 1;
   s.prefix_entries = 1;
   s.prefix_evicted_pages = s.prefix_expired_pages = 1;
-  s.prefix_misses = {{"evicted", 1}, {"expired", 1}, {"diverged", 1}, {"new", 1}};
+  s.prefix_misses = {{"evicted", 1}, {"expired", 1}, {"diverged", 1}, {"new", 1}, {"window", 1}};
   s.disk_saved_pages = s.disk_restored_pages = s.disk_bytes = s.disk_failed_writes = 1;
   s.blocked_tokens.fill(1);
   s.kv_page_tokens = 16;
