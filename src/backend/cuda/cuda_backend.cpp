@@ -42,7 +42,7 @@ DeviceInfo CudaBackend::device() const {
   return {.name = "cuda",
           .description = fmt::format("device {}: {}", device_, name_),
           .memory_bytes = total,
-          .free_bytes = free,
+          .free_bytes = free + uploader_.staging_bytes(),
           .own_memory = true};
 }
 
@@ -74,6 +74,7 @@ std::size_t CudaBackend::packed_size(const RawWeight& raw, WeightUse use) const 
 }
 
 std::unique_ptr<KvStore> CudaBackend::make_kv(const KvSpec& spec) {
+  uploader_.trim();
   return std::make_unique<CudaKvStore>(spec, stream_.get());
 }
 

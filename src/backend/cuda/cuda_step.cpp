@@ -15,6 +15,7 @@
 namespace mlxs::cuda {
 
 void CudaBackend::begin_step(const Batch& batch) {
+  uploader_.trim();
   // A step that was left by an exception may still be running; its index must not change under it.
   if (std::exchange(unsettled_, true)) check(cudaStreamSynchronize(stream_.get()), "the step before");
   const std::uint64_t kv = batch.kv != nullptr ? static_cast<CudaKvStore*>(batch.kv)->serial() : 0;

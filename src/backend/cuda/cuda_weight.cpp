@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "backend/cpu/dequantize.h"
@@ -55,6 +56,21 @@ std::byte* Uploader::next(std::size_t bytes) {
 void Uploader::send(void* to, std::size_t offset, std::size_t bytes) {
   const Slot& slot = slots_[static_cast<std::size_t>(current_)];
   check(cudaMemcpyAsync(to, slot.data + offset, bytes, cudaMemcpyHostToDevice, stream_), "loading weights");
+}
+
+std::byte* Uploader::staging(std::size_t bytes) {
+  if (bytes > staging_.bytes()) {
+    check(cudaStreamSynchronize(stream_), "loading weights");
+    staging_ = {};
+    staging_ = DeviceBuffer(std::bit_ceil(bytes), "loading weights");
+  }
+  return staging_.data();
+}
+
+void Uploader::trim() {
+  if (staging_.data() == nullptr) return;
+  check(cudaStreamSynchronize(stream_), "loading weights");
+  staging_ = {};
 }
 
 void Uploader::sent() {
@@ -115,9 +131,75 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
   }
 }
 
+void CudaWeight::send_rows(ThreadPool& pool, Uploader& uploader, const RawWeight& part, std::int64_t first,
+                           const Rows& segment) const {
+  constexpr std::size_t kCopy = std::size_t{256} << 10;  // a thread's
+  FileRows rows = file_rows(part);
+  const auto all = static_cast<std::size_t>(part.rows);
+  struct Array {
+    std::span<const std::byte> bytes;
+    std::size_t row, offset;
+  };
+  std::array<Array, 3> arrays{Array{part.bytes, rows.row_bytes, 0}, Array{part.scales.scales, 0, 0},
+                              Array{part.scales.biases, 0, 0}};
+  std::size_t row_bytes = 0;
+  for (Array& array : arrays) {
+    array.row = array.bytes.size() / all;
+    row_bytes += array.row;
+  }
+  const std::size_t each = std::max<std::size_t>(1, kPiece / row_bytes);
+  for (std::size_t begin = 0; begin < all; begin += each) {
+    const std::size_t count = std::min(each, all - begin);
+    std::size_t bytes = 0;
+    for (Array& array : arrays) {
+      array.offset = bytes;
+      bytes += (count * array.row + 255) / 256 * 256;
+    }
+    std::byte* const piece = uploader.next(bytes);
+    std::byte* const staging = uploader.staging(bytes);
+    for (const Array& array : arrays) {
+      const std::size_t size = count * array.row;
+      const std::byte* from = array.bytes.data() + begin * array.row;
+      pool.parallel_for(static_cast<std::int64_t>((size + kCopy - 1) / kCopy), 1,
+                        [&](std::int64_t chunk, std::int64_t end, int) {
+                          const auto at = static_cast<std::size_t>(chunk) * kCopy,
+                                     to = std::min(size, static_cast<std::size_t>(end) * kCopy);
+                          if (at < to) std::memcpy(piece + array.offset + at, from + at, to - at);
+                        });
+    }
+    uploader.send(staging, 0, bytes);
+    uploader.sent();
+    rows.codes = staging;
+    rows.scales = staging + arrays[1].offset;
+    rows.biases = part.scales.biases.empty() ? nullptr : staging + arrays[2].offset;
+    pack(uploader.stream(), rows, static_cast<int>(first) + static_cast<int>(begin), static_cast<int>(count),
+         segment);
+  }
+}
+
 void CudaWeight::pack_segment(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
                               const Rows& segment) const {
   const Packing packing = packing_of(parts.front());
+  if (std::ranges::all_of(parts,
+                          [](const RawWeight& part) { return file_rows(part).type != FileType::kNone; })) {
+    if (segment.rows % kTileOutputs != 0) {  // the last tile's other rows are zeros
+      const auto clear = [&](const void* packed, std::size_t row_bytes) {
+        const std::size_t tile = kTileOutputs * row_bytes,
+                          at = static_cast<std::size_t>(segment.rows / kTileOutputs) * tile;
+        check(cudaMemsetAsync(static_cast<std::byte*>(const_cast<void*>(packed)) + at, 0, tile,
+                              uploader.stream()),
+              "loading weights");
+      };
+      clear(segment.codes, code_row_bytes(packing, columns_));
+      clear(segment.scales, scale_row_bytes(packing, columns_));
+    }
+    std::int64_t first = 0;
+    for (const RawWeight& part : parts) {
+      send_rows(pool, uploader, part, first, segment);
+      first += part.rows;
+    }
+    return;
+  }
   const std::size_t code_bytes = kTileOutputs * code_row_bytes(packing, columns_),
                     scale_bytes = kTileOutputs * scale_row_bytes(packing, columns_);
   const std::int64_t tiles = padded_rows(segment.rows) / kTileOutputs;

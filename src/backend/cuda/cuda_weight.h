@@ -33,6 +33,11 @@ class Uploader {
   std::byte* next(std::size_t bytes);
   void send(void* to, std::size_t offset, std::size_t bytes);
   void sent();  // the buffer may be taken again once its copies are done
+  // Memory of the GPU for what is packed there. What was queued with it goes on, in order.
+  std::byte* staging(std::size_t bytes);
+  std::size_t staging_bytes() const { return staging_.bytes(); }
+  void trim();  // gives it back
+  cudaStream_t stream() const { return stream_; }
 
  private:
   struct Slot {
@@ -43,6 +48,7 @@ class Uploader {
   cudaStream_t stream_;
   std::array<Slot, 2> slots_;
   int current_ = 0;
+  DeviceBuffer staging_;
 };
 
 class CudaWeight final : public Weight {
@@ -59,6 +65,9 @@ class CudaWeight final : public Weight {
 
  private:
   void pack_vector(std::span<const RawWeight> parts, Uploader& uploader);
+  // The rows of a part from the segment's row `first` on, packed by the GPU.
+  void send_rows(ThreadPool& pool, Uploader& uploader, const RawWeight& part, std::int64_t first,
+                 const Rows& segment) const;
   // parts: those that make up the segment, in order.
   void pack_segment(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
                     const Rows& segment) const;

@@ -248,6 +248,7 @@ __global__ __launch_bounds__(kBlock) void draw_kernel(const float* __restrict__ 
     ids += static_cast<size_t>(blockIdx.x) * columns;
     const bool few = choice.count <= kListed;
     unsigned low = 0xffffffffu;
+#pragma unroll 8
     for (int i = static_cast<int>(threadIdx.x); i < choice.count; i += kBlock) {
       const float value = values.at(ids[i]);
       if (few) listed[i] = value;

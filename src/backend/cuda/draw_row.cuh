@@ -63,28 +63,48 @@ struct Candidates {
   template <int kFroms, class Number>
   __device__ void sum(const unsigned (&from)[kFroms], double (&sums)[kFroms], Number number) const {
     for (double& one : sums) one = 0.0;
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlock) {
-      const float value = logit(i);
-      const unsigned key = key_of(value);
-      if (key < from[0]) continue;
-      const double own = number(value);
+    constexpr int kOnce = 8;  // on their way at once
+    for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kOnce * kBlock) {
+      float some[kOnce];
 #pragma unroll
-      for (int j = 0; j < kFroms; ++j) sums[j] += key >= from[j] ? own : 0.0;
+      for (int n = 0; n < kOnce; ++n)
+        some[n] = begin + n * kBlock < count ? logit(begin + n * kBlock) : -INFINITY;
+#pragma unroll
+      for (int n = 0; n < kOnce; ++n) {
+        const unsigned key = key_of(some[n]);
+        if (key < from[0] || begin + n * kBlock >= count) continue;
+        const double own = number(some[n]);
+#pragma unroll
+        for (int j = 0; j < kFroms; ++j) sums[j] += key >= from[j] ? own : 0.0;
+      }
     }
     block_sum(sums);
   }
   // The highest key in low … high of which those at or above it reach `goal`; low, if none does.
   template <class Number>
   __device__ unsigned search(unsigned low, unsigned high, double goal, Number number) const {
+    return logits != nullptr ? search_by<3>(low, high, goal, number) : search_by<7>(low, high, goal, number);
+  }
+  template <int kFroms, class Number>  // that many keys a pass
+  __device__ unsigned search_by(unsigned low, unsigned high, double goal, Number number) const {
     while (low < high) {
-      const unsigned step = (high - low) / 4 + 1;
-      const unsigned from[3] = {low + step, low + 2 * step, low + 3 * step};
-      double sums[3];
+      const unsigned step = (high - low) / (kFroms + 1) + 1;
+      unsigned from[kFroms];
+#pragma unroll
+      for (int i = 0; i < kFroms; ++i) from[i] = low + (i + 1) * step;
+      double sums[kFroms];
       sum(from, sums, number);
-      int reached = 0;
-      while (reached < 3 && sums[reached] >= goal) ++reached;
-      if (reached < 3) high = min(high, from[reached] - 1);
-      if (reached > 0) low = from[reached - 1];
+      unsigned above = high, reached = low;
+#pragma unroll
+      for (int i = kFroms - 1; i >= 0; --i) {
+        if (sums[i] < goal) above = min(above, from[i] - 1);
+      }
+#pragma unroll
+      for (int i = 0; i < kFroms; ++i) {
+        if (sums[i] >= goal) reached = from[i];
+      }
+      low = reached;
+      high = above;
     }
     return low;
   }

@@ -34,6 +34,21 @@ struct Rows {
   Codes type = Codes::kBF16;
 };
 
+// Rows as they lie in a file, on the GPU.
+enum class FileType : std::uint8_t { kNone, kFloats, kQ4_0, kQ8_0, kQ4_K, kQ6_K, kMlx4, kMlx8 };
+enum class FileFloat : std::uint8_t { kF32, kF16, kBF16 };
+struct FileRows {
+  FileType type = FileType::kNone;
+  FileFloat floats = FileFloat::kF32;  // kFloats: the values; MLX: scales and biases
+  const void* codes = nullptr;
+  const void* scales = nullptr;  // MLX: [rows][columns / group]
+  const void* biases = nullptr;  // alike, or null
+  int group = 0;
+  std::size_t row_bytes = 0;
+};
+// Rows `first` … of `to`, which lies on the GPU, are these.
+void pack(cudaStream_t stream, const FileRows& from, int first, int rows, const Rows& to);
+
 // ---------------------------------------------------------------- linear
 
 // Activations as the tensor cores take them: bf16 [rows][stride], columns padded to 64 with zeros. Each eight

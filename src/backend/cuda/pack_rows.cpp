@@ -143,6 +143,43 @@ Packing packing_of(const RawWeight& raw) {
   return {format.codes == cpu::Codes::k4 ? Codes::k4 : Codes::k8, format.group == 16 ? 4 : 5};
 }
 
+FileRows file_rows(const RawWeight& raw) {
+  const auto floats = [](DType type) {
+    return type == DType::kF32 ? FileFloat::kF32 : type == DType::kF16 ? FileFloat::kF16 : FileFloat::kBF16;
+  };
+  FileRows rows{.row_bytes = row_bytes(raw.type, raw.columns)};
+  if (fits_mlx(raw)) {
+    if (raw.type != DType::kMlx4 && raw.type != DType::kMlx8) return {};
+    rows.type = raw.type == DType::kMlx4 ? FileType::kMlx4 : FileType::kMlx8;
+    rows.floats = floats(raw.scales.type);
+    rows.group = raw.scales.group;
+    return rows;
+  }
+  if (raw.scales) return {};
+  switch (raw.type) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      rows.type = FileType::kFloats;
+      rows.floats = floats(raw.type);
+      return rows;
+    case DType::kQ4_0:
+      rows.type = FileType::kQ4_0;
+      return rows;
+    case DType::kQ8_0:
+      rows.type = FileType::kQ8_0;
+      return rows;
+    case DType::kQ4_K:
+      rows.type = FileType::kQ4_K;
+      return rows;
+    case DType::kQ6_K:
+      rows.type = FileType::kQ6_K;
+      return rows;
+    default:
+      return {};
+  }
+}
+
 std::size_t code_row_bytes(const Packing& packing, std::int64_t columns) {
   const auto padded = static_cast<std::size_t>(padded_columns(columns));
   return packing.codes == Codes::k4 ? padded / 2 : packing.codes == Codes::k8 ? padded : padded * 2;
