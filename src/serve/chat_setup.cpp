@@ -67,24 +67,38 @@ void set_up_thinking(const Engine& engine, const ModelInfo& model, Thinking thin
   setup.shape.thinking = !bound && ends_thinking(engine, model, prompt);
 }
 
+// Why an answer that must be `what` cannot be calls instead. Empty: it can.
+std::string_view only_one_of_both(StructuredOutput::Kind what, ToolFormat format) {
+  using Kind = StructuredOutput::Kind;
+  if (what != Kind::kJsonObject && what != Kind::kJsonSchema) return "only JSON can stand beside calls";
+  switch (format) {
+    case ToolFormat::kHermes:
+    case ToolFormat::kPhi:
+      return "";
+    case ToolFormat::kLlama3:
+      return "its calls are plain JSON, which nothing would tell from the answer";
+    case ToolFormat::kMistral:
+    case ToolFormat::kGemma:
+    case ToolFormat::kHarmony:
+      return "its calls begin with a control token, which no grammar of an answer can hold";
+  }
+  return "";
+}
+
 // The answer is calls, or obeys what it must be.
 void bind_calls_or_answer(const ModelInfo& model, const ToolRequest& tools, ToolFormat format,
                           std::string_view field, StructuredOutput& structured) {
   using Kind = StructuredOutput::Kind;
-  std::optional<std::string> grammar;
-  if (structured.kind == Kind::kJsonObject) {
-    grammar = calls_or_json_grammar(tools, format, OrderedJson{{"type", "object"}});
-  } else if (structured.kind == Kind::kJsonSchema) {
-    grammar = calls_or_json_grammar(tools, format, OrderedJson::parse(structured.text, nullptr, false));
+  if (const std::string_view why = only_one_of_both(structured.kind, format); !why.empty()) {
+    refuse_field(field, fmt::format("{} and tools are both given to '{}': {}", field, model.id, why),
+                 fmt::format("send one of them, or {} with tool_choice none", field));
   }
-  if (!grammar) {
-    refuse_field(
-        field, fmt::format("{} and tools are both given", field),
-        fmt::format("with this value, '{}' does one or the other: send one of them, or let tool_choice "
-                    "be none or required",
-                    model.id));
-  }
-  structured = {Kind::kGrammar, *std::move(grammar)};
+  OrderedJson schema{{"type", "object"}};
+  if (structured.kind == Kind::kJsonSchema) schema = OrderedJson::parse(structured.text, nullptr, false);
+  if (schema == true) schema = OrderedJson::object();
+  // What is no schema is refused as a schema, not as one beside tools.
+  if (!schema.is_object()) return;
+  structured = {Kind::kGrammar, calls_or_json_grammar(tools, format, std::move(schema))};
 }
 
 }  // namespace
@@ -109,6 +123,10 @@ ChatSetup set_up_chat(const Engine& engine, const ModelInfo& model, ToolRequest 
   }
   add_tools(prompt, tools, model.template_has_tools);
   if (shape.tools_forced) {
+    if (params.structured) {
+      setup.warnings.push_back(
+          fmt::format("{} binds no answer while tool_choice makes all of it calls", setup.structured_field));
+    }
     params.structured = {StructuredOutput::Kind::kGrammar, tool_grammar(tools, shape.tool_format)};
     setup.structured_field = "tools";
     if (shape.tool_format == ToolFormat::kGemma || shape.tool_format == ToolFormat::kHarmony)

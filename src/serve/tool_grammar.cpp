@@ -60,10 +60,7 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format) {
                      call_rules(request, format, true));
 }
 
-std::optional<std::string> calls_or_json_grammar(const ToolRequest& request, ToolFormat format,
-                                                 OrderedJson schema) {
-  if (!schema.is_object() || (format != ToolFormat::kHermes && format != ToolFormat::kPhi))
-    return std::nullopt;
+std::string calls_or_json_grammar(const ToolRequest& request, ToolFormat format, OrderedJson schema) {
   if (!schema.contains("x-guidance")) write_on_one_line(schema);
   const bool hermes = format == ToolFormat::kHermes;
   const std::string_view one = hermes ? R"("<tool_call>\n" call "\n</tool_call>")" : "call";

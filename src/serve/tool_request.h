@@ -64,9 +64,9 @@ std::string tool_grammar(const ToolRequest& request, ToolFormat format);
 // grammar can tell.
 std::optional<std::string> free_tool_grammar(const ToolRequest& request, ToolFormat format);
 
-// Calls, or else an answer that is JSON of this schema. nullopt: the two could not be told apart.
-std::optional<std::string> calls_or_json_grammar(const ToolRequest& request, ToolFormat format,
-                                                 OrderedJson schema);
+// Calls, or else an answer that is JSON of this schema, which is an object. Of Hermes' and Phi's formats:
+// others could not be told from the answer.
+std::string calls_or_json_grammar(const ToolRequest& request, ToolFormat format, OrderedJson schema);
 
 // For models whose template knows no tools: the same conversation in plain messages, calls in Hermes' format,
 // the tools described in the system message.

@@ -6,6 +6,9 @@ import re
 import jsonschema
 import openai
 import pytest
+import requests
+from program import ServeProcess, needs_program
+from tiny_llama import write_tiny_llama
 
 WEATHER = {
     "type": "object",
@@ -136,8 +139,45 @@ def test_with_a_schema_the_answer_is_calls_or_json_of_it(api):
     answered = again('{"city": "Rome"}')
     assert answered.finish_reason == "stop", answered
     jsonschema.validate(json.loads(answered.message.content), schema)
-    forced = ask(api, tool_choice="required", parallel_tool_calls=False, **form).choices[0]
-    assert forced.message.tool_calls[0].function.name in SCHEMAS
+    body = {"messages": ASK, "tools": TOOLS, "max_tokens": 600, "tool_choice": "required", "parallel_tool_calls": False, **form}
+    forced = api.post("/v1/chat/completions", body)
+    assert forced.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] in SCHEMAS
+    warning = forced.headers["x-mlxs-warning"]
+    assert "response_format" in warning and "tool_choice" in warning, "what does not hold is said"
+
+
+FORMATS = {  # how a chat template tells
+    "llama3": ("<|python_tag|>", "plain JSON"),
+    "mistral": ("[TOOL_CALLS]", "control token"),
+    "gemma": ("<start_function_call>", "control token"),
+    "harmony": ("<|channel|><|message|>", "control token"),
+}
+
+
+@needs_program
+def test_where_calls_and_a_schema_exclude_each_other_it_says_why(tmp_path):
+    paths = []
+    for name, (mark, _) in FORMATS.items():
+        paths.append(write_tiny_llama(tmp_path / name))
+        settings = tmp_path / name / "tokenizer_config.json"
+        template = "{# " + mark + " #}{% for m in messages %}{{ m.content }}{% endfor %}"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    server = ServeProcess(*paths, "--kv-cache-bytes", "1MiB", cache=tmp_path)
+    url = f"{server.url}/v1/chat/completions"
+    try:
+        for name, (_, why) in FORMATS.items():
+            body = {"model": name, "messages": ASK, "tools": TOOLS, "response_format": {"type": "json_object"}, "max_tokens": 4}
+            answer = requests.post(url, json=body, timeout=120)
+            assert answer.status_code == 400, answer.text
+            error = answer.json()["error"]
+            assert error["param"] == "response_format"
+            for said in ("response_format and tools", name, why, "tool_choice none"):
+                assert said in error["message"], error
+            for choice in ("none", "required"):
+                answer = requests.post(url, json={**body, "tool_choice": choice}, timeout=120)
+                assert answer.status_code == 200, answer.text
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize(
