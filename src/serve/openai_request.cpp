@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <optional>
 
 #include "serve/chat_messages.h"
 #include "serve/fields.h"
 #include "serve/json_text.h"
 #include "serve/metadata_field.h"
+#include "serve/openai_values.h"
 #include "serve/qos_headers.h"
 #include "serve/structured_fields.h"
 #include "serve/token_list.h"
@@ -43,36 +43,6 @@ float to_float(const Json& value) { return value.get<float>(); }
 }
 
 // ---------------------------------------------------------------- fields of both
-
-void set_stop(Draft& draft, const Json& value) {
-  auto& stop = draft.request.params.stop;
-  if (value.is_string()) {
-    stop.push_back(value.get<std::string>());
-  } else if (value.is_array()) {
-    for (std::size_t i = 0; i < value.size(); ++i)
-      stop.push_back(as_string(fmt::format("stop[{}]", i), value[i]));
-  } else {
-    refuse_field("stop", "stop has the wrong type", "stop must be a string or an array of strings");
-  }
-  for (const std::string& text : stop) {
-    if (text.empty()) refuse_field("stop", "stop has an empty string", "every stop string needs a character");
-  }
-}
-
-// {"token id": bias}
-void set_logit_bias(Draft& draft, const Json& value) {
-  for (const auto& [key, bias] : value.items()) {
-    const std::string path = fmt::format("logit_bias.{}", key);
-    std::int32_t token = -1;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
-    if (error != std::errc() || end != key.data() + key.size() || token < 0) {
-      refuse_field("logit_bias", fmt::format("logit_bias has the key '{}'", key),
-                   "keys must be token ids as decimal strings");
-    }
-    check_value({.name = {}, .type = FieldType::kNumber, .minimum = -100, .maximum = 100}, path, bias);
-    draft.request.params.logit_bias.emplace_back(token, to_float(bias));
-  }
-}
 
 void set_stream_options(Draft& draft, const Json& value) {
   draft.stream_options = true;
@@ -133,11 +103,6 @@ constexpr std::array<std::string_view, 6> kEfforts{"none", "minimal", "low", "me
 
 constexpr std::string_view kSchemaSchema =
     R"({"anyOf": [{"type": "object"}, {"type": "boolean"}, {"type": "string"}]})";
-constexpr std::string_view kStopSchema = R"({"anyOf": [{"type": "string", "minLength": 1},
-  {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1}}]})";
-constexpr std::string_view kBiasSchema = R"({"propertyNames": {"pattern": "^[0-9]{1,9}$"},
-  "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})";
-
 constexpr Field<Draft> kCommonFields[] = {
     {field::text("model", "A loaded model; may be left out while there is one"),
      [](Draft& d, const Json& v) { d.request.params.model = v.get<std::string>(); }},
@@ -170,12 +135,13 @@ constexpr Field<Draft> kCommonFields[] = {
        d.request.params.seed = v.is_number_unsigned() ? v.get<std::uint64_t>()
                                                       : static_cast<std::uint64_t>(as_integer("seed", v));
      }},
-    {field::any("stop", "Ends the answer, and is not part of it", kStopSchema), set_stop},
+    {field::any("stop", "Ends the answer, and is not part of it", kStopSchema),
+     [](Draft& d, const Json& v) { d.request.params.stop = read_stop(v); }},
     {field::list("stop_token_ids", "Tokens that end the answer",
                  R"({"items": {"type": "integer", "minimum": 0, "maximum": 2147483647}})"),
      [](Draft& d, const Json& v) { d.request.params.stop_token_ids = read_tokens("stop_token_ids", v); }},
     {field::object("logit_bias", "Token ids, each with what is added to its score", kBiasSchema),
-     set_logit_bias},
+     [](Draft& d, const Json& v) { d.request.params.logit_bias = read_logit_bias(v); }},
     {field::flag("ignore_eos", "Go on where the model would end"),
      [](Draft& d, const Json& v) { d.request.params.ignore_eos = v.get<bool>(); }},
     {field::object("response_format", "What the answer must be",
@@ -265,40 +231,12 @@ constexpr Field<Draft> kChatFields[] = {
 
 // ---------------------------------------------------------------- completions
 
-constexpr std::string_view kPromptSchema = R"({"anyOf": [{"type": "string"},
-  {"type": "array", "minItems": 1, "items": {"type": "string"}},
-  {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2147483647}},
-  {"type": "array", "minItems": 1, "items": {"type": "array",
-    "items": {"type": "integer", "minimum": 0, "maximum": 2147483647}}}]})";
-
-void set_prompt(Draft& draft, const Json& value) {
-  auto& prompts = draft.request.prompts;
-  draft.prompt_given = true;
-  if (value.is_string()) {
-    prompts.emplace_back(value.get<std::string>());
-    return;
-  }
-  if (!value.is_array() || value.empty()) {
-    refuse_field("prompt", value.is_array() ? "prompt is empty" : "prompt has the wrong type",
-                 "prompt must be a string, an array of strings, an array of token ids, or an array of those");
-  }
-  if (value[0].is_number()) {
-    prompts.emplace_back(TokenPrompt{read_tokens("prompt", value)});
-    return;
-  }
-  for (std::size_t i = 0; i < value.size(); ++i) {
-    const std::string path = fmt::format("prompt[{}]", i);
-    if (value[0].is_array()) {
-      check_value({.name = {}, .type = FieldType::kArray}, path, value[i]);
-      prompts.emplace_back(TokenPrompt{read_tokens(path, value[i])});
-    } else {
-      prompts.emplace_back(as_string(path, value[i]));
-    }
-  }
-}
-
 constexpr Field<Draft> kCompletionFields[] = {
-    {field::any("prompt", "A text, token ids, or a list of either", kPromptSchema).required(), set_prompt},
+    {field::any("prompt", "A text, token ids, or a list of either", kPromptSchema).required(),
+     [](Draft& d, const Json& v) {
+       d.request.prompts = read_prompts(v);
+       d.prompt_given = true;
+     }},
     {field::integer("logprobs", 0, kMaxTop, "Log probabilities, and so many of the likeliest tokens"),
      [](Draft& d, const Json& v) {
        d.request.logprobs = true;
