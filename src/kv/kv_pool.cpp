@@ -155,6 +155,7 @@ std::int32_t KvPool::extend_prefix(KvSequence& sequence, std::span<const TokenId
     prefix.add(found);
     parent = found;
   }
+  if (!found_.empty()) sequence.matched_ = first + static_cast<std::int32_t>(found_.size());
   found_.resize(static_cast<std::size_t>(prefix.best() - first));
   if (found_.empty()) return 0;
   give_back_window(sequence);
@@ -240,7 +241,7 @@ void KvPool::commit(KvSequence& sequence, std::span<const TokenId> tokens, std::
 
 void KvPool::close(KvSequence&& sequence) {
   KvSequence closed = std::move(sequence);
-  release_window(closed, closed.window_first_, closed.window_end_);
+  release_window(closed, closed.window_first_, closed.window_end_, false);
   const auto held = std::span(closed.pages_).subspan(static_cast<std::size_t>(closed.passed_));
   for (auto page = held.rbegin(); page != held.rend(); ++page) release(*page);
   if (closed.passed_ == 0 || held.empty() || !tree_.contains(held.front())) return;

@@ -100,6 +100,7 @@ class KvSequence {
         passed_(std::exchange(other.passed_, 0)),
         window_first_(std::exchange(other.window_first_, 0)),
         window_end_(std::exchange(other.window_end_, 0)),
+        matched_(std::exchange(other.matched_, 0)),
         salt_(std::exchange(other.salt_, 0)),
         miss_(std::exchange(other.miss_, {})) {}
   KvSequence& operator=(KvSequence&& other) noexcept {
@@ -108,6 +109,7 @@ class KvSequence {
     std::swap(passed_, other.passed_);
     std::swap(window_first_, other.window_first_);
     std::swap(window_end_, other.window_end_);
+    std::swap(matched_, other.matched_);
     std::swap(salt_, other.salt_);
     std::swap(miss_, other.miss_);
     return *this;
@@ -132,6 +134,7 @@ class KvSequence {
   std::int32_t committed_ = 0;
   std::int32_t passed_ = 0;
   std::int32_t window_first_ = 0, window_end_ = 0;
+  std::int32_t matched_ = 0;  // pages that were in the tree when it came, whether their windows were or not
   std::uint64_t salt_ = 0;
   PrefixMiss miss_;
 };
@@ -236,7 +239,7 @@ class KvPool {
   std::int32_t num_free() const { return static_cast<std::int32_t>(free_.size()); }
 
   class WholePrefix;
-  void release_window(const KvSequence& sequence, std::int32_t begin, std::int32_t end);
+  void release_window(const KvSequence& sequence, std::int32_t begin, std::int32_t end, bool passed);
   void pass_window(KvSequence& sequence);
   void share_window(PageId own, PageId twin);
   void free_page(PageId page);

@@ -64,7 +64,7 @@ std::optional<KvPool::BegunPage> KvPool::closest_page(const KvSequence& sequence
   release(found);
   if (has_layer_window()) {
     places_.hold(found);
-    places_.release(found);
+    places_.release(found, false);
   }
   return BegunPage{found, common};
 }

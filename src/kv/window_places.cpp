@@ -25,9 +25,10 @@ WindowPlaces::WindowPlaces(std::int32_t num_pages, std::int32_t places) : total_
 bool WindowPlaces::take(PageId page) {
   if (at(page).place >= 0) fail(fmt::format("page {} takes a second place", page));
   if (free_.empty()) {
-    if (oldest_ < 0) return false;
+    const PageId victim = passed_.oldest >= 0 ? passed_.oldest : used_.oldest;
+    if (victim < 0) return false;
     ++evictions_;
-    drop(oldest_);
+    drop(victim);
   }
   at(page).place = free_.back();
   free_.pop_back();
@@ -40,13 +41,16 @@ void WindowPlaces::hold(PageId page) {
   if (at(page).holders++ == 0) unlink(page);
 }
 
-void WindowPlaces::release(PageId page) {
-  if (at(page).holders < 1) fail(fmt::format("the place of page {} is released and not held", page));
-  if (--at(page).holders > 0) return;
-  at(page).older = newest_;
-  at(page).newer = -1;
-  (newest_ >= 0 ? at(newest_).newer : oldest_) = page;
-  newest_ = page;
+void WindowPlaces::release(PageId page, bool passed) {
+  Page& entry = at(page);
+  if (entry.holders < 1) fail(fmt::format("the place of page {} is released and not held", page));
+  if (--entry.holders > 0) return;
+  entry.passed = passed;
+  Idle& list = list_of(entry);
+  entry.older = list.newest;
+  entry.newer = -1;
+  (list.newest >= 0 ? at(list.newest).newer : list.oldest) = page;
+  list.newest = page;
   ++idle_;
 }
 
@@ -66,8 +70,9 @@ void WindowPlaces::move(PageId from, PageId to) {
 
 void WindowPlaces::unlink(PageId page) {
   const Page& entry = at(page);
-  (entry.older >= 0 ? at(entry.older).newer : oldest_) = entry.newer;
-  (entry.newer >= 0 ? at(entry.newer).older : newest_) = entry.older;
+  Idle& list = list_of(entry);
+  (entry.older >= 0 ? at(entry.older).newer : list.oldest) = entry.newer;
+  (entry.newer >= 0 ? at(entry.newer).older : list.newest) = entry.older;
   --idle_;
 }
 
@@ -89,12 +94,17 @@ void WindowPlaces::check() const {
     held += page.holders > 0 ? 1 : 0;
   }
   std::int32_t idle = 0;
-  PageId older = -1;
-  for (PageId page = oldest_; page >= 0; older = page, page = at(page).newer, ++idle) {
-    if (at(page).place < 0 || at(page).holders != 0 || at(page).older != older)
-      fail(fmt::format("page {} has an idle place and does not", page));
+  for (const bool passed : {false, true}) {
+    const Idle& list = passed ? passed_ : used_;
+    PageId older = -1;
+    for (PageId page = list.oldest; page >= 0; older = page, page = at(page).newer, ++idle) {
+      const Page& entry = at(page);
+      if (entry.place < 0 || entry.holders != 0 || entry.older != older || entry.passed != passed)
+        fail(fmt::format("page {} has an idle place and does not", page));
+    }
+    if (older != list.newest) fail("the list of idle window places ends elsewhere");
   }
-  if (idle != idle_ || older != newest_ || held + idle != with_place || with_place + free() != total_) {
+  if (idle != idle_ || held + idle != with_place || with_place + free() != total_) {
     fail(fmt::format("{} held + {} idle + {} free != {} window places", held, idle, free(), total_));
   }
 }

@@ -1,8 +1,9 @@
 // Where a page's KV of the layers with a window lies, in a model whose other layers see everything: there are
 // fewer places than pages, and a page has one or none. Numbers only; the KvPool owns it. A place is free,
 // held (a sequence's next rows see the page), or idle: nobody needs it now, and it is kept for those who
-// begin alike until somebody lacks one (least recently held first). One thread; O(1); allocates only when
-// made.
+// begin alike until somebody lacks one: first those that were only passed, as one finds a prefix by the
+// places right before its end, then the others; of each the least recently held. One thread; O(1); allocates
+// only when made.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +38,8 @@ class WindowPlaces {
 
   // A place for a page that has none, held once. False: all are held.
   bool take(PageId page);
-  void hold(PageId page);             // of a page that has one
-  void release(PageId page);          // idle once nobody holds it
+  void hold(PageId page);                  // of a page that has one
+  void release(PageId page, bool passed);  // idle once nobody holds it
   void drop(PageId page);             // held by nobody; free at once. Nothing to do where the page has none
   void move(PageId from, PageId to);  // the place and its holders; `to` has none
 
@@ -48,16 +49,22 @@ class WindowPlaces {
   struct Page {
     PageId place = -1;
     std::int32_t holders = 0;
-    PageId older = -1, newer = -1;  // while idle: neighbours in order of use
+    bool passed = false;
+    PageId older = -1,
+           newer = -1;  // while idle: neighbours in order of use, among those that were passed or not
+  };
+  struct Idle {
+    PageId oldest = -1, newest = -1;
   };
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+  Idle& list_of(const Page& page) { return page.passed ? passed_ : used_; }
   void unlink(PageId page);
 
   std::int32_t total_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;  // places
-  PageId oldest_ = -1, newest_ = -1;
+  Idle used_, passed_;
   std::int32_t idle_ = 0;
   std::uint64_t evictions_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 
 #include "mlxs/error.h"
@@ -50,6 +51,39 @@ TEST(WindowPlaces, APrefixIsFoundAsFarAsItsWindowIsThere) {
   EXPECT_EQ(driver.scheduler().stats().kv.cached, 51) << "the second's pages are the first's again";
   next.push_back(3);
   EXPECT_EQ(driver.pool().peek_prefix(next).tokens, 400) << "the second left its window's places";
+}
+
+// Five long conversations one after another, each of which passes more places than there are: the next turn
+// of every one finds it.
+TEST(WindowPlaces, TheEndsOfConversationsOutliveWhatWasPassed) {
+  Driver driver({.max_running = 1, .token_budget = 64, .max_context = 1600},
+                {.num_pages = 200, .layer_window = kWindow, .num_window_pages = 40});
+  for (TokenId key = 1; key <= 5; ++key) driver.add(prompt_of(600, key), 20);
+  driver.drain();
+  EXPECT_GT(driver.scheduler().stats().kv.window_evictions, 100u);
+  for (const auto& [id, request] : driver.done())
+    EXPECT_EQ(driver.pool().peek_prefix(request.tokens).tokens, 608) << "conversation " << id;
+}
+
+// Long prompts with a common beginning: the second computes it again, and from then on it is kept where they
+// part.
+TEST(WindowPlaces, WherePromptsPartIsKept) {
+  Driver driver({.max_running = 1, .token_budget = 64, .max_context = 1600},
+                {.num_pages = 400, .layer_window = kWindow, .num_window_pages = 40});
+  const auto add = [&](TokenId key) {
+    std::vector<TokenId> prompt = prompt_of(200, 1);
+    std::ranges::copy(prompt_of(800, key), std::back_inserter(prompt));
+    driver.add(std::move(prompt), 4);
+    driver.drain();
+  };
+  add(2);
+  add(3);
+  const auto stats = [&] { return driver.scheduler().stats(); };
+  EXPECT_EQ(stats().kv.misses[static_cast<std::size_t>(MissReason::kWindow)], 1u);
+  EXPECT_EQ(stats().cached_prompt_tokens, 0u);
+  for (TokenId key = 4; key < 8; ++key) add(key);
+  EXPECT_EQ(stats().kv.misses[static_cast<std::size_t>(MissReason::kWindow)], 1u);
+  EXPECT_EQ(stats().cached_prompt_tokens, 4u * 192);
 }
 
 TEST(WindowPlaces, BoundHowManyRun) {
