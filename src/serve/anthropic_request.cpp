@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <utility>
 
 #include "serve/anthropic_cache.h"
@@ -67,6 +68,8 @@ void set_format(Draft& draft, const Json& value) {
       StructuredOutput{.kind = StructuredOutput::Kind::kJsonSchema, .text = schema.dump()};
 }
 
+constexpr std::array<std::string_view, 2> kTiers{"auto", "standard_only"};
+
 void set_output_config(Draft& draft, const Json& value) {
   static constexpr Field<Draft> kFields[] = {{field::object("format", "A JSON schema"), set_format}};
   for (const std::string& name : read_fields<Draft>(value, kFields, draft)) {
@@ -109,6 +112,8 @@ constexpr Field<Draft> kFields[] = {
     {field::object("metadata", "user_id is a label of the tenant",
                    R"({"properties": {"user_id": {"type": ["string", "null"]}}})"),
      set_metadata},
+    {field::choice("service_tier", kTiers, "Chooses among tiers: here there is one"),
+     [](Draft&, const Json&) {}},
     {field::object("output_config", "What the answer must be",
                    R"({"properties": {"format": {"anyOf": [{"type": "null"}, {"type": "object",
                        "required": ["type", "schema"], "properties": {"type": {"const": "json_schema"},

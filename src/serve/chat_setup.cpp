@@ -150,6 +150,10 @@ std::string chosen_model(const Engine& engine, const std::string& asked) {
   std::vector<ModelInfo> models = engine.list_models();
   std::erase_if(models, [](const ModelInfo& model) { return model.is_encoder; });
   if (models.size() == 1) return models.front().id;
+  if (models.empty() && !engine.list_models().empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "no model that generates text is loaded",
+                "serve one beside the encoders, such as smollm2", "model");
+  }
   throw Error(ErrorCode::kInvalidArgument, "model is missing",
               fmt::format("{} models are loaded: name one of GET /v1/models", models.size()), "model");
 }

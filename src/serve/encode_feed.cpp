@@ -62,6 +62,10 @@ std::string chosen_encoder(const Engine& engine, const std::string& asked) {
   std::vector<ModelInfo> models = engine.list_models();
   std::erase_if(models, [](const ModelInfo& model) { return !model.is_encoder; });
   if (models.size() == 1) return models.front().id;
+  if (models.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "no model that makes embeddings or scores is loaded",
+                "serve an encoder beside the others, such as minilm", "model");
+  }
   throw Error(ErrorCode::kInvalidArgument, "model is missing",
               fmt::format("{} encoders are loaded: name one of GET /v1/models", models.size()), "model");
 }

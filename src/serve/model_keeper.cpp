@@ -80,6 +80,8 @@ ModelKeeper::Held ModelKeeper::hold(std::string_view name, std::optional<Duratio
     std::vector<std::string> names;
     for (const CatalogEntry& entry : catalog_.list()) names.push_back(entry.name);
     for (const ModelInfo& model : engine_.list_models()) names.push_back(model.id);
+    std::ranges::sort(names);
+    names.erase(std::ranges::unique(names).begin(), names.end());  // a loaded one may be in the catalog, too
     throw Error(ErrorCode::kModelNotFound, fmt::format("model '{}' not found", name),
                 fmt::format("there are {}; POST /api/pull fetches others", fmt::join(names, ", ")), "model");
   }

@@ -223,6 +223,10 @@ constexpr Field<Draft> kChatFields[] = {
      }},
     {field::object("chat_template_kwargs", "Further variables of the model's template"),
      [](Draft& d, const Json& v) { d.template_variables = v.dump(); }},
+    {field::flag("store", "Only warns if true: chat completions are not stored"),
+     [](Draft& d, const Json& v) {
+       if (v.get<bool>()) d.request.ignored.emplace_back("store");
+     }},
     {field::list("functions", "Not supported: the older form of tools", R"({"maxItems": 0})"),
      [](Draft&, const Json& v) { only_empty("functions", v); }},
     {field::object("audio", "Not supported", R"({"not": {"type": "object"}})"),

@@ -50,6 +50,10 @@ std::optional<StructuredOutput> read_response_format(const Json& value) {
                  "use text, json_object or json_schema");
   }
   const Json format = value.value("json_schema", Json());
+  if (format.is_null()) {
+    refuse_field("response_format.json_schema", "response_format.json_schema is missing",
+                 "put an object with the JSON schema there, as its schema");
+  }
   check_value({.name = {}, .type = FieldType::kObject}, "response_format.json_schema", format);
   if (!format.contains("schema")) {
     refuse_field("response_format.json_schema.schema", "response_format.json_schema.schema is missing",

@@ -218,6 +218,14 @@ def test_fields_that_nothing_reads_are_named(client, api):
     assert "no_such_field" in raw.headers["x-mlxs-warning"]
 
 
+def test_tiers_are_read(client, api):
+    for tier in ("auto", "standard_only"):
+        raw = client.messages.with_raw_response.create(model=api.model, messages=FRANCE, max_tokens=1, service_tier=tier)
+        assert "x-mlxs-warning" not in raw.headers
+    with pytest.raises(anthropic.BadRequestError, match="service_tier"):
+        client.messages.create(model=api.model, messages=FRANCE, max_tokens=1, service_tier="gold")
+
+
 WEATHER = {
     "name": "get_weather",
     "description": "The weather of a city",

@@ -201,6 +201,14 @@ def test_a_cross_encoder_scores_pairs(tiny):
     assert response.status_code == 400 and "scores pairs" in response.text
     ambiguous = requests.post(f"{url}/v1/embeddings", json={"input": "a"}, timeout=60)
     assert ambiguous.status_code == 400 and "3 encoders" in ambiguous.text
+    chat = requests.post(f"{url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}]}, timeout=60)
+    assert chat.status_code == 400 and "no model that generates text" in chat.text
+
+
+def test_without_an_encoder_it_says_so(api):
+    for path, body in (("embeddings", {"input": "a"}), ("rerank", {"query": "a", "documents": ["b"]})):
+        answer = api.post(f"/v1/{path}", body)
+        assert answer.status_code == 400 and "minilm" in answer.json()["error"]["message"], answer.text
 
 
 @pytest.mark.parametrize(("name", "row"), [("first", 0), ("last", -1)])

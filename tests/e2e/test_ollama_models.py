@@ -1,5 +1,6 @@
 """Models that come and go, with the ollama package: pulled from a hub on this machine, loaded by a request, unloaded in time."""
 
+import re
 import shutil
 import threading
 import time
@@ -77,6 +78,16 @@ def test_a_model_goes_when_its_time_is_over(client, keep_alive):
     parts = list(client.generate("spare", "Hello", options=SHORT, keep_alive=keep_alive, stream=True))
     assert parts[-1].done, "the answer is complete first"
     assert parts[-1].load_duration > 0
+    until(lambda: "spare" not in running(client))
+
+
+def test_a_model_that_is_not_there_is_told_of_those_that_are_once(client):
+    client.generate("spare", "a", options=SHORT, keep_alive=60)  # on disk and loaded
+    with pytest.raises(ollama.ResponseError, match="not found") as refused:
+        client.generate("sparse", "a")
+    there = re.search(r"there are (.*); POST", str(refused.value))[1].split(", ")
+    assert there.count("spare") == 1, there
+    client.generate("spare", keep_alive=0)
     until(lambda: "spare" not in running(client))
 
 

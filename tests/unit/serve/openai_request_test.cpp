@@ -146,6 +146,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{R"("user":{})", "user"}, Wrong{R"("tools":[{"type":"function"}])", "tools[0].function"},
         Wrong{R"("tool_choice":"required")", "tool_choice"},
         Wrong{R"("response_format":{"type":"xml"})", "response_format.type"},
+        Wrong{R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
         Wrong{R"("response_format":{"type":"json_schema","json_schema":{"schema":5}})",
               "response_format.json_schema.schema"},
         Wrong{R"("response_format":{"type":"json_object"},"guided_regex":"a")", "response_format"},
