@@ -46,6 +46,7 @@ struct AdmissionWindowStats {
   int batch_size = 0;
   double window_ms = 0, ema_queue_depth = 0, ema_p99_ms = 0;
   double p50_ms = 0, p95_ms = 0, p99_ms = 0;  // of the last steps, which are `samples`
+  double min_ms = 0, max_ms = 0, mean_ms = 0;
   std::uint64_t samples = 0, steps = 0;
   std::uint64_t checks = 0;                               // of the batch size
   std::array<WindowTransition, 10> recent_transitions{};  // newest first

@@ -63,7 +63,9 @@ struct EngineOptions {
   std::uint64_t prefix_cache_disk_bytes = std::uint64_t{1} << 30;
   double target_itl_ms = 0;  // steps are kept this short while somebody waits for a next token; 0: no target
   // Steps whose results may be in work at once: with 2 or 3, tokens are turned into text and sent while the
-  // next step runs. 1 … 3; 0: 2 where the host has a core that the steps leave free, else 1.
+  // next step runs. 1 … 3; 0: 2 where the host has a core that the steps leave free, else 1. Unless it is 1,
+  // the next step is planned and handed to the device while one runs, where that pays; with 3 also where it
+  // only can be. Not with a disk tier, nor while several models are loaded.
   int ring_depth = 0;
   bool fair_share = true;  // tenants (GenerateParams::user) share by tokens; else in order of arrival
   double fair_prompt_weight = 1, fair_output_weight = 2;  // of a computed prompt token and a generated one
@@ -336,6 +338,11 @@ struct EngineSchedulerStats {
   int swap_slots = 0, swap_slots_used = 0;
   double swap_page_ms = 0;
   int ring_depth = 1;
+  // Of the steps: handed to the device while the one before ran, if they may be; rows of steps whose request
+  // had ended meanwhile; the host's work on steps that was done while others ran.
+  bool runs_ahead = false;
+  std::uint64_t steps_ahead = 0, void_rows = 0;
+  double hidden_seconds = 0;
   AdmissionWindowStats window;
   double step_fixed_ms = 0, step_token_ms = 0;  // measured: a step takes fixed + tokens * token
   int prefix_entries = 0;                       // prompts in the cache that nobody uses at the moment

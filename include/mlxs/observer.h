@@ -49,15 +49,17 @@ inline constexpr std::array<std::string_view, kTokenBlocks> kTokenBlockNames{"sl
 
 struct StepRecord {
   std::string_view model;
-  std::uint64_t step = 0;                           // 1, 2, … of the model
-  std::chrono::steady_clock::time_point started{};  // of planning
+  std::uint64_t step = 0;  // 1, 2, … of the model
+  // Of planning; of one that was planned while the step before ran: when that ended.
+  std::chrono::steady_clock::time_point started{};
   int prefill_tokens = 0;
   int decode_rows = 0;
   double plan_seconds = 0;
   double run_seconds = 0;  // the backend's part: of this
   double launch_seconds = 0, sample_seconds = 0, wait_seconds = 0;
-  double mask_seconds = 0;                   // before the launch: what grammars allow
-  double commit_seconds = 0;                 // sampling results → channels
+  double mask_seconds = 0;    // before the launch: what grammars allow
+  double commit_seconds = 0;  // sampling results → channels
+  double hidden_seconds = 0;  // of all these: done while another step ran, and counted in none of them
   int running = 0, waiting = 0, paused = 0;  // requests, after it
   int kv_pages_free = 0;
   std::array<std::int64_t, kTokenBlocks> blocked_tokens{};

@@ -62,7 +62,8 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
       .add_option(
           "--ring-depth", flags.ring_depth,
           "Steps whose tokens may be on their way out at once, 1 to 3 (default: 2 where a core is free, "
-          "else 1)")
+          "else 1). Unless it is 1, a device that works by itself has the next step while one runs; with 3 "
+          "any that can")
       ->check(CLI::Range(1, 3, "1..3"));
   command.add_flag("--force", flags.force, "Load the model even if it will not fit into memory");
 }

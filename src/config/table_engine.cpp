@@ -52,7 +52,8 @@ std::vector<Key> engine_keys() {
           .range(1, 3)
           .or_zero("2 where the host has a core that the steps leave free, else 1")
           .flag("--ring-depth")
-          .says("Steps whose results may be in work at once"),
+          .says("Steps whose results may be in work at once; with 3 any device that can has the next one "
+                "while one runs, else those that work by themselves do, unless it is 1"),
       MLXS_KEY("engine.token_budget", engine.token_budget)
           .range(16, 65536)
           .says("Tokens of one step, at most"),

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
 #include "engine/refusal.h"
 #include "engine/stats.h"
 
@@ -58,6 +57,7 @@ void LoadedModel::cancel(RequestId id) {
   if (found == requests_.end()) return;
   scheduler_->cancel(id);
   finish(*found->second, FinishReason::kCancelled, clock_.now());
+  publish_stats();
   deliver();
 }
 
@@ -88,44 +88,16 @@ void LoadedModel::resume(RequestId id) {
   tell(RequestEvent::Kind::kResumed, *found->second, now);
 }
 
-void LoadedModel::note_preempted(TimePoint now) {
-  for (std::size_t i = 0; i < plan_.preempted.size(); ++i) {
-    Request& request = *requests_.at(plan_.preempted[i]);
-    request.timeline.preempted(now, seen(plan_.preempted_for[i]), static_cast<int>(request.tokens.size()));
-    tell(RequestEvent::Kind::kPreempted, request, now);
-  }
-}
-
-bool LoadedModel::give_way(const Error& error) {
-  if (error.code() != ErrorCode::kOutOfMemory) return false;
-  const TimePoint now = clock_.now();
-  const std::size_t requests = plan_.spans.size();
-  if (!scheduler_->shrink(now, plan_)) return false;
-  log::warn(
-      "step {} of '{}' with {} tokens of {} request(s) ran out of memory: {}; {} preempted, smaller steps "
-      "follow",
-      plan_.step, info_.id, plan_.total_tokens, requests, error.what(), plan_.preempted.size());
-  note_preempted(now);
-  publish_stats();
-  return true;
-}
-
-void LoadedModel::note_plan(TimePoint now) {
-  queue_clock_.advance(now, plan_.blocked);
-  note_preempted(now);
-  if (!plan_.admitted.empty()) note_admissions(now);
-}
-
 // Who gets a place in the same step went first of nobody.
-void LoadedModel::note_admissions(TimePoint now) {
-  for (const RequestId id : plan_.admitted) {
+void LoadedModel::note_admissions(const StepPlan& plan, TimePoint now) {
+  for (const RequestId id : plan.admitted) {
     Request& request = *requests_.at(id);
     note_who_went_first(request);
     request.timeline.admitted(now, queue_clock_);
     tell(RequestEvent::Kind::kAdmitted, request, now);
     request.prefix_miss = scheduler_->prefix_miss(id);
   }
-  for (const RequestId id : plan_.admitted) {
+  for (const RequestId id : plan.admitted) {
     admissions_.add({.who = seen(id),
                      .at = now,
                      .arrival = requests_.at(id)->arrival,
@@ -141,80 +113,6 @@ void LoadedModel::note_who_went_first(Request& request) {
 void LoadedModel::encode(const std::shared_ptr<EncodeTask>& task) {
   encoder_->submit(task);
   publish_stats();
-}
-
-bool LoadedModel::step() {
-  if (encoder_) {
-    const bool worked = encoder_->step();
-    if (worked) publish_stats();
-    return worked;
-  }
-  const TimePoint started = clock_.now();
-  scheduler_->plan(started, plan_);
-  note_plan(started);
-  const StepPlan& plan = plan_;
-  for (const Refusal& refusal : plan.refused) refuse(refusal);
-  const TimePoint copying = clock_.now();
-  if (!plan.swap_out.empty() || !plan.swap_in.empty() || !plan.branches.empty()) runner_->copy_pages(plan);
-  if (plan.empty()) return tier_ && tier_->save(true);
-  const TimePoint planned = clock_.now();
-
-  std::span<const Sampled* const> sampled;
-  std::string failure;
-  ErrorCode failure_code = ErrorCode::kInternal;
-  try {
-    sampled = runner_->run(plan, [&](RequestId id) -> Request& { return *requests_.at(id); });
-  } catch (const std::exception& error) {
-    if (const auto* known = dynamic_cast<const Error*>(&error)) {
-      if (give_way(*known)) return true;
-      if (known->code() == ErrorCode::kOutOfMemory) failure_code = known->code();
-    }
-    failure = error.what();
-    log::error("step {} of '{}' failed and ends its {} request(s): {}", plan.step, info_.id,
-               plan.spans.size(), failure);
-  }
-  const TimePoint ran = clock_.now();
-
-  result_.step = plan.step;
-  result_.seconds = to_seconds(ran - planned);
-  result_.copy_seconds = to_seconds(planned - copying);
-  result_.spans.clear();
-  const StepShare share{.step = plan.step,
-                        .started = started,
-                        .ended = ran,
-                        .prefill_tokens = plan.total_tokens - plan.decode_rows,
-                        .total_tokens = plan.total_tokens};
-  for (std::size_t i = 0; i < plan.spans.size(); ++i) {
-    const PlannedSpan& span = plan.spans[i];
-    Request& request = *requests_.at(span.request);
-    if (request.first_step == TimePoint{}) request.first_step = planned;
-    if (i >= static_cast<std::size_t>(plan.decode_rows))
-      request.timeline.prefilled(share, span.start, span.count);
-    if (span.start < request.prompt_tokens) {
-      // Later chunks may still find pages that another request computed in the meantime.
-      request.cached_prompt_tokens = scheduler_->cached_prefix(span.request);
-    }
-    SpanResult outcome{.request = span.request};
-    if (!failure.empty()) {
-      broken_ = true;
-      if (tier_) tier_->forget(request.tokens, request.cache_salt);
-      fail(request, failure_code, "the step failed: " + failure, ran);
-      outcome.finished = true;
-    } else if (sampled[i] != nullptr) {
-      outcome.token = sampled[i]->token;
-      outcome.finished = accept(request, *sampled[i], share);
-    }
-    result_.spans.push_back(outcome);
-  }
-  scheduler_->commit(result_);
-  // What a broken request left in the cache may hold its NaNs, also in front of the token that made them.
-  if (std::exchange(broken_, false)) scheduler_->drop_cache();
-  if (tier_) tier_->save(false);
-  publish_stats();
-  tail_->wait_for_room();
-  deliver();
-  tell_step(share, planned, !failure.empty());
-  return true;
 }
 
 bool LoadedModel::accept(Request& request, const Sampled& sampled, const StepShare& step) {
@@ -279,6 +177,7 @@ void LoadedModel::end(Request& request, Chunk last, std::string_view reason, Tim
 
 void LoadedModel::end_all(const Error& error) {
   if (encoder_) encoder_->end_all(error);
+  settle();
   const TimePoint now = clock_.now();
   while (!requests_.empty()) {
     Request& request = *requests_.begin()->second;
@@ -305,6 +204,8 @@ void LoadedModel::publish_stats() {
       encoder_ ? encoder_stats(info_.id, *encoder_) : engine_stats(info_.id, scheduler_->stats());
   if (tail_) now.ring_depth = tail_->depth();
   now.concurrency_limit = concurrency_limit_;
+  now.runs_ahead = ahead_;
+  now.hidden_seconds = to_seconds(hidden_);
   if (tier_) add_disk_stats(now, tier_->stats());
   if (pool_) {
     const TimePoint at = clock_.now();

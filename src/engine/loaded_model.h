@@ -4,6 +4,7 @@
 // loop.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -58,9 +59,13 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void resume(RequestId id);
   void encode(const std::shared_ptr<EncodeTask>& task);
   void cancel(const EncodeTask& task) { encoder_->cancel(task); }
-  bool step();  // runs one step; false: nothing could run
+  // Runs one step; false: nothing could run. alone: nobody else uses the backend before the next call; then
+  // the step behind it may be under way afterwards.
+  bool step(bool alone);
+  int steps_under_way() const { return under_way_; }
+  void settle();  // ends the step that is under way: anybody may use the backend
   // After step() was false: requests are held until then for others to join; nullopt: none are.
-  std::optional<TimePoint> held_until() const { return plan_.held_until; }
+  std::optional<TimePoint> held_until() const { return oldest().plan.held_until; }
   void end_all(const Error& error);
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) {
     return runner_->evaluate(tokens, chunk);
@@ -69,6 +74,15 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   bool idle() const { return requests_.empty() && (!encoder_ || encoder_->waiting() == 0); }
 
  private:
+  // From its plan to its end.
+  struct Step {
+    StepPlan plan;
+    TimePoint started{}, copying{}, planned{};  // planning began; page copies began; both ended
+    Duration hidden{};                          // of its parts: while another step ran
+    bool ahead = false;
+    std::exception_ptr failed_launch{};
+  };
+
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   KvPages pages_for_kv(const EngineOptions& engine, const Backend& backend, bool context_was_asked) const;
@@ -92,16 +106,28 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   void stop(RequestId id);
   void pause(RequestId id);
   RequestSeen seen(RequestId id) const;
+  // stepping.cpp
+  bool runs_ahead(const EngineOptions& engine) const;
+  Step& oldest() { return steps_[under_way_ == 2 ? 1 - newest_ : newest_]; }
+  const Step& oldest() const { return steps_[under_way_ == 2 ? 1 - newest_ : newest_]; }
+  bool begin_step();    // plans and launches one; false: nothing could run
+  void begin_behind();  // the one behind that, if there is anything to plan
+  void launch(Step& step);
+  void drop_behind();
+  void end_step();  // the oldest
+  // What came of it for its requests; failure: of the whole step, else empty.
+  void apply(const Step& step, const StepShare& share, std::span<const Sampled* const> sampled,
+             const std::string& failure, ErrorCode failure_code);
   // Of a step that is about to run: who got a place, who lost it.
-  void note_plan(TimePoint now);
-  void note_preempted(TimePoint now);
+  void note_plan(const StepPlan& plan, TimePoint now);
+  void note_preempted(const StepPlan& plan, TimePoint now);
   // A step that ran out of memory: false if no smaller one can be tried.
-  bool give_way(const Error& error);
-  void note_admissions(TimePoint now);
+  bool give_way(StepPlan& plan, const Error& error);
+  void note_admissions(const StepPlan& plan, TimePoint now);
   void note_who_went_first(Request& request);  // while it waits
   // To the observer, if there is one.
   void tell(RequestEvent::Kind kind, const Request& request, TimePoint at);
-  void tell_step(const StepShare& step, TimePoint planned, bool failed);
+  void tell_step(const Step& step, const StepShare& share, bool failed);
 
   const Clock& clock_;
   std::shared_ptr<EngineObserver> observer_;
@@ -122,7 +148,12 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   std::shared_ptr<Inbox> inbox_;
   std::unique_ptr<DiskTier> tier_;  // null without a store
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
-  StepPlan plan_;  // reused, as result_ is: no allocation in the steady state
+  Step steps_[2];  // reused, as result_ is: no allocation in the steady state
+  std::size_t newest_ = 0;
+  int under_way_ = 0;
+  bool ahead_ = false;      // a step may be begun while the one before runs
+  TimePoint last_ended_{};  // a step
+  Duration hidden_{};       // of all steps
   StepResult result_;
   std::vector<StepSpanRecord> span_records_;  // reused, too
   QueueClock queue_clock_;

@@ -156,6 +156,7 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
       engine.prefix_cache ? static_cast<std::int32_t>(engine.prefix_cache_pin_share * num_pages) : 0;
   scheduler_ = std::make_unique<Scheduler>(scheduling, *pool_);
   if (store_ && !mock) make_disk_tier(engine, backend);
+  ahead_ = runs_ahead(engine);
 }
 
 }  // namespace mlxs

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "engine/step_runner.h"
@@ -16,20 +17,34 @@ class MockRunner final : public StepRunner {
   MockRunner(MockSpec spec, std::int32_t vocabulary, const Clock& clock)
       : spec_(spec), vocabulary_(vocabulary), clock_(clock) {}
 
-  std::span<const Sampled* const> run(const StepPlan& plan,
-                                      const std::function<Request&(RequestId)>& request_of) override;
+  void launch(const StepPlan& plan, const std::function<Request&(RequestId)>& request_of) override;
+  std::span<const Sampled* const> finish() override;
+  bool feeds_next() const override { return steps_[newest_].feeds_next; }
+  // A delay is a device's, which computes by itself.
+  RunAhead run_ahead() const override { return spec_.delay_ms > 0 ? RunAhead::kPays : RunAhead::kPossible; }
   std::vector<float> evaluate(std::span<const TokenId> tokens, std::int32_t chunk) override;  // zeros
   void copy_pages(const StepPlan&) override {}
   KvStore* kv() override { return nullptr; }
 
  private:
-  Sampled next_token(Request& request);
+  struct Step {
+    std::vector<std::optional<Sampled>> sampled;  // of each span
+    TimePoint launched{};
+    bool feeds_next = false;
+    bool fails = false;
+  };
+  // ahead: of the token before it is not known yet.
+  Sampled next_token(Request& request, bool ahead);
+  [[noreturn]] void fail() const;
 
   MockSpec spec_;
   std::int32_t vocabulary_;
   const Clock& clock_;
-  std::int64_t steps_ = 0;
-  std::vector<Sampled> sampled_;
+  std::int64_t launches_ = 0, failures_ = 0;
+  Step steps_[2];
+  std::size_t newest_ = 0;
+  int under_way_ = 0;
+  TimePoint ended_{};
   std::vector<const Sampled*> results_;
 };
 

@@ -89,61 +89,95 @@ MaskPool* Runner::begin_masks() {
   return masks_.get();
 }
 
-std::span<const Sampled* const> Runner::run(const StepPlan& plan,
-                                            const std::function<Request&(RequestId)>& request_of) {
-  times_ = {};
-  const TimePoint began = clock_.now();
-  tokens_.clear();
-  positions_.clear();
-  sequences_.clear();
-  sampled_rows_.clear();
-  sampling_.clear();
+bool Runner::feeds(const Request& request, const SampleRow& row) const {
+  return !request.grammar && !request.penalized && request.bias.empty() && backend_.draws_on_device(row);
+}
+
+void Runner::fill(Host& host, const StepPlan& plan, const std::function<Request&(RequestId)>& request_of) {
+  host.plan = &plan;
+  host.tokens.clear();
+  host.positions.clear();
+  host.sequences.clear();
+  host.sampled_rows.clear();
+  host.fed.clear();
+  host.sampling.clear();
+  host.times = {};
+  host.feeds_next = backend_.run_ahead() != RunAhead::kNo;
   constrained_.clear();
   unmasked_.rows.clear();
   unmasked_.requests.clear();
   for (const PlannedSpan& span : plan.spans) {
     Request& request = request_of(span.request);
-    const auto first_row = static_cast<std::int32_t>(tokens_.size());
-    sequences_.push_back({first_row, span.count, span.start, span.pages, span.window_pages});
-    const auto begin = request.tokens.begin() + span.start;
-    tokens_.insert(tokens_.end(), begin, begin + span.count);
-    for (std::int32_t i = 0; i < span.count; ++i) positions_.push_back(span.start + i);
-    if (span.samples) {
-      sampled_rows_.push_back(first_row + span.count - 1);
-      sampling_.push_back(request.sample_row());
-      if (!request.grammar) continue;
-      // Log probabilities are those among the allowed tokens: they need the mask.
-      if (resample_ != nullptr && request.sampling.top_logprobs < 0) {
-        sampling_.back().allowed = {};
-        unmasked_.rows.push_back(static_cast<std::int32_t>(sampled_rows_.size()) - 1);
-        unmasked_.requests.push_back(&request);
-      } else {
-        constrained_.push_back(&request);
-      }
+    const auto first_row = static_cast<std::int32_t>(host.tokens.size());
+    host.sequences.push_back({first_row, span.count, span.start, span.pages, span.window_pages});
+    if (span.fed >= 0) {  // by a span of a step that samples in every one: rows of its logits are its spans
+      host.tokens.push_back(0);
+      host.fed.push_back(span.fed);
+    } else {
+      const auto begin = request.tokens.begin() + span.start;
+      host.tokens.insert(host.tokens.end(), begin, begin + span.count);
+    }
+    for (std::int32_t i = 0; i < span.count; ++i) host.positions.push_back(span.start + i);
+    if (!span.samples) {
+      host.feeds_next = false;
+      continue;
+    }
+    host.sampled_rows.push_back(first_row + span.count - 1);
+    SampleRow& row = host.sampling.emplace_back(request.sample_row());
+    if (span.fed >= 0) ++row.draw;  // the token before is drawn and not known
+    host.feeds_next = host.feeds_next && feeds(request, row);
+    if (!request.grammar) continue;
+    // Log probabilities are those among the allowed tokens: they need the mask.
+    if (resample_ != nullptr && request.sampling.top_logprobs < 0) {
+      row.allowed = {};
+      unmasked_.rows.push_back(static_cast<std::int32_t>(host.sampled_rows.size()) - 1);
+      unmasked_.requests.push_back(&request);
+    } else {
+      constrained_.push_back(&request);
     }
   }
+}
 
+void Runner::launch(const StepPlan& plan, const std::function<Request&(RequestId)>& request_of) {
+  const TimePoint began = clock_.now();
+  const std::size_t place = under_way_ == 0 ? newest_ : 1 - newest_;
+  Host& host = hosts_[place];
+  fill(host, plan, request_of);
   MasksOfStep masks(begin_masks());
 
   // A step that samples nothing (a prompt's early chunk) makes one op less than the others.
-  const std::uint64_t program = sampling_.empty() ? 0 : program_;
-  backend_.begin_step({tokens_, positions_, sequences_, sampled_rows_, kv_.get(), program});
-  const Tensor logits = model_.forward(backend_);
+  const std::uint64_t program = host.sampling.empty() ? 0 : program_;
+  backend_.begin_step(
+      {host.tokens, host.positions, host.sequences, host.sampled_rows, kv_.get(), program, host.fed});
+  host.logits = model_.forward(backend_);
   const TimePoint launched = clock_.now();
-  times_.launch = launched - began;
+  host.times.launch = launched - began;
   masks.finish();
   const TimePoint masked = clock_.now();
-  times_.mask = masked - launched;
-  if (!sampling_.empty()) backend_.sample(logits, sampling_);
-  times_.sample = clock_.now() - masked;
+  host.times.mask = masked - launched;
+  if (!host.sampling.empty()) backend_.sample(host.logits, host.sampling);
+  if (host.feeds_next) backend_.submit_step();
+  host.times.sample = clock_.now() - masked;
+  newest_ = place;
+  ++under_way_;
+}
+
+std::span<const Sampled* const> Runner::finish() {
+  Host& host = hosts_[under_way_ == 2 ? 1 - newest_ : newest_];
+  const TimePoint waiting = clock_.now();
+  const int left = std::exchange(under_way_, 0) - 1;
   const std::span<const Sampled> sampled = backend_.end_step();
+  under_way_ = left;
+  times_ = host.times;
+  const TimePoint drawn = clock_.now();
+  times_.wait = drawn - waiting;
 
   results_.clear();
   std::size_t next = 0;
-  for (const PlannedSpan& span : plan.spans) results_.push_back(span.samples ? &sampled[next++] : nullptr);
-  if (!unmasked_.rows.empty()) {
-    const TimePoint drawn = clock_.now();
-    correct(logits, sampled);
+  for (const PlannedSpan& span : host.plan->spans)
+    results_.push_back(span.samples ? &sampled[next++] : nullptr);
+  if (left == 0 && !unmasked_.rows.empty()) {  // of this step: behind another there are none
+    correct(host.logits, sampled);
     times_.mask += clock_.now() - drawn;
   }
   return results_;

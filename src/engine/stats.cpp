@@ -69,6 +69,8 @@ EngineSchedulerStats engine_stats(std::string_view model, const SchedulerStats& 
                              .swap_slots = s.swap_slots,
                              .swap_slots_used = s.swap_slots_used,
                              .swap_page_ms = s.swap_page_s * 1e3,
+                             .steps_ahead = s.steps_ahead,
+                             .void_rows = s.void_rows,
                              .window = s.window,
                              .step_fixed_ms = s.step_fixed_s * 1e3,
                              .step_token_ms = s.step_token_s * 1e3,

@@ -29,9 +29,10 @@ void StepLoop::run() {
     bool worked = false;
     for (const auto& model : models_) {
       step_started_ns_.store(nanoseconds(clock_.now()), std::memory_order_relaxed);
-      const int place = ring_ ? ring_->acquire() : 0;
-      worked |= model->step();
-      if (ring_) ring_->release(place);
+      if (places_.empty()) keep_places(1);
+      worked |= model->step(models_.size() == 1);
+      if (model->steps_under_way() > 0) keep_places(2);  // it began beside the one that has ended
+      keep_places(model->steps_under_way());
       step_started_ns_.store(0, std::memory_order_relaxed);
     }
     if (worked) continue;
@@ -44,6 +45,20 @@ void StepLoop::run() {
     model->end_all(Error(ErrorCode::kCancelled, "the engine was disposed of"));
   models_.clear();
   running_.store(false, std::memory_order_release);
+}
+
+void StepLoop::settle() {
+  for (const auto& model : models_) model->settle();
+  keep_places(0);
+}
+
+void StepLoop::keep_places(int steps) {
+  if (!ring_) return;
+  while (static_cast<int>(places_.size()) < steps) places_.push_back(ring_->acquire());
+  while (static_cast<int>(places_.size()) > steps) {
+    ring_->release(places_.front());
+    places_.pop_front();
+  }
 }
 
 // While requests are held for others to join: a nap that ends before the window does. Windows are

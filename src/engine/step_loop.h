@@ -1,10 +1,11 @@
 // The engine thread of one device: takes arrivals, runs one step of every model that has work, parks when
 // none has. Owns the thread, the backend and the set of served models. Everything that touches a model's
-// state or the backend runs here, as a task between steps. The loop never throws; stop() ends it after the
-// running step.
+// state or the backend runs here, as a task between steps; while one is under way, none that uses the
+// backend. The loop never throws; stop() ends it after the running step.
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <exception>
 #include <future>
 #include <memory>
@@ -30,14 +31,14 @@ class StepLoop {
 
   const std::shared_ptr<Inbox>& inbox() const { return inbox_; }
 
-  // Runs task(backend) on the engine thread between two steps and waits; exceptions come back. Not from the
-  // engine thread.
+  // Runs task(backend) on the engine thread while no step is under way, and waits; exceptions come back. Not
+  // from the engine thread.
   template <class Task>
   auto call(Task&& task) {
     using Result = std::invoke_result_t<Task, Backend&>;
     std::packaged_task<Result()> packaged([&] { return task(*backend_); });
     std::future<Result> result = packaged.get_future();
-    if (!inbox_->post([&packaged] { packaged(); })) {
+    if (!inbox_->post([&] { settle(), packaged(); })) {
       throw Error(ErrorCode::kUnavailable, "the engine was disposed of", "create a new one");
     }
     return result.get();
@@ -56,10 +57,13 @@ class StepLoop {
  private:
   void run();
   bool hold() const;
+  void settle();
+  void keep_places(int steps);  // of the ring, for so many steps under way
 
   const Clock& clock_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<CommandRing> ring_;
+  std::deque<int> places_;  // of it that are taken
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::vector<std::shared_ptr<LoadedModel>> models_;  // engine thread only
   bool stopping_ = false;                             // engine thread only

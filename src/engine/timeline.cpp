@@ -64,7 +64,8 @@ void TimelineRecorder::prefilled(const StepShare& step, int start, int tokens) {
 
 void TimelineRecorder::sampled(const StepShare& step) {
   const TimePoint now = step.ended;
-  if (part_ != RequestPart::kDecode) enter(RequestPart::kDecode, now);
+  // It may have been paused while the step was under way.
+  if (part_ != RequestPart::kDecode && part_ != RequestPart::kPaused) enter(RequestPart::kDecode, now);
   recomputing_ = false;
   ++record_.generated_tokens;
   if (first_token_ == TimePoint{}) {

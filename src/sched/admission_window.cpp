@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace mlxs {
 namespace {
@@ -94,6 +95,10 @@ void BatchSize::measure() {
   p99_ms_ = percentile(0.99);
   p95_ms_ = percentile(0.95);
   p50_ms_ = percentile(0.5);
+  const auto [least, most] = std::ranges::minmax(samples_);
+  min_ms_ = least;
+  max_ms_ = most;
+  mean_ms_ = std::accumulate(samples_.begin(), samples_.end(), 0.0) / static_cast<double>(samples_.size());
   const double alpha = options_.auto_tune.ema_alpha;
   ema_p99_ms_ = ema_p99_ms_ == 0 ? p99_ms_ : alpha * p99_ms_ + (1 - alpha) * ema_p99_ms_;
 }
@@ -187,6 +192,9 @@ AdmissionWindowStats AdmissionWindow::stats() const {
                              .p50_ms = batch_.p50_ms(),
                              .p95_ms = batch_.p95_ms(),
                              .p99_ms = batch_.p99_ms(),
+                             .min_ms = batch_.min_ms(),
+                             .max_ms = batch_.max_ms(),
+                             .mean_ms = batch_.mean_ms(),
                              .samples = batch_.samples(),
                              .steps = batch_.steps(),
                              .checks = batch_.checks()};

@@ -62,6 +62,9 @@ class BatchSize {
   double p50_ms() const { return p50_ms_; }
   double p95_ms() const { return p95_ms_; }
   double p99_ms() const { return p99_ms_; }
+  double min_ms() const { return min_ms_; }
+  double max_ms() const { return max_ms_; }
+  double mean_ms() const { return mean_ms_; }
   double ema_p99_ms() const { return ema_p99_ms_; }
   std::size_t samples() const { return samples_.size(); }
   std::uint64_t steps() const { return steps_; }
@@ -81,6 +84,7 @@ class BatchSize {
   std::uint64_t steps_ = 0, checks_ = 0, degradations_ = 0, adjustments_ = 0;
   int healthy_ = 0;
   double p50_ms_ = 0, p95_ms_ = 0, p99_ms_ = 0, ema_p99_ms_ = 0;
+  double min_ms_ = 0, max_ms_ = 0, mean_ms_ = 0;
 };
 
 class AdmissionWindow {

@@ -172,6 +172,7 @@ class Writer {
     part("mask", s.mask_ns);
     part("launch", s.launch_ns);
     part("sample", s.sample_ns);
+    at = run_end(s) - s.wait_ns;  // of a step that was handed over while another ran nothing comes before it
     part("wait", s.wait_ns);
     at = run_end(s);
     part("publish", s.publish_ns);

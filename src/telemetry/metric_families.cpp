@@ -254,6 +254,12 @@ void Registry::steps() {
         [](const Stats& s) { return seconds(s.step_token_ms); });
   level("mlxs_step_ring_depth", "Steps whose tokens may be on their way out at once.",
         [](const Stats& s) { return number(s.ring_depth); });
+  total("mlxs_steps_ahead_total", "Steps that were handed to the device while the one before ran.",
+        [](const Stats& s) { return number(s.steps_ahead); });
+  total("mlxs_step_void_rows_total", "Rows of steps whose request had ended meanwhile.",
+        [](const Stats& s) { return number(s.void_rows); });
+  total("mlxs_step_hidden_seconds_total", "The host's work on steps that was done while others ran.",
+        [](const Stats& s) { return number(s.hidden_seconds); });
   level("mlxs_step_token_budget", "Tokens that the last step might have had.",
         [](const Stats& s) { return number(s.token_budget); });
 }

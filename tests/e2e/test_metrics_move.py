@@ -419,6 +419,15 @@ def test_rates(load):
     server.until(RATES, server.ask)
 
 
+AHEAD = {"mlxs_steps_ahead_total", "mlxs_step_void_rows_total", "mlxs_step_hidden_seconds_total"}
+
+
+@needs_program
+def test_steps_ahead(load):
+    server = load("mock:tokens=3,delay=1")
+    server.until(AHEAD, lambda: server.ask(ignore_eos=False))
+
+
 WINDOW = {
     *(f"mlxs_window_{name}" for name in ("seconds", "batch_size", "queue_depth_smoothed")),
     *(f"mlxs_window_{name}_total" for name in ("batches", "degradations", "adjustments", "transitions")),
@@ -530,7 +539,8 @@ def test_no_metric_is_missing_here(tmp_path):
                 listed |= words(name, key.strip().strip("`"), *(value.strip() for value in values.split(",")))
     elsewhere = set().union(*ELSEWHERE.values())
     moved = set().union(
-        REQUESTS, PLACES, LATE, PAGES, PASSED, OWN_PAGES, AGAIN, CACHE, CLIENTS, RATES, WINDOW, HELD, TOLD, DEVICE, elsewhere
+        REQUESTS, PLACES, LATE, PAGES, PASSED, OWN_PAGES, AGAIN, CACHE, CLIENTS, RATES, AHEAD, WINDOW, HELD, TOLD, DEVICE,
+        elsewhere,
     )
     moved.add("mlxs_failed_steps_total")
     moved -= {entry for entry in moved if re.search(r"{code=", entry)}  # as many as there are statuses

@@ -231,7 +231,11 @@ TEST_F(InvarianceTest, CopiedLastPagesOfTheirOwn) {
 }
 
 TEST_F(InvarianceTest, PublishingLate) {
-  for (const int depth : {1, 2, 3}) EXPECT_EQ(run({.ring_depth = depth}).ring_depth, depth);
+  for (const int depth : {1, 2, 3}) {
+    const EngineSchedulerStats stats = run({.ring_depth = depth});
+    EXPECT_EQ(stats.ring_depth, depth);
+    EXPECT_EQ(stats.steps_ahead > 0, depth == 3) << stats.steps_ahead;
+  }
 }
 
 // Text, finish and count are those of a serial engine, though the engine hears of the stop a step or two

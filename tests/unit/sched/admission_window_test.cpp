@@ -78,6 +78,9 @@ TEST(AdmissionWindow, SaysItsLastTransitionsAndPercentiles) {
   EXPECT_EQ(stats.recent_transitions[stats.transitions].reason, "");
   EXPECT_EQ(stats.p50_ms, 10);
   EXPECT_EQ(stats.p99_ms, 20);
+  EXPECT_EQ(stats.min_ms, 10);
+  EXPECT_EQ(stats.max_ms, 20);
+  EXPECT_NEAR(stats.mean_ms, 10.5, 1e-9);
   EXPECT_EQ(stats.steps, 100u);
 }
 

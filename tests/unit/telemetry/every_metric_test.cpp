@@ -36,6 +36,8 @@ EngineSchedulerStats everything_of_a_scheduler() {
   s.slo_requests = s.slo_met = s.slo_missed_ttft = s.slo_missed_tpot = 1;
   s.slo_refused = s.slo_promoted = s.goodput_tokens = 1;
   s.token_budget = 1;
+  s.steps_ahead = s.void_rows = 1;
+  s.hidden_seconds = 1;
   s.overtakings = s.displaced = s.swaps = s.swapped_pages = 1;
   s.swap_slots = 2;
   s.swap_slots_used = 1;
