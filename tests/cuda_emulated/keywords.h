@@ -13,6 +13,8 @@
 
 #include "blocks.h"
 
+#define MLXS_EMULATED 1
+
 #undef __global__
 #undef __device__
 #undef __host__

@@ -92,7 +92,7 @@ class CudaBackend final : public Backend {
   bool wide(int rows, std::int64_t columns, std::int64_t outputs) const {
     if (!hopper_ || rows <= 8) return false;
     if (rows <= 16) return columns >= kLongSum;
-    return rows > 2 * kThinRows || columns * outputs > (rows <= kThinRows ? 20'000'000 : 12'000'000);
+    return rows > 2 * kThinRows || columns * outputs > (rows <= kThinRows ? 12'000'000 : 8'000'000);
   }
   bool narrow(int rows) const { return rows <= (hopper_ ? 2 * kThinRows : kThinRows); }
   // Padding is zero, the rest is not set.

@@ -28,31 +28,41 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
   const bool one_pass = !f.gated || gates_at_once(weight);
   const auto thin_to = [&](const Finish& to) {
     each([&](const Rows& w, int first) {
-      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_);
-    });
-  };
-  const auto wide_to = [&](const Finish& to, int splits) {
-    const std::size_t apart = static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
-    each([&](const Rows& w, int first) {
-      cuda::wide(stream_.get(), w, x, rows, first, splits, apart, to, {});
+      const int splits = input.raw != nullptr ? 0 : thin_splits(w, rows, to.gated, multiprocessors_);
+      const std::size_t tiles = static_cast<std::size_t>(w.rows) / (2 * kTile);
+      const Scratch partial(
+          memory_, splits == 0 ? 1 : static_cast<std::size_t>(splits) * tiles * kSplitFloats * sizeof(float));
+      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_,
+           splits == 0 ? ThinSplits{}
+                       : ThinSplits{splits, partial.floats(), reinterpret_cast<int*>(counters_.data())});
     });
   };
   const bool few = !x.wide && narrow(rows);
   if (few && one_pass) return thin_to(f);
   const Rows& first = weight.segments().front();
-  const int splits = few ? 1
-                     : x.wide
-                         ? wide_splits(first, rows, multiprocessors_)
-                         : matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
-  if (x.wide && splits == 1 && one_pass) return wide_to(f, 1);
+  const WideSplits shares = x.wide ? wide_splits(first, rows, multiprocessors_) : WideSplits{};
+  const auto wide_to = [&](const Finish& to) {
+    const std::size_t apart =
+        shares.joined ? 0 : static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
+    each([&](const Rows& w, int column) {
+      cuda::wide(stream_.get(), w, x, rows, column, shares.splits, apart, to, {});
+    });
+  };
+  if (x.wide && shares.joined && one_pass) return wide_to(f);
 
+  int splits = 1;  // sums that finish() adds
+  if (x.wide) {
+    if (!shares.joined) splits = shares.splits;
+  } else if (!few) {
+    splits = matmul_splits(outputs, static_cast<int>(weight.columns()), rows, multiprocessors_);
+  }
   const Scratch sums(memory_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(rows) *
                                   static_cast<std::size_t>(outputs) * sizeof(float));
   const Finish plain{.y = sums.floats(), .columns = outputs};
   if (few) {
     thin_to(plain);
   } else if (x.wide) {
-    wide_to(plain, splits);
+    wide_to(plain);
   } else {
     each([&](const Rows& w, int column) {
       matmul(stream_.get(), w, x, rows, column, splits, sums.floats(), outputs);

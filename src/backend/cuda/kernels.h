@@ -117,6 +117,18 @@ struct Route {
   const float* selection_bias = nullptr;  // [experts], or null
 };
 
+// For long sums of at most eight rows, whose columns several blocks share: partial: splits · pairs of tiles
+// of outputs · kSplitFloats, or null: none do. counters: kAttentionCounters zeros, which are zeros again
+// afterwards.
+struct ThinSplits {
+  int splits = 1;
+  float* partial = nullptr;
+  int* counters = nullptr;
+};
+inline constexpr int kSplitFloats = 2 * 16 * 8;  // of two tiles
+// How many pay, so that all multiprocessors have as much to do; 0: the usual way, without ThinSplits.
+int thin_splits(const Rows& w, int rows, bool gated, int multiprocessors);
+
 // The inputs of thin(): an operand, or f32 rows that it normalizes itself.
 struct ThinInput {
   Operand operand{};  // raw given: its stride, and if data is given too, the normalized rows go there
@@ -146,7 +158,8 @@ inline constexpr int kFewRows = 2, kMostFewUsed = 8, kMostFewExperts = 512;
 // for each expert's rows, with w the shape of every table entry and y in the order of places. Gated products
 // have a multiple of sixteen gates.
 void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column,
-          const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors);
+          const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors,
+          const ThinSplits& splits = {});
 inline constexpr int kThinRows = 32;
 
 // The same for experts of few rows each, all in equal pieces, where the weights are such that it can.
@@ -155,10 +168,15 @@ bool takes_experts(const Rows& w, const Finish& finish, int places, int count);
 void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Finish& finish,
                  const ExpertRows& experts, int multiprocessors);
 
-// Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish().
+// Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish();
+// or split_floats = 0, where they are joined: the whole of it.
 void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
           std::size_t split_floats, const Finish& finish, const ExpertRows& experts);
-int wide_splits(const Rows& w, int rows, int multiprocessors);
+struct WideSplits {
+  int splits = 1;
+  bool joined = true;  // by the product itself
+};
+WideSplits wide_splits(const Rows& w, int rows, int multiprocessors);
 
 // Many rows on other GPUs: sums[split][row][first_column + i], f32, with `stride` columns; the shares of the
 // splits are summed by finish().

@@ -9,31 +9,45 @@
 
 namespace mlxs::cuda {
 
+// together: blocks of the grid's z that run at once and see each other's shared memory, on Hopper.
 template <class... Parameters, class... Arguments>
-void launch(bool early, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes,
-            cudaStream_t stream, Arguments&&... arguments) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+void launch(bool early, int together, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+            size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = early ? 1 : 0;
+  config.attrs = attributes;
+  if (early) {
+    cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (together > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = cluster.val.clusterDim.y = 1;
+    cluster.val.clusterDim.z = static_cast<unsigned>(together);
+  }
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
 template <class Kernel, class... Arguments>
+void launch_cluster(Kernel kernel, int together, dim3 grid, unsigned threads, size_t shared_bytes,
+                    cudaStream_t stream, Arguments&&... arguments) {
+  launch(true, together, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+}
+template <class Kernel, class... Arguments>
 void launch_early(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes, cudaStream_t stream,
                   Arguments&&... arguments) {
-  launch(true, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+  launch(true, 1, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
 }
 template <class Kernel, class... Arguments>
 void launch_after(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes, cudaStream_t stream,
                   Arguments&&... arguments) {
-  launch(false, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+  launch(false, 1, kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
 }
 
 // More dynamic shared memory than 48 KiB, which a kernel must ask for once.

@@ -152,6 +152,27 @@ __device__ inline void multiply<128>(float (&d)[64], const unsigned (&a)[4], uns
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+// Blocks that were launched together (launch_cluster()): all of them have come here, and what they wrote to
+// their shared memory is there for the others.
+#define MLXS_HAS_CLUSTERS 1
+__device__ inline void sync_cluster() {
+  asm volatile(
+      "barrier.cluster.arrive.aligned;\n"
+      "barrier.cluster.wait.aligned;" ::
+          : "memory");
+}
+// What lies at the same place of another block's shared memory.
+__device__ inline float read_cluster(const float* at, unsigned block) {
+  float value;
+  asm volatile(
+      "{ .reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %1, %2;\n"
+      "ld.shared::cluster.f32 %0, [there]; }"
+      : "=f"(value)
+      : "r"(shared_address(at)), "r"(block));
+  return value;
+}
+
 // Columns of 64 inputs (128 bytes), swizzled in 128 bytes, eight of them in 1,024.
 __device__ inline unsigned long long swizzled(unsigned address) {
   return 1ull << 62 | 64ull << 32 | 1ull << 16 | (address & 0x3ffff) >> 4;

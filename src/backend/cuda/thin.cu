@@ -11,6 +11,7 @@ namespace mlxs::cuda {
 ThinPlan plan_thin(const ThinShape& s) {
   const int tiles = s.tiles * s.weights;
   if (s.row_tiles == 1) {
+    if (s.splits > 0) return {max(1, min(s.most_warps, 2)), 1};
     const auto parts = [](int all, int each) { return (all + each - 1) / each; };
     const int wanted = max(parts(13 * s.multiprocessors, tiles), parts(s.units, s.gated ? 24 : 96));
     const int warps = max(s.least_warps, min(min(wanted, s.most_warps), max(1, s.units / 2)));
@@ -38,13 +39,23 @@ bool thin_normalizes(const Rows& w, int rows, bool gated, const Norm& norm, int 
   return ((gated ? w.rows / 2 : w.rows) + 15) / 16 <= 4 * multiprocessors && w.padded >= 512;
 }
 
+// Two tiles at once, which share the inputs, and as many blocks for their columns as fill the GPU with warps.
+int thin_splits(const Rows& w, int rows, bool gated, int multiprocessors) {
+  constexpr int kLongUnits = 256, kLeastUnits = 24;
+  const int pairs = w.rows / 32, units = w.padded / 64;
+  if (gated || rows > 8 || w.rows % 32 != 0 || pairs > kAttentionCounters || units < kLongUnits) return 0;
+  return max(1, min(8 * multiprocessors / pairs, units / kLeastUnits));
+}
+
 void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column, const Finish& f,
-          const ExpertRows& experts, const FewRows& few, int multiprocessors) {
+          const ExpertRows& experts, const FewRows& few, int multiprocessors, const ThinSplits& splits) {
   Thin a{w, x, rows, first_column, experts, few, f};
+  a.splits = splits;
+  a.pairs = splits.partial != nullptr;
   // Of experts, tiles for twice the average: a popular one takes several turns.
   int most = experts.table != nullptr ? 2 * experts.places / experts.count : rows;
   int blocks = experts.table != nullptr ? min(experts.count, experts.places) : 1;
-  if (experts.table == nullptr && few.part == FewRows::Part::kNone) {
+  if (experts.table == nullptr && few.part == FewRows::Part::kNone && !a.pairs) {
     // Where that fills the GPU, sixteen rows a block and two tiles of outputs at once, for the reading of x
     // is what many rows cost; else blocks share the rows of small weights.
     const int tiles = ((f.gated ? w.rows / 2 : w.rows) + 15) / 16;

@@ -18,6 +18,7 @@ namespace mlxs::cuda {
 // Where a block's weights and rows come from.
 enum class Source {
   kWeight,  // one weight, or the experts of ExpertRows, whose rows stand together
+  kShared,  // one weight, each tile's columns shared by several blocks
   kRouter,  // a router's, whose last block chooses each row's experts (FewRows)
   kChosen,  // one of a row's experts
   kMix,     // all of a row's experts, their outputs weighed and summed
@@ -39,6 +40,7 @@ struct Thin {
   int last = 0;           // the last output
   int operand_bytes = 0;  // of shared memory for inputs that are normalized here
   int group_rows = 0;     // of a block, if blocks share the rows of one weight
+  ThinSplits splits{};
   bool pairs = false;  // kGated, but the two halves of the outputs are plain ones that share the reading of x
 };
 
@@ -73,9 +75,11 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
   const void* codes = a.w.codes;
   const void* scales = a.w.scales;
   const float* bias = a.f.bias;
-  int begin = 0, rows = a.rows, part = warp;
+  // Blocks may share a tile's columns, too.
+  constexpr bool kSplits = kSource == Source::kShared;
+  int begin = 0, rows = a.rows, part = kSplits ? warp + static_cast<int>(blockIdx.z) * warps : warp;
   float factor = 1.0f;
-  constexpr bool kPlain = kSource == Source::kWeight || kSource == Source::kRouter;
+  constexpr bool kPlain = kSource == Source::kWeight || kSplits || kSource == Source::kRouter;
   if constexpr (kPlain) {
     if (a.experts.table != nullptr) {
       await();
@@ -231,7 +235,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       };
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) x_at[n] = x_from[n];
-      if (kTiles == 1) read(0);
+      if (!kRingInputs) read(0);
 #pragma unroll 2
       for (int unit = 0; unit < count; ++unit) {
         wait_copies<kStages - 2>();
@@ -329,7 +333,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
         }
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) x_at[n] += 128;
-        if (kTiles == 1) read(0);  // one behind the last is slack
+        if (!kRingInputs) read(0);  // one behind the last is slack
       }
 
       // The warps' sums together.
@@ -355,12 +359,33 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       }
       __syncthreads();
       const int here = kSource == Source::kMix ? 1 : min(rows - first_row, kTiles * 8);
+      int parts = warps;
+      if constexpr (kSplits) {
+        // One tile and at most eight rows: the last block has the sums of all.
+        float* const own = a.splits.partial + static_cast<size_t>(blockIdx.x) * gridDim.z * kSplitFloats;
+        for (int at = static_cast<int>(threadIdx.x); at < here * kOutputs;
+             at += static_cast<int>(blockDim.x)) {
+          float sum = 0.0f;
+          for (int i = 0; i < warps; ++i)
+            sum += shares[(i * kOutputs + at % kOutputs) * kWide + at / kOutputs];
+          own[blockIdx.z * kSplitFloats + at] = sum;
+        }
+        if (!is_last_block(a.splits.counters + blockIdx.x, static_cast<int>(gridDim.z))) return;
+        for (int at = static_cast<int>(threadIdx.x); at < here * kOutputs;
+             at += static_cast<int>(blockDim.x)) {
+          float sum = 0.0f;
+          for (unsigned i = 0; i < gridDim.z; ++i) sum += __ldcg(own + i * kSplitFloats + at);
+          shares[at % kOutputs * kWide + at / kOutputs] = sum;
+        }
+        parts = 1;
+        __syncthreads();
+      }
       for (int at = static_cast<int>(threadIdx.x); at < here * 16; at += static_cast<int>(blockDim.x)) {
         const int o = at % 16, r = at / 16;
         if (first + o > a.last) continue;
         const int to = a.first_column + first + o;
         float sum = 0.0f, up = 0.0f;
-        for (int i = 0; i < warps; ++i) {
+        for (int i = 0; i < parts; ++i) {
           const float* share = shares + (i * kOutputs + o) * kWide + r;
           sum += share[0];
           if (kGated) up += share[16 * kWide];

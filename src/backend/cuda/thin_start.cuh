@@ -15,6 +15,7 @@ struct ThinShape {
   int row_tiles;                // of eight rows
   int least_warps, most_warps;  // of a block
   int multiprocessors;
+  int splits;  // blocks that share the columns of two tiles; 0: none do
 };
 struct ThinPlan {
   int warps = 1;      // of a block, which share a tile's columns
@@ -51,15 +52,16 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
                                      .row_tiles = kTiles,
                                      .least_warps = a.x.raw != nullptr ? 4 : 1,
                                      .most_warps = most,
-                                     .multiprocessors = multiprocessors});
+                                     .multiprocessors = multiprocessors,
+                                     .splits = kSource == Source::kShared ? a.splits.splits : 0});
     warps = plan.warps;
-    a.own_units = (a.units + warps - 1) / warps;
+    a.own_units = (a.units + warps * a.splits.splits - 1) / (warps * a.splits.splits);
     a.own_tiles = plan.own_tiles;
   }
   size_t shared = warps * each;
   if constexpr (kSource == Source::kRouter)
     shared = max(shared, static_cast<size_t>(warps) * a.few.route.experts * 8);
-  launch_early(kernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks), warps * 32,
+  launch_early(kernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks, a.splits.splits), warps * 32,
                a.operand_bytes + shared, stream, a);
 }
 
@@ -76,6 +78,7 @@ void choose_thin(cudaStream_t stream, const Thin& a, int most_rows, int blocks, 
     case FewRows::Part::kMixed:
       return run(start_thin<kCodes, kScaling, 1, false, Source::kMix>);
   }
+  if (a.splits.partial != nullptr) return run(start_thin<kCodes, kScaling, 1, true, Source::kShared>);
   if (a.f.gated || a.pairs) {
     if (most_rows <= 8) return run(start_thin<kCodes, kScaling, 1, true, Source::kWeight>);
     if (most_rows <= 16) return run(start_thin<kCodes, kScaling, 2, true, Source::kWeight>);

@@ -15,6 +15,7 @@
 namespace mlxs::cuda {
 
 constexpr int kDepth = 64;
+constexpr unsigned kMostJoined = 8;
 
 // Of a unit's weights in the ring, a warp's.
 template <Codes kCodes, Scaling kScaling>
@@ -38,7 +39,7 @@ struct Wide {
   Finish f;
   int half;             // gated: rows of the gates
   int last;             // the last output
-  size_t split_floats;  // between the sums of two splits
+  size_t split_floats;  // between the sums of two splits; 0: they are joined here
 };
 
 #if defined(MLXS_HAS_WGMMA)
@@ -231,26 +232,52 @@ __device__ void product(const Wide& a) {
   __syncthreads();
   Finish f = a.f;
   if (f.y != nullptr) f.y += blockIdx.z * a.split_floats;
+  // Blocks of a cluster share the columns, and here the outputs.
+  int first_at = static_cast<int>(threadIdx.x), next_at = kThreads;
+  const bool joins = a.split_floats == 0 && gridDim.z > 1;
+#if defined(MLXS_HAS_CLUSTERS)
+  if (joins) {
+    sync_cluster();
+    first_at += static_cast<int>(blockIdx.z) * kThreads;
+    next_at *= static_cast<int>(gridDim.z);
+  }
+#endif
+  const auto sum_of = [&](const float* own) {
+#if defined(MLXS_HAS_CLUSTERS)
+    if (joins) {
+      float parts[kMostJoined], sum = 0.0f;
+#pragma unroll
+      for (unsigned i = 0; i < kMostJoined; ++i) parts[i] = i < gridDim.z ? read_cluster(own, i) : 0.0f;
+#pragma unroll
+      for (const float part : parts) sum += part;
+      return sum;
+    }
+#endif
+    return *own;
+  };
   const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;  // outputs of the block
   const int first_out = static_cast<int>(blockIdx.x) * wide, here = min(kTile, rows - from_row);
 #pragma unroll 1
-  for (int at = static_cast<int>(threadIdx.x); at < here * wide; at += kThreads) {
+  for (int at = first_at; at < here * wide; at += next_at) {
     const int row = at / wide, o = at % wide, out = first_out + o, to = a.first_column + out;
     if (out > a.last) continue;
     const float* sums_of = shared + row * kOutputs;
     const int swap = (row / 2 % 4) * 8;
     if (a.half > 0) {
-      float low = sums_of[o ^ swap], up = sums_of[(o + kOutputs / 2) ^ swap];
+      float low = sum_of(sums_of + (o ^ swap)), up = sum_of(sums_of + ((o + kOutputs / 2) ^ swap));
       if (bias != nullptr) {
         low += bias[to];
         up += bias[to + a.half];
       }
       store(f, begin + from_row + row, to, gate(low, up, f.act));
     } else {
-      const float sum = sums_of[o ^ swap] + (bias != nullptr ? bias[to] : 0.0f);
+      const float sum = sum_of(sums_of + (o ^ swap)) + (bias != nullptr ? bias[to] : 0.0f);
       store(f, begin + from_row + row, to, activate(sum, f.act));
     }
   }
+#if defined(MLXS_HAS_CLUSTERS)
+  if (joins) sync_cluster();  // the others have read what is here
+#endif
 }
 
 #endif
@@ -279,7 +306,7 @@ void start_wide(cudaStream_t stream, const Wide& a, int splits) {
   const auto kernel = wide_kernel<kCodes, kScaling, kTile, kGroups>;
   static const bool allowed = (allow_shared(kernel, kBytes), true);
   static_cast<void>(allowed);
-  launch_early(kernel, grid, kGroups * 128, kBytes, stream, a);
+  launch_cluster(kernel, a.split_floats == 0 ? splits : 1, grid, kGroups * 128, kBytes, stream, a);
 }
 
 template <Codes kCodes, Scaling kScaling>

@@ -18,6 +18,11 @@ void launch_early(Kernel kernel, dim3 grid, unsigned threads, std::size_t shared
                   Arguments&&... arguments) {
   launch_after(kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
 }
+template <class Kernel, class... Arguments>
+void launch_cluster(Kernel kernel, int, dim3 grid, unsigned threads, std::size_t shared_bytes,
+                    cudaStream_t stream, Arguments&&... arguments) {
+  launch_after(kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
+}
 template <class Kernel>
 void allow_shared(Kernel, std::size_t) {}
 
