@@ -61,6 +61,7 @@ void KvPool::advance(TimePoint now) {
 KvSequence KvPool::open(std::span<const TokenId> tokens, std::uint64_t salt) {
   KvSequence sequence;
   sequence.salt_ = salt;
+  sequence.asked_ = static_cast<std::int32_t>(tokens.size() / kPageTokens);
   prefix_queries_ += tokens.size();
   extend_prefix(sequence, tokens);
   sequence.miss_ = explain_miss(sequence, tokens);

@@ -101,6 +101,7 @@ class KvSequence {
         window_first_(std::exchange(other.window_first_, 0)),
         window_end_(std::exchange(other.window_end_, 0)),
         matched_(std::exchange(other.matched_, 0)),
+        asked_(std::exchange(other.asked_, 0)),
         salt_(std::exchange(other.salt_, 0)),
         miss_(std::exchange(other.miss_, {})) {}
   KvSequence& operator=(KvSequence&& other) noexcept {
@@ -110,6 +111,7 @@ class KvSequence {
     std::swap(window_first_, other.window_first_);
     std::swap(window_end_, other.window_end_);
     std::swap(matched_, other.matched_);
+    std::swap(asked_, other.asked_);
     std::swap(salt_, other.salt_);
     std::swap(miss_, other.miss_);
     return *this;
@@ -135,6 +137,7 @@ class KvSequence {
   std::int32_t passed_ = 0;
   std::int32_t window_first_ = 0, window_end_ = 0;
   std::int32_t matched_ = 0;  // pages that were in the tree when it came, whether their windows were or not
+  std::int32_t asked_ = 0;    // whole pages of what it was opened for
   std::uint64_t salt_ = 0;
   PrefixMiss miss_;
 };

@@ -42,13 +42,15 @@ void KvPool::pass_window(KvSequence& sequence) {
 }
 
 // From the last to the first, so that what a shorter prefix needs, too, is kept for longest. What is not in
-// the tree is of no use to anybody else. What it passed is of little use, but where it parted from others:
-// the next one that begins alike may part there, too.
+// the tree is of no use to anybody else. What it passed is of little use, but where it parted from others,
+// and where its prompt ended or a little before: there the next one that begins alike may part, too.
 void KvPool::release_window(const KvSequence& sequence, std::int32_t begin, std::int32_t end, bool passed) {
-  const std::int32_t parted = sequence.matched_, seen = first_seen(parted * kPageTokens);
+  const auto ends_soon = [&](std::int32_t page, std::int32_t stop) {
+    return page < stop && page >= first_seen(stop * kPageTokens) - 1;
+  };
   for (std::int32_t i = end; i-- > begin;) {
     const PageId page = sequence.pages_[static_cast<std::size_t>(i)];
-    places_.release(page, passed && (i < seen || i >= parted));
+    places_.release(page, passed && !ends_soon(i, sequence.matched_) && !ends_soon(i, sequence.asked_));
     if (places_.holders(page) == 0 && !tree_.contains(page)) places_.drop(page);
   }
 }

@@ -57,12 +57,20 @@ TEST(WindowPlaces, APrefixIsFoundAsFarAsItsWindowIsThere) {
 // of every one finds it.
 TEST(WindowPlaces, TheEndsOfConversationsOutliveWhatWasPassed) {
   Driver driver({.max_running = 1, .token_budget = 64, .max_context = 1600},
-                {.num_pages = 200, .layer_window = kWindow, .num_window_pages = 40});
-  for (TokenId key = 1; key <= 5; ++key) driver.add(prompt_of(600, key), 20);
+                {.num_pages = 200, .layer_window = kWindow, .num_window_pages = 56});
+  for (TokenId key = 1; key <= 5; ++key) driver.add(prompt_of(560, key), 60);
   driver.drain();
   EXPECT_GT(driver.scheduler().stats().kv.window_evictions, 100u);
-  for (const auto& [id, request] : driver.done())
-    EXPECT_EQ(driver.pool().peek_prefix(request.tokens).tokens, 608) << "conversation " << id;
+  for (const auto& [id, request] : driver.done()) {
+    const auto found = [&](std::size_t differs) {
+      std::vector<TokenId> next = request.tokens;
+      next[differs] = 5;
+      return driver.pool().peek_prefix(next).tokens;
+    };
+    EXPECT_EQ(found(619), 608) << "conversation " << id;
+    EXPECT_EQ(found(565), 560) << "another answer, or none of its thoughts";
+    EXPECT_EQ(found(555), 544) << "what the template put behind the prompt is gone";
+  }
 }
 
 // Long prompts with a common beginning: the second computes it again, and from then on it is kept where they
