@@ -238,6 +238,27 @@ TEST_F(InvarianceTest, PublishingLate) {
   }
 }
 
+// Behind a step that runs, whatever else goes on: preempted, swapped, given up by windows.
+TEST_F(InvarianceTest, StepsAhead) {
+  const auto ahead = [&](EngineOptions options) {
+    options.ring_depth = 3;
+    const EngineSchedulerStats stats = run(options);
+    EXPECT_GT(stats.steps_ahead, 20u);
+    EXPECT_EQ(stats.running + stats.waiting + stats.paused + stats.kv_window_pages_held, 0);
+    return stats.preemptions;
+  };
+  EXPECT_GT(ahead({.kv_cache_bytes = 40 * kPageBytes}), 0u);
+  EXPECT_GT(ahead({.kv_cache_bytes = 40 * kPageBytes,
+                   .kv_swap_bytes = 200 * kPageBytes,
+                   .token_budget = 48,
+                   .prefix_cache = false}),
+            0u);
+  ahead({.max_running = 5});
+  use_mixed_model();
+  ahead({.kv_cache_bytes = 60 * 2 * kPageBytes, .token_budget = 32});
+  ahead({.kv_cache_bytes = 40 * 2 * kPageBytes, .kv_window_share = 0.9, .token_budget = 32});
+}
+
 // Text, finish and count are those of a serial engine, though the engine hears of the stop a step or two
 // late.
 TEST_F(InvarianceTest, NothingIsShownBehindAStopString) {
