@@ -42,6 +42,7 @@ std::vector<SampleRow> rows_of(std::uint64_t draw) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].seed = 77 + i;
     rows[i].draw = draw;
+    rows[i].top_logprobs = static_cast<std::int32_t>(i % 2) - 1;
   }
   return rows;
 }
@@ -79,6 +80,9 @@ class DeviceDraws : public testing::TestWithParam<std::string> {
       for (std::size_t i = 0; i < drawn.size(); ++i) {
         EXPECT_EQ(drawn[i].invalid, expected[i].invalid) << "row " << i << ", step " << step;
         EXPECT_EQ(drawn[i].token, expected[i].token) << "row " << i << ", step " << step;
+        if (rows[i].top_logprobs == 0 && !expected[i].invalid) {
+          EXPECT_NEAR(drawn[i].logprob, expected[i].logprob, 1e-3f) << "row " << i << ", step " << step;
+        }
       }
     }
   }
