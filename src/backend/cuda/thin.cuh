@@ -12,6 +12,7 @@
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/route.cuh"
 #include "backend/cuda/thin_norm.cuh"
+#include "backend/cuda/thin_splits.cuh"
 
 namespace mlxs::cuda {
 
@@ -361,24 +362,8 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       const int here = kSource == Source::kMix ? 1 : min(rows - first_row, kTiles * 8);
       int parts = warps;
       if constexpr (kSplits) {
-        // One tile and at most eight rows: the last block has the sums of all.
-        float* const own = a.splits.partial + static_cast<size_t>(blockIdx.x) * gridDim.z * kSplitFloats;
-        for (int at = static_cast<int>(threadIdx.x); at < here * kOutputs;
-             at += static_cast<int>(blockDim.x)) {
-          float sum = 0.0f;
-          for (int i = 0; i < warps; ++i)
-            sum += shares[(i * kOutputs + at % kOutputs) * kWide + at / kOutputs];
-          own[blockIdx.z * kSplitFloats + at] = sum;
-        }
-        if (!is_last_block(a.splits.counters + blockIdx.x, static_cast<int>(gridDim.z))) return;
-        for (int at = static_cast<int>(threadIdx.x); at < here * kOutputs;
-             at += static_cast<int>(blockDim.x)) {
-          float sum = 0.0f;
-          for (unsigned i = 0; i < gridDim.z; ++i) sum += __ldcg(own + i * kSplitFloats + at);
-          shares[at % kOutputs * kWide + at / kOutputs] = sum;
-        }
+        if (!join_splits(a.splits, shares, warps, here, kOutputs, kWide)) return;
         parts = 1;
-        __syncthreads();
       }
       for (int at = static_cast<int>(threadIdx.x); at < here * 16; at += static_cast<int>(blockDim.x)) {
         const int o = at % 16, r = at / 16;
