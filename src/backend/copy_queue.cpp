@@ -20,7 +20,7 @@ double ms_since(Clock::time_point begin) {
 }
 
 void check_copy(std::size_t bytes, const void* from, const void* to, std::size_t room, std::size_t offset) {
-  const auto fail = [](std::string what) {
+  const auto fail = [](const std::string& what) {
     throw Error(ErrorCode::kInvalidArgument, "a copy " + what, "a bug of the caller");
   };
   if (from == nullptr || to == nullptr) fail("without memory");
