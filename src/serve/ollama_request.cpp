@@ -59,9 +59,13 @@ std::optional<double> go_duration(std::string_view text) {
   return sign * seconds;
 }
 
+bool empty_string(const Json& value) {
+  return value.is_string() && value.get_ref<const std::string&>().empty();
+}
+
 void set_format(Draft& draft, const Json& value) {
   auto& structured = draft.request.params.structured;
-  if (value == "") return;
+  if (empty_string(value)) return;
   if (value == "json") {
     structured = StructuredOutput{};
   } else if (value.is_object()) {
@@ -133,7 +137,7 @@ struct Literal {
 // Refused unless empty, false or 0: it would change the answer.
 template <Literal kName, Literal kRemedy>
 void unsupported(Draft&, const Json& value) {
-  if ((value.is_string() || value.is_array()) && (value.empty() || value == "")) return;
+  if (empty_string(value) || (value.is_array() && value.empty())) return;
   refuse_field(kName.text, fmt::format("{} is not supported", kName.text), kRemedy.text);
 }
 
