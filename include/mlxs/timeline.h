@@ -80,7 +80,7 @@ struct RequestTimeline {
   std::string error;   // what went wrong, if something did
   int prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   std::string prefix_miss;    // why the prompt was not cached as a whole: "evicted", "expired", "diverged",
-                              // "new"; empty: it was
+                              // "new", "window"; empty: it was
   int prefix_miss_token = 0;  // the first that was not found; if "diverged", where other prompts went on
                               // differently
   double ttft_seconds = 0;    // 0: no token came

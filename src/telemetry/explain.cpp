@@ -53,6 +53,10 @@ std::string explain_miss(const RequestTimeline& c) {
     return fmt::format(", what follows token {} had been there and was {}", c.prefix_miss_token,
                        c.prefix_miss);
   }
+  if (c.prefix_miss == "window") {
+    return fmt::format(", token {} is known, but what its layers with a window see before it made room",
+                       c.prefix_miss_token);
+  }
   return {};
 }
 

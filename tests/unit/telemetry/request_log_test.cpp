@@ -109,6 +109,9 @@ TEST(Explain, NamesTheLongestPartAndItsReason) {
   prefill.cached_prompt_tokens = 480;
   prefill.chunks.resize(2);
   EXPECT_THAT(why(prefill), HasSubstr("20 of 500 prompt tokens were computed in 2 chunks; 480 came from"));
+  prefill.prefix_miss = "window";
+  prefill.prefix_miss_token = 480;
+  EXPECT_THAT(why(prefill), HasSubstr("cache, token 480 is known, but what its layers with a window see"));
 
   RequestTimeline decode = choice({{RequestPart::kDecode, 1.0}});
   decode.itl_p50_seconds = 0.05;
