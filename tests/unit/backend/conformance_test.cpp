@@ -11,6 +11,7 @@
 
 #include "backend/registry.h"
 #include "backend_weights.h"
+#include "backends_here.h"
 #include "mlxs/error.h"
 #include "random_weights.h"
 
@@ -206,19 +207,6 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
     spread += std::pow(static_cast<double>(b[i]), 2);
   }
   return std::sqrt(error / spread);
-}
-
-std::vector<std::string> others() {
-  std::vector<std::string> names;
-  for (const std::string_view name : backend_names()) {
-    if (name == "auto" || name == "cpu") continue;
-    try {
-      make_backend(name);
-      names.emplace_back(name);
-    } catch (const Error&) {  // built, but this machine has no such device
-    }
-  }
-  return names;
 }
 
 struct MoeCase {
@@ -546,7 +534,7 @@ TEST_P(Conformance, GroupsOfEverySize) {
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Conformance);
-INSTANTIATE_TEST_SUITE_P(Backends, Conformance, testing::ValuesIn(others()),
+INSTANTIATE_TEST_SUITE_P(Backends, Conformance, testing::ValuesIn(test::other_backends()),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 #include "backend/registry.h"
 #include "backend_weights.h"
-#include "mlxs/error.h"
+#include "backends_here.h"
 #include "random_weights.h"
 
 namespace mlxs {
@@ -77,21 +77,8 @@ TEST_P(DenseProducts, LargeOnesOf17To64RowsAreTheCpus) {
   }
 }
 
-std::vector<std::string> other_backends() {
-  std::vector<std::string> names;
-  for (const std::string_view name : backend_names()) {
-    if (name == "auto" || name == "cpu") continue;
-    try {
-      make_backend(name);
-      names.emplace_back(name);
-    } catch (const Error&) {  // built, but this machine has no such device
-    }
-  }
-  return names;
-}
-
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DenseProducts);
-INSTANTIATE_TEST_SUITE_P(Backends, DenseProducts, testing::ValuesIn(other_backends()),
+INSTANTIATE_TEST_SUITE_P(Backends, DenseProducts, testing::ValuesIn(test::other_backends()),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

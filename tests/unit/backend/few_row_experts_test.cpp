@@ -10,8 +10,8 @@
 #include "backend/ops.h"
 #include "backend/registry.h"
 #include "backend_weights.h"
+#include "backends_here.h"
 #include "base/dtype.h"
-#include "mlxs/error.h"
 
 namespace mlxs {
 namespace {
@@ -105,21 +105,8 @@ TEST_P(FewRowExperts, AreTheCpusMixtures) {
   }
 }
 
-std::vector<std::string> others() {
-  std::vector<std::string> names;
-  for (const std::string_view name : backend_names()) {
-    if (name == "auto" || name == "cpu") continue;
-    try {
-      make_backend(name);
-      names.emplace_back(name);
-    } catch (const Error&) {  // built, but this machine has no such device
-    }
-  }
-  return names;
-}
-
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(FewRowExperts);
-INSTANTIATE_TEST_SUITE_P(Backends, FewRowExperts, testing::ValuesIn(others()),
+INSTANTIATE_TEST_SUITE_P(Backends, FewRowExperts, testing::ValuesIn(test::other_backends()),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

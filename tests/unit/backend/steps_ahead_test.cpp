@@ -10,7 +10,7 @@
 
 #include "backend/registry.h"
 #include "backend_weights.h"
-#include "mlxs/error.h"
+#include "backends_here.h"
 
 namespace mlxs {
 namespace {
@@ -155,15 +155,7 @@ class Model {
 };
 
 std::vector<std::string> backends_ahead() {
-  std::vector<std::string> names;
-  for (const std::string_view name : backend_names()) {
-    if (name == "auto") continue;
-    try {
-      if (make_backend(name)->run_ahead() != RunAhead::kNo) names.emplace_back(name);
-    } catch (const Error&) {  // built, but this machine has no such device
-    }
-  }
-  return names;
+  return test::backends_here([](Backend& backend) { return backend.run_ahead() != RunAhead::kNo; });
 }
 
 class StepsAhead : public testing::TestWithParam<std::string> {};

@@ -12,6 +12,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <random>
 #include <set>
 #include <utility>
 #include <vector>
@@ -103,6 +104,17 @@ class Driver {
       if (testing::Test::HasFailure()) return;
     }
     EXPECT_TRUE(scheduler_.idle()) << live_.size() << " requests never finished";
+  }
+
+  // 500 steps in which requests 1 … `requests` pause and go on at random; then all of them end.
+  void drain_pausing(std::mt19937& random, RequestId requests) {
+    for (int i = 0; i < 500; ++i) {
+      pause(1 + random() % requests);
+      resume(1 + random() % requests);
+      step();
+    }
+    for (RequestId id = 1; id <= requests; ++id) resume(id);
+    drain();
   }
 
   // The request's output if it had run alone.

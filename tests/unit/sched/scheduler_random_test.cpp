@@ -124,13 +124,7 @@ TEST(FullPool, NeverDeadlocks) {
       driver.add(prompt_of(1 + random() % 60, key), static_cast<std::int32_t>(60 + random() % 60),
                  static_cast<Priority>(random() % 4));
     }
-    for (int i = 0; i < 500; ++i) {
-      driver.pause(1 + random() % 30);
-      driver.resume(1 + random() % 30);
-      driver.step();
-    }
-    for (RequestId id = 1; id <= 30; ++id) driver.resume(id);
-    driver.drain();
+    driver.drain_pausing(random, 30);
     ASSERT_EQ(driver.done().size(), 30u);
     preemptions += driver.preemptions();
     copied += driver.copied_pages();
