@@ -36,7 +36,7 @@ struct EngineOptions {
       "auto";  // "auto" (bf16), "bf16", "int8": half the bytes, one scale a token and head
   // Of models that mix layers with a sliding window and layers without: how many KV pages the former have at
   // most, as a share of what they would have if they kept every token; the less, the more tokens fit, and the
-  // fewer requests run at once. 0 … 1; 1: they keep every token. CPU backend, without prefix_cache_dir.
+  // fewer requests run at once. 0 … 1; 1: they keep every token. CPU and CUDA, without prefix_cache_dir.
   double kv_window_share = 0.5;
   // Memory of the host where preempted requests may keep their KV, if copying it is faster than computing it
   // again; 0: they compute it again.

@@ -61,21 +61,39 @@ WeightBytes weigh(const ModelFile& file, const Backend& backend) {
 // A model and so many sequences of equal length, stepped together.
 class Streams {
  public:
-  Streams(Backend& backend, Model& model, DType kv_type, int count, int longest)
+  // chunk: tokens of a sequence in one step, at most.
+  Streams(Backend& backend, Model& model, DType kv_type, int count, int longest, int chunk)
       : backend_(backend), model_(model) {
     const ModelConfig& c = model.config();
     const int each = KvPool::pages_for(longest);
-    kv_ = backend.make_kv({.layers = c.layers,
-                           .kv_heads = c.kv_heads,
-                           .key_dim = c.key_dim,
-                           .value_dim = c.value_dim,
-                           .num_pages = count * each,
-                           .type = kv_type});
-    pages_.resize(static_cast<std::size_t>(count) * static_cast<std::size_t>(each));
-    std::iota(pages_.begin(), pages_.end(), 0);
-    std::ranges::shuffle(pages_, random_);
+    KvSpec spec{.layers = c.layers,
+                .kv_heads = c.kv_heads,
+                .key_dim = c.key_dim,
+                .value_dim = c.value_dim,
+                .num_pages = count * each,
+                .type = kv_type};
+    const auto scatter = [&](int pages) {
+      std::vector<PageId> order(static_cast<std::size_t>(pages));
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::shuffle(order, random_);
+      return order;
+    };
+    pages_ = scatter(spec.num_pages);
     pages_each_ = static_cast<std::size_t>(each);
+    const std::int64_t own = WindowPlaces::enough(c.layer_window, 1, chunk);
+    if (c.layer_window > 0 && backend.has_window_pages() && own < each) {  // as the engine has them
+      spec.windowed = c.windowed;
+      spec.num_window_pages = static_cast<std::int32_t>(count * own);
+      const std::vector<PageId> places = scatter(spec.num_window_pages);
+      for (int s = 0; s < count; ++s) {
+        for (std::int64_t i = 0; i < each; ++i)
+          window_pages_.push_back(places[static_cast<std::size_t>(s * own + i % own)]);
+      }
+    }
+    kv_ = backend.make_kv(spec);
   }
+
+  std::size_t kv_bytes() const { return kv_->bytes(); }
 
   double host_seconds() const { return host_seconds_; }  // of the last step, until it was handed over
 
@@ -88,10 +106,13 @@ class Streams {
     std::uniform_int_distribution<TokenId> token(0, model_.config().vocabulary - 1);
     for (int s = first; s < last; ++s) {
       const auto row = static_cast<std::int32_t>(tokens_.size());
-      const auto pages =
-          std::span(pages_).subspan(static_cast<std::size_t>(s) * pages_each_,
-                                    static_cast<std::size_t>(KvPool::pages_for(start + count)));
-      sequences_.push_back({row, count, start, pages});
+      const auto of = [&](const std::vector<PageId>& all) {
+        return all.empty()
+                   ? std::span<const PageId>()
+                   : std::span(all).subspan(static_cast<std::size_t>(s) * pages_each_,
+                                            static_cast<std::size_t>(KvPool::pages_for(start + count)));
+      };
+      sequences_.push_back({row, count, start, of(pages_), of(window_pages_)});
       for (int i = 0; i < count; ++i) {
         tokens_.push_back(token(random_));
         positions_.push_back(start + i);
@@ -118,7 +139,7 @@ class Streams {
   Backend& backend_;
   Model& model_;
   std::unique_ptr<KvStore> kv_;
-  std::vector<PageId> pages_;
+  std::vector<PageId> pages_, window_pages_;  // of all streams; the latter empty: no layer has its own
   std::size_t pages_each_ = 0;
   std::mt19937 random_{1};
   double host_seconds_ = 0;
@@ -140,10 +161,11 @@ SyntheticFigures run_synthetic(Backend& backend, const SyntheticBench& what) {
   figures.read_gb_per_second = backend.read_gb_per_second();
 
   const int most = std::ranges::max(what.streams), steps = what.steps + kWarmSteps;
-  Streams streams(backend, *model, what.kv_type, most, what.context + steps);
   // Whole prompts a step, as many as it may hold; a longer prompt in chunks.
   const int at_once = std::clamp(what.rows / what.context, 1, most),
             chunk = std::min(what.context, what.rows);
+  Streams streams(backend, *model, what.kv_type, most, what.context + steps, chunk);
+  figures.kv_gigabytes = static_cast<double>(streams.kv_bytes()) * 1e-9;
   const auto prefill = [&](int first, int last) {
     double took = 0;
     for (int start = 0; start < what.context; start += chunk)
@@ -198,15 +220,17 @@ void print_synthetic(const SyntheticFigures& figures, const std::string& device,
                                       {"load_seconds", figures.load_seconds},
                                       {"weight_gigabytes", figures.weight_gigabytes},
                                       {"read_gb_per_second", figures.read_gb_per_second},
+                                      {"kv_gigabytes", figures.kv_gigabytes},
                                       {"prefill_tokens_per_second", figures.prefill_tokens_per_second},
                                       {"decode", decode}}
                            .dump());
     return;
   }
   fmt::print(
-      "{}; reads {:.0f} GB/s at most\n{:.2f} GB of random weights in {:.1f} s; prefill {:.0f} tokens/s\n\n",
+      "{}; reads {:.0f} GB/s at most\n{:.2f} GB of random weights in {:.1f} s, {:.2f} GB of KV; prefill "
+      "{:.0f} tokens/s\n\n",
       device, figures.read_gb_per_second, figures.weight_gigabytes, figures.load_seconds,
-      figures.prefill_tokens_per_second);
+      figures.kv_gigabytes, figures.prefill_tokens_per_second);
   std::vector<std::vector<std::string>> table{
       {"STREAMS", "TOKENS/S", "A STEP", "HOST", "IDLE", "READS", "OF LIMIT"}};
   for (const DecodeFigure& f : figures.decode) {

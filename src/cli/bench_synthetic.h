@@ -32,6 +32,7 @@ struct DecodeFigure {
 struct SyntheticFigures {
   double load_seconds = 0;
   double weight_gigabytes = 0;
+  double kv_gigabytes = 0;  // of all streams
   double read_gb_per_second = 0;
   double prefill_tokens_per_second = 0;  // of max(streams) prompts
   std::vector<DecodeFigure> decode;

@@ -40,7 +40,7 @@ std::vector<Key> engine_keys() {
           .says(
               "Of models that mix layers with a sliding window and layers without (Gemma, gpt-oss): how many "
               "KV pages the former have at most, as a share of what they would have if they kept every "
-              "token; 1: they keep every token (cpu backend)"),
+              "token; 1: they keep every token (cpu and cuda backends)"),
       MLXS_KEY("engine.kv_swap_bytes", engine.kv_swap_bytes)
           .bytes()
           .range(0, 0x1p50)
@@ -112,10 +112,12 @@ std::vector<Key> engine_keys() {
           .in("ms")
           .says("Time after which an unused pinned prompt is let go"),
       MLXS_KEY("prompt_cache.persistence.enabled", persistence)
-          .says("Keep computed prompts on disk, so that they outlive the server (cpu backend)"),
+          .says("Keep computed prompts on disk, so that they outlive the server (cpu and cuda "
+                "backends)"),
       MLXS_KEY("prompt_cache.persistence.path", engine.prefix_cache_dir)
           .flag("--prefix-cache-dir")
-          .says("Keep computed prompts in this folder, so that they outlive the server (cpu backend); turns "
+          .says("Keep computed prompts in this folder, so that they outlive the server (cpu and cuda "
+                "backends); turns "
                 "persistence on"),
       MLXS_KEY("prompt_cache.persistence.max_bytes", engine.prefix_cache_disk_bytes)
           .bytes()

@@ -74,6 +74,32 @@ TEST_F(CudaMemory, WhatDoesNotFitIsRefusedWithTheFigures) {
   engine_.reset();
 }
 
+// Layers with a window beside others: more tokens in as many bytes, and the same answers.
+TEST_F(CudaMemory, LayersWithAWindowKeepFewPages) {
+  const test::TempDir dir;
+  path_ = test::TinyModel{.layers = 4, .window = 40, .sliding = {1, 0, 1, 0}}.write(dir.path());
+  const auto answer = [&](double share) {
+    start({.kv_cache_bytes = 1 << 20, .kv_window_share = share, .token_budget = 32});
+    std::string text;
+    for (const char* prompt : {"a prompt that is longer than what a window of forty tokens sees", "short"})
+      text +=
+          engine_
+              ->generate(
+                  {.model = "tiny", .prompt = prompt, .max_tokens = 60, .temperature = 0, .ignore_eos = true})
+              .text;
+    return text;
+  };
+  const std::string expected = answer(1);
+  const EngineSchedulerStats whole = engine_->scheduler_stats().at(0);
+  EXPECT_EQ(whole.kv_window_pages_total, 0);
+  EXPECT_EQ(answer(0.25), expected);
+  const EngineSchedulerStats apart = engine_->scheduler_stats().at(0);
+  EXPECT_GT(apart.kv_window_pages_total, 0);
+  EXPECT_GT(apart.kv_window_pages_passed, 4u);
+  EXPECT_GT(apart.kv_pages_total, whole.kv_pages_total * 3 / 2);
+  EXPECT_EQ(apart.kv_window_pages_held, 0);
+}
+
 TEST_F(CudaMemory, HeadsThatAreTooLongAreRefusedBeforeTheWeightsAreLoaded) {
   const test::TempDir dir;
   test::TinyModel model;

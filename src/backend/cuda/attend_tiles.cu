@@ -42,7 +42,8 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q,
   const int last_row = tile.x + min(from + tokens, tile.y) - 1;  // of the block
   const int first_position = step.positions[tile.x + from];
   const int end = spec.causal ? step.positions[last_row] + 1 : step.lengths[last_row];
-  const int begin = spec.window > 0 ? max(0, first_position - spec.window + 1) / kKeys * kKeys : 0;
+  // With the first page that is seen: those before it hold anything.
+  const int begin = spec.window > 0 ? max(0, first_position - spec.window + 1) / kPage * kPage : 0;
   const int* pages = step.pages + step.first_page[tile.x];
 
   char* const arrived = memory + 2 * kTileBytes;  // of 8 bits

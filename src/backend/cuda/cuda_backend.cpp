@@ -82,6 +82,10 @@ void CudaBackend::copy_page(KvStore& kv, PageId from, PageId to) {
   static_cast<CudaKvStore&>(kv).copy_page(from, to);
 }
 
+void CudaBackend::copy_window_page(KvStore& kv, PageId from, PageId to) {
+  static_cast<CudaKvStore&>(kv).copy_window_page(from, to);
+}
+
 Tensor CudaBackend::allocate(std::int32_t rows, std::int64_t columns) {
   return {memory_.floats(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns)), rows,
           static_cast<std::int32_t>(columns)};
@@ -192,8 +196,9 @@ Tensor CudaBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t col
 
 Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   if (graphs_.replaying()) return graphs_.next();
-  const KvLayer kv = static_cast<CudaKvStore&>(*batch_.kv).layer(spec.layer);
-  const StepRows& rows = index_.rows();
+  const auto& store = static_cast<CudaKvStore&>(*batch_.kv);
+  const KvLayer kv = store.layer(spec.layer);
+  const StepRows& rows = store.windowed(spec.layer) ? index_.window_rows() : index_.rows();
   const Attention attention{.heads = spec.heads,
                             .scale = spec.scale,
                             .causal = spec.causal,

@@ -59,6 +59,8 @@ class CudaBackend final : public Backend {
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
   std::unique_ptr<KvStore> make_kv(const KvSpec& spec) override;
   void copy_page(KvStore& kv, PageId from, PageId to) override;
+  bool has_window_pages() const override { return true; }
+  void copy_window_page(KvStore& kv, PageId from, PageId to) override;
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;

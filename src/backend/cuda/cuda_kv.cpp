@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "mlxs/error.h"
@@ -31,46 +32,99 @@ CudaKvStore::CudaKvStore(const KvSpec& spec, cudaStream_t stream)
                             spec.key_dim, spec.value_dim),
                 "use --backend cpu");
   }
+  const auto windowed = static_cast<std::size_t>(std::ranges::count(spec.windowed, true));
+  if ((!spec.windowed.empty() && spec.windowed.size() != static_cast<std::size_t>(spec.layers)) ||
+      (spec.num_window_pages > 0) != (windowed > 0)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("KV cache: {} of {} layers have {} pages of their own", windowed, spec.layers,
+                            spec.num_window_pages),
+                "the model's configuration is damaged or not supported");
+  }
   const auto slots = static_cast<std::size_t>(kPageTokens) * static_cast<std::size_t>(spec.kv_heads);
   const std::size_t element = int8 ? 1 : 2;
   key_page_ = slots * static_cast<std::size_t>(spec.key_dim) * element;
   value_page_ = slots * static_cast<std::size_t>(spec.value_dim) * element;
-  const auto pages = static_cast<std::size_t>(spec.num_pages) * static_cast<std::size_t>(spec.layers);
-  keys_ = DeviceBuffer(pages * key_page_, "the KV cache");
-  values_ = DeviceBuffer(pages * value_page_, "the KV cache");
-  if (!int8) return;
-  scale_page_ = slots * sizeof(float);
-  key_scales_ = DeviceBuffer(pages * scale_page_, "the KV cache");
-  value_scales_ = DeviceBuffer(pages * scale_page_, "the KV cache");
+  if (int8) scale_page_ = slots * sizeof(float);
+  std::size_t next[2] = {};
+  for (int layer = 0; layer < spec.layers; ++layer) own_.push_back(next[this->windowed(layer) ? 1 : 0]++);
+  all_ = make_pool(next[0], spec.num_pages);
+  windowed_ = make_pool(next[1], spec.num_window_pages);
+}
+
+CudaKvStore::Pool CudaKvStore::make_pool(std::size_t layers, std::int32_t pages) const {
+  Pool pool{.layers = layers, .pages = static_cast<std::size_t>(pages)};
+  const std::size_t all = layers * pool.pages;
+  if (all == 0) return pool;
+  pool.keys = DeviceBuffer(all * key_page_, "the KV cache");
+  pool.values = DeviceBuffer(all * value_page_, "the KV cache");
+  if (scale_page_ == 0) return pool;
+  pool.key_scales = DeviceBuffer(all * scale_page_, "the KV cache");
+  pool.value_scales = DeviceBuffer(all * scale_page_, "the KV cache");
+  return pool;
 }
 
 KvLayer CudaKvStore::layer(int index) const {
-  const auto first = static_cast<std::size_t>(index) * static_cast<std::size_t>(spec_.num_pages);
+  const Pool& pool = windowed(index) ? windowed_ : all_;
+  const std::size_t first = own_[static_cast<std::size_t>(index)] * pool.pages;
   const auto scales = [&](const DeviceBuffer& buffer) {
     return scale_page_ == 0 ? nullptr : reinterpret_cast<float*>(buffer.data() + first * scale_page_);
   };
-  return {.keys = keys_.data() + first * key_page_,
-          .values = values_.data() + first * value_page_,
-          .key_scales = scales(key_scales_),
-          .value_scales = scales(value_scales_),
+  return {.keys = pool.keys.data() + first * key_page_,
+          .values = pool.values.data() + first * value_page_,
+          .key_scales = scales(pool.key_scales),
+          .value_scales = scales(pool.value_scales),
           .kv_heads = spec_.kv_heads,
           .key_dim = spec_.key_dim,
           .value_dim = spec_.value_dim};
 }
 
-void CudaKvStore::copy_page(PageId from, PageId to) {
-  const auto copy = [&](const DeviceBuffer& buffer, std::size_t page) {
-    const std::size_t pitch = page * static_cast<std::size_t>(spec_.num_pages);
-    check(cudaMemcpy2DAsync(buffer.data() + static_cast<std::size_t>(to) * page, pitch,
-                            buffer.data() + static_cast<std::size_t>(from) * page, pitch, page,
-                            static_cast<std::size_t>(spec_.layers), cudaMemcpyDeviceToDevice, stream_),
-          "copying a page");
+template <class Each>
+void CudaKvStore::for_page(const Pool& pool, PageId page, const Each& each) const {
+  const auto of = [&](const DeviceBuffer& buffer, std::size_t bytes) {
+    if (bytes > 0 && pool.layers > 0)
+      each(buffer.data() + static_cast<std::size_t>(page) * bytes, bytes * pool.pages, bytes);
   };
-  copy(keys_, key_page_);
-  copy(values_, value_page_);
-  if (scale_page_ == 0) return;
-  copy(key_scales_, scale_page_);
-  copy(value_scales_, scale_page_);
+  of(pool.keys, key_page_);
+  of(pool.values, value_page_);
+  of(pool.key_scales, scale_page_);
+  of(pool.value_scales, scale_page_);
+}
+
+void CudaKvStore::copy(const Pool& pool, PageId from, PageId to) {
+  for_page(pool, from, [&](std::byte* source, std::size_t pitch, std::size_t bytes) {
+    check(cudaMemcpy2DAsync(
+              source + (static_cast<std::ptrdiff_t>(to) - from) * static_cast<std::ptrdiff_t>(bytes), pitch,
+              source, pitch, bytes, pool.layers, cudaMemcpyDeviceToDevice, stream_),
+          "copying a page");
+  });
+}
+
+void CudaKvStore::read_page(PageId page, PageId window, std::span<std::byte> out) const {
+  std::byte* to = out.data();
+  for (const Pool* pool : {&all_, &windowed_}) {
+    if (pool == &windowed_ && window < 0) break;
+    for_page(*pool, pool == &all_ ? page : window,
+             [&](const std::byte* source, std::size_t pitch, std::size_t bytes) {
+               check(cudaMemcpy2DAsync(to, bytes, source, pitch, bytes, pool->layers, cudaMemcpyDeviceToHost,
+                                       stream_),
+                     "reading a page");
+               to += bytes * pool->layers;
+             });
+  }
+  check(cudaStreamSynchronize(stream_), "reading a page");
+}
+
+void CudaKvStore::write_page(PageId page, PageId window, std::span<const std::byte> bytes_of) {
+  const std::byte* from = bytes_of.data();
+  for (const Pool* pool : {&all_, &windowed_}) {
+    if (pool == &windowed_ && window < 0) break;
+    for_page(*pool, pool == &all_ ? page : window, [&](std::byte* to, std::size_t pitch, std::size_t bytes) {
+      check(cudaMemcpy2DAsync(to, pitch, from, bytes, bytes, pool->layers, cudaMemcpyHostToDevice, stream_),
+            "writing a page");
+      from += bytes * pool->layers;
+    });
+  }
+  check(cudaStreamSynchronize(stream_), "writing a page");
 }
 
 }  // namespace mlxs::cuda

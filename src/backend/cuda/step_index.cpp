@@ -15,13 +15,13 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   tables_.clear();
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
-  for (const SequenceSpan& s : batch.sequences) pages += s.pages.size();
+  for (const SequenceSpan& s : batch.sequences) pages += s.pages.size() + s.window_pages.size();
   std::size_t tiles = rows - batch.tokens.size();
   for (const SequenceSpan& s : batch.sequences)
     tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
-  // tokens, positions, first pages, lengths, sampled rows and the turn; then tiles, pages and fed rows, whose
-  // number differs.
-  const std::size_t bytes = (5 * rows + 2 - rows % 2 + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
+  // tokens, positions, first pages, lengths, sampled rows, first window pages and the turn; then tiles, pages
+  // (a sequence's, then its window pages) and fed rows, whose number differs.
+  const std::size_t bytes = (6 * rows + 2 + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
   const bool moves = bytes > device_.bytes();
   if (moves) {
     check(cudaStreamSynchronize(stream), "the step before");
@@ -31,12 +31,12 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   auto* device = reinterpret_cast<int*>(device_.data());
 
   const auto array = [&](int* base, std::size_t index) { return base + index * rows; };
-  std::fill(host, array(host, 5), 0);
+  std::fill(host, array(host, 6), 0);
   std::fill(array(host, 1), array(host, 2), -1);
   std::ranges::copy(batch.tokens, host);
   std::ranges::copy(batch.positions, array(host, 1));
-  *array(host, 5) = turn;
-  int* const first_tile = array(host, 5) + 2 - rows % 2;  // pairs are aligned
+  *array(host, 6) = turn;
+  int* const first_tile = array(host, 6) + 2;  // pairs are aligned
   int* const first_page = first_tile + 2 * tiles;
   int* page = first_page;
   int* tile = first_tile;
@@ -51,8 +51,10 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
     for (int i = 0; i < s.num_rows; ++i) {
       array(host, 2)[s.first_row + i] = static_cast<int>(page - first_page);
       array(host, 3)[s.first_row + i] = s.start + s.num_rows;
+      array(host, 5)[s.first_row + i] = static_cast<int>(page - first_page + std::ssize(s.pages));
     }
     page = std::ranges::copy(s.pages, page).out;
+    page = std::ranges::copy(s.window_pages, page).out;
   }
   std::ranges::copy(batch.sampled_rows, array(host, 4));
   std::ranges::copy(batch.fed, page);
@@ -62,13 +64,15 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   rows_.first_page = array(device, 2);
   rows_.lengths = array(device, 3);
   sampled_ = array(device, 4);
-  turn_ = array(device, 5);
+  turn_ = array(device, 6);
   fed_ = batch.fed.empty() ? nullptr : device + (page - host);
   rows_.tiles = device + (first_tile - host);
   rows_.num_tiles = static_cast<int>(tiles);
   rows_.pages = device + (first_page - host);
   rows_.rows = num_rows;
   rows_.longest = longest;
+  window_rows_ = rows_;
+  window_rows_.first_page = array(device, 5);
   return moves;
 }
 

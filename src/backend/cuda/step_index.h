@@ -19,6 +19,7 @@ class StepIndex {
   bool begin(const Batch& batch, int rows, int longest, int turn, cudaStream_t stream);
 
   const StepRows& rows() const { return rows_; }
+  const StepRows& window_rows() const { return window_rows_; }  // for layers with window pages
   int* tokens() const { return tokens_; }
   const int* fed() const { return fed_; }    // of the batch's rows; null: none is
   const int* turn() const { return turn_; }  // one number
@@ -28,7 +29,7 @@ class StepIndex {
  private:
   PinnedBuffer staging_[2];
   DeviceBuffer device_;
-  StepRows rows_;
+  StepRows rows_, window_rows_;
   int* tokens_ = nullptr;
   const int *fed_ = nullptr, *turn_ = nullptr;
   const int* sampled_ = nullptr;
