@@ -186,12 +186,22 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                   .act = act_of(spec.activation),
                   .gated = true});
   rows.rows = nullptr;
-  const Scratch outputs(memory_, all * wide * sizeof(float));
+  // Many rows' outputs in bf16, as half as much is written and read.
+  const bool brief = wide_experts && x.columns % 32 == 0;
+  const Operand short_outputs = brief ? make_operand(places, x.columns, true) : Operand{};
+  const Scratch outputs(memory_, brief ? 1 : all * wide * sizeof(float));
   expert_product(down, table_of(spec.experts, &Expert::down, &Expert::down_bias), rows, inner,
-                 {.y = outputs.floats(), .columns = x.columns});
+                 {.y = brief ? nullptr : outputs.floats(), .operand = short_outputs, .columns = x.columns});
+  const float* residual = floats_of(spec.residual);
   const Tensor y = spec.residual ? overwrite(spec.residual) : allocate(x.rows, x.columns);
-  mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
-           floats_of(spec.residual), floats_of(y));
+  if (brief) {
+    mix_operand_rows(stream_.get(), short_outputs, routed.places, routed.weights, spec.used, x.rows,
+                     x.columns, residual, floats_of(y));
+  } else {
+    mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
+             residual, floats_of(y));
+  }
+  memory_.release(short_outputs.data);
   memory_.release(inner.data);
   memory_.release(own.owned);
   memory_.release(input.owned);

@@ -187,6 +187,7 @@ int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
 // Of `columns` columns of y from first_column on, of which sums holds those alone; 0: of all.
 void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish,
             int first_column = 0, int columns = 0);
+inline constexpr int kManyRows = 256;  // from which kernels pay that take several rows a block
 
 // Tiles of sixteen rows of a weight as bf16 [16 · tiles][padded], columns ordered as a wide operand's.
 void unpack_tiles(cudaStream_t stream, const Rows& w, int first_tile, int tiles, void* to);
@@ -201,6 +202,8 @@ void normalize(cudaStream_t stream, const float* x, int rows, int columns, const
 // The same to an operand, padding included; norm: nullptr copies.
 void normalize_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm* norm,
                        const Operand& y);
+// y = x, which is an operand.
+void widen_operand(cudaStream_t stream, const Operand& x, int rows, int columns, float* y);
 // y[i] = x[index[i]]
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y);
 // y[row · y_columns + i · y_step + j] = x[row · x_columns + i · x_step + j] for `runs` runs of `columns`.
@@ -210,6 +213,9 @@ void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step
 // weights are older than the kernel before.
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
               int rows, int columns, const float* residual, float* y);
+// The same of a wide operand's rows, of whole pieces of 32 columns.
+void mix_operand_rows(cudaStream_t stream, const Operand& x, const int* places, const float* weights,
+                      int used, int rows, int columns, const float* residual, float* y);
 
 // ---------------------------------------------------------------- mixture of experts
 

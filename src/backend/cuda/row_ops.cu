@@ -1,4 +1,4 @@
-// Ops that walk rows of activations: embedding, norms, gathering, and mixing the experts' outputs.
+// Ops that walk rows of activations: embedding, norms, gathering.
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
@@ -20,9 +20,19 @@ __device__ void read_eight(const Rows& w, int row, int eight, float scale, float
   Eight<kCodes> codes;
   codes.read(eight_at<kCodes>(w, row, eight));
   const float2 s = scale_at<kCodes>(w, row, eight);
+  float v[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = scale * fmaf(codes.code(i), s.x, s.y);
+  if (w.columns % 8 == 0) {
+    if (eight * 8 >= w.columns) return;
+    auto* to = reinterpret_cast<float4*>(y) + 2 * eight;
+    to[0] = {v[0], v[1], v[2], v[3]};
+    to[1] = {v[4], v[5], v[6], v[7]};
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    if (eight * 8 + i < w.columns) y[eight * 8 + i] = scale * fmaf(codes.code(i), s.x, s.y);
+    if (eight * 8 + i < w.columns) y[eight * 8 + i] = v[i];
   }
 }
 
@@ -214,6 +224,67 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
   }
 }
 
+// Many rows at once, to a wide operand: kWarps warps share a row, each thread has each 32 · kWarps-th eight
+// columns.
+template <int kWarps, int kEights>
+__global__ __launch_bounds__(128) void operand_rows_kernel(const float* __restrict__ x, int rows, int columns,
+                                                           const __grid_constant__ Norm norm, bool normalize,
+                                                           const __grid_constant__ Operand y) {
+  constexpr int kTeam = 32 * kWarps, kRows = 128 / kTeam;
+  static_assert(kWarps == 1 || kRows == 1);
+  const int own = threadIdx.x % kTeam;
+  const int row = static_cast<int>(blockIdx.x) * kRows + static_cast<int>(threadIdx.x) / kTeam;
+  const auto* gains = reinterpret_cast<const float4*>(norm.gain);
+  await();
+  if (row >= rows) return;
+  const auto* from = reinterpret_cast<const float4*>(x + static_cast<size_t>(row) * columns);
+  float4 v[kEights][2] = {};
+#pragma unroll
+  for (int n = 0; n < kEights; ++n) {
+    const int eight = own + kTeam * n;
+    if (eight >= columns / 8) continue;
+    v[n][0] = from[2 * eight];
+    v[n][1] = from[2 * eight + 1];
+  }
+  float factor = 1.0f;
+  if (normalize) {
+    float squares = 0.0f;
+#pragma unroll
+    for (int n = 0; n < kEights; ++n) squares += squares_of(v[n][0]) + squares_of(v[n][1]);
+    squares = warp_sum(squares);
+    if constexpr (kWarps > 1) {
+      __shared__ float shares[kWarps];
+      if (own % 32 == 0) shares[own / 32] = squares;
+      __syncthreads();
+      squares = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kWarps; ++i) squares += shares[i];
+    }
+    factor = rsqrtf(squares / columns + norm.epsilon);
+  }
+  auto* to =
+      reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(row) * y.stride);
+#pragma unroll
+  for (int n = 0; n < kEights; ++n) {
+    const int eight = own + kTeam * n;
+    if (normalize && eight < columns / 8) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) v[n][i] = scaled(v[n][i], gains[2 * eight + i], factor, norm.offset);
+    }
+    const float4 low = v[n][0], high = v[n][1];
+    const uint4 words = widely(pack_operand({low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}));
+    if (eight < y.stride / 8) to[eight] = words;
+  }
+}
+
+__global__ void widen_kernel(const __grid_constant__ Operand x, int columns, float* y) {
+  await();
+  const auto* from = static_cast<const __nv_bfloat16*>(x.data) + static_cast<size_t>(blockIdx.x) * x.stride;
+  float* to = y + static_cast<size_t>(blockIdx.x) * columns;
+  for (int i = threadIdx.x; i < columns; i += kThreads)
+    to[i] = __bfloat162float(from[operand_place(i, x.wide)]);
+}
+
 __global__ void gather_kernel(const float* __restrict__ x, const int* index, int columns, float* y) {
   await();
   const size_t from = static_cast<size_t>(index[blockIdx.x]) * columns;
@@ -229,34 +300,6 @@ __global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, 
     const int run = i / columns, column = i % columns;
     to[run * y_step + column] = from[run * x_step + column];
   }
-}
-
-// A thread an output.
-__global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
-                           int columns, const float* residual, float* y) {
-  const size_t row = blockIdx.y;
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  // Where they go is older than the rows.
-  constexpr int kKept = 8;
-  int kept[kKept];
-  float factors[kKept];
-#pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    kept[j] = j < used ? places[row * used + j] : -1;
-    factors[j] = j < used ? weights[row * used + j] : 0.0f;
-  }
-  await();
-  if (i >= columns) return;
-  float sum = residual != nullptr ? residual[row * columns + i] : 0.0f;
-#pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    if (kept[j] >= 0) sum += factors[j] * x[static_cast<size_t>(kept[j]) * columns + i];
-  }
-  for (int j = kKept; j < used; ++j) {
-    const int place = places[row * used + j];
-    if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
-  }
-  y[row * columns + i] = sum;
 }
 
 }  // namespace
@@ -279,8 +322,23 @@ void normalize(cudaStream_t stream, const float* x, int rows, int columns, const
 
 void normalize_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm* norm,
                        const Operand& y) {
+  const bool in_eights = columns % 8 == 0 && (norm == nullptr || (!norm->layer && norm->bias == nullptr));
+  if (rows >= kManyRows && y.wide && in_eights && y.stride <= 5 * 1024) {
+    const auto kernel = y.stride <= 512        ? operand_rows_kernel<1, 2>
+                        : y.stride <= 1024     ? operand_rows_kernel<1, 4>
+                        : y.stride <= 2 * 1024 ? operand_rows_kernel<4, 2>
+                        : y.stride <= 3 * 1024 ? operand_rows_kernel<4, 3>
+                        : y.stride <= 4 * 1024 ? operand_rows_kernel<4, 4>
+                                               : operand_rows_kernel<4, 5>;
+    return launch_early(kernel, dim3(y.stride <= 1024 ? (rows + 3) / 4 : rows), 128, 0, stream, x, rows,
+                        columns, norm != nullptr ? *norm : Norm{}, norm != nullptr, y);
+  }
   launch_early(operand_kernel, dim3(rows), kThreads, 0, stream, x, columns, norm != nullptr ? *norm : Norm{},
                norm != nullptr, y);
+}
+
+void widen_operand(cudaStream_t stream, const Operand& x, int rows, int columns, float* y) {
+  launch_early(widen_kernel, dim3(rows), kThreads, 0, stream, x, columns, y);
 }
 
 void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows, int columns, float* y) {
@@ -291,12 +349,6 @@ void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step
                   int y_step, int rows, int runs, int columns) {
   launch_after(copy_columns_kernel, dim3(rows), kThreads, 0, stream, x, x_columns, x_step, y, y_columns,
                y_step, runs, columns);
-}
-
-void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
-              int rows, int columns, const float* residual, float* y) {
-  launch_early(mix_kernel, dim3((columns + 127) / 128, rows), 128, 0, stream, x, places, weights, used,
-               columns, residual, y);
 }
 
 }  // namespace mlxs::cuda

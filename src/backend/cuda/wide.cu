@@ -45,7 +45,8 @@ void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int fi
                f,
                half,
                (f.gated ? half : w.rows) - 1,
-               split_floats};
+               split_floats,
+               stores_eights(f, first_column, f.gated ? half : w.rows)};
   const int most = experts.table != nullptr ? experts.places / experts.count : rows;
   switch (w.type) {
     case Codes::k4:

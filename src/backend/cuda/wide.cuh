@@ -40,9 +40,38 @@ struct Wide {
   int half;             // gated: rows of the gates
   int last;             // the last output
   size_t split_floats;  // between the sums of two splits; 0: they are joined here
+  bool in_eights;       // stores_eights()
 };
 
+// Whether a block's outputs go to f in whole eights, side by side: operands in pieces of 32 columns.
+inline bool stores_eights(const Finish& f, int first_column, int outputs) {
+  return f.soft_cap == 0 && f.columns % 8 == 0 && first_column % 32 == 0 && outputs % 32 == 0 &&
+         (f.operand.data == nullptr || f.operand.wide);
+}
+
 #if defined(MLXS_HAS_WGMMA)
+
+// Eight outputs of a row, to where f says, as store() does it; a warp together, whose fours of lanes have 32
+// columns. live: there are such outputs.
+__device__ inline void store_eight(const Finish& f, int row, int column, float (&v)[8], bool live) {
+  const size_t at = static_cast<size_t>(row) * f.columns + column;
+  if (live && f.residual != nullptr) {
+    float old[8];
+    read_eight(f.residual + at, old);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] += old[i];
+  }
+  if (live && f.y != nullptr) {
+    auto* y = reinterpret_cast<float4*>(f.y + at);
+    y[0] = {v[0], v[1], v[2], v[3]};
+    y[1] = {v[4], v[5], v[6], v[7]};
+  }
+  if (f.operand.data == nullptr) return;
+  const uint4 words = widely(pack_operand(v));
+  if (!live) return;
+  *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(f.operand.data) +
+                            static_cast<size_t>(row) * f.operand.stride + column) = words;
+}
 
 // Which expert, and which tile of its rows, a block of the grid's y is for; false: none.
 __device__ inline bool find_tile(const ExpertRows& experts, int tile_rows, int& expert, int& tile) {
@@ -257,6 +286,37 @@ __device__ void product(const Wide& a) {
   };
   const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;  // outputs of the block
   const int first_out = static_cast<int>(blockIdx.x) * wide, here = min(kTile, rows - from_row);
+  if (a.in_eights && !joins) {
+    const int across = min(wide, a.last + 1 - first_out) / 8;
+    const int all = here * (wide / 8);
+#pragma unroll 2
+    for (int base = warp * 32; base < all; base += kThreads) {  // whole warps, as lanes exchange words
+      const int at = min(base + lane, all - 1), row = at / (wide / 8);
+      const int eight = min(at % (wide / 8), across - 1), to = a.first_column + first_out + eight * 8;
+      const float* own = shared + row * kOutputs;
+      const int swap = (row / 2 % 4) * 8;
+      float v[8], up[8];
+      read_eight(own + (eight * 8 ^ swap), v);
+      if (bias != nullptr) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] += bias[to + i];
+      }
+      if (a.half > 0) {
+        read_eight(own + (eight * 8 + kOutputs / 2 ^ swap), up);
+        if (bias != nullptr) {
+#pragma unroll
+          for (int i = 0; i < 8; ++i) up[i] += bias[to + a.half + i];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = gate(v[i], up[i], f.act);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = activate(v[i], f.act);
+      }
+      store_eight(f, begin + from_row + row, to, v, base + lane < all && at % (wide / 8) < across);
+    }
+    return;
+  }
 #pragma unroll 1
   for (int at = first_at; at < here * wide; at += next_at) {
     const int row = at / wide, o = at % wide, out = first_out + o, to = a.first_column + out;
