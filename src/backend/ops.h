@@ -157,6 +157,8 @@ struct LinearSpec {
   // W is [2·n, in], gate rows first, then up rows; y[:, i] = activation(gate_i) · up_i, so y has n columns.
   bool gated = false;
   Tensor residual{};  // [rows, out], added last; y may reuse its memory
+  // y is the qkv of one attention(), and nothing else reads it: a backend may keep it in a form of its own.
+  bool for_attention = false;
 };
 
 struct RopeSpec {

@@ -77,7 +77,8 @@ class Bert final : public Encoder {
                                     .value_dim = config_.value_dim,
                                     .scale = 1.0f / std::sqrt(static_cast<float>(config_.key_dim)),
                                     .causal = false};
-      const Tensor qkv = backend.linear(x, *layer.qkv.weight, {.bias = layer.qkv.bias.get()});
+      const Tensor qkv =
+          backend.linear(x, *layer.qkv.weight, {.bias = layer.qkv.bias.get(), .for_attention = true});
       const Tensor mixed = backend.attention(qkv, attention);
       backend.release(qkv);
       x = backend.linear(mixed, *layer.attention_out.weight,

@@ -155,7 +155,8 @@ class Decoder final : public Model {
 
   static Tensor mix(Backend& backend, const Layer& layer, Tensor x, const NormSpec& input_norm,
                     const AttentionSpec& attention) {
-    const Tensor qkv = backend.linear(x, *layer.qkv, {.norm = &input_norm, .bias = layer.qkv_bias.get()});
+    const Tensor qkv = backend.linear(
+        x, *layer.qkv, {.norm = &input_norm, .bias = layer.qkv_bias.get(), .for_attention = true});
     const Tensor mixed = backend.attention(qkv, attention);
     backend.release(qkv);
     return mixed;

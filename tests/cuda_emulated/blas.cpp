@@ -15,12 +15,21 @@ float widened(std::uint16_t bits) {
   return value;
 }
 
+// To the nearest, ties to even.
+std::uint16_t narrowed(float value) {
+  std::uint32_t word;
+  std::memcpy(&word, &value, 4);
+  return static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
 class Plain final : public Blas {
  public:
   std::string version() const override { return "emulated"; }
   int least_rows(bool) const override { return 100; }
   void multiply(cudaStream_t, const BlasProduct& p) override {
     emulated::queue([p] {
+      auto* y = static_cast<float*>(p.y);
+      auto* y_short = static_cast<std::uint16_t*>(p.y);
       for (int row = 0; row < p.rows; ++row) {
         const auto* x = static_cast<const std::uint16_t*>(p.x) +
                         static_cast<std::size_t>(row) * static_cast<std::size_t>(p.columns);
@@ -31,7 +40,11 @@ class Plain final : public Blas {
                                  static_cast<std::size_t>(i);
           float sum = p.added != nullptr ? p.added[at] : 0.0f;
           for (int k = 0; k < p.columns; ++k) sum += widened(x[k]) * widened(w[k]);
-          p.y[at] = sum;
+          if (p.y_bf16) {
+            y_short[at] = narrowed(sum);
+          } else {
+            y[at] = sum;
+          }
         }
       }
     });

@@ -14,9 +14,10 @@ struct BlasProduct {
   const void* w = nullptr;  // bf16 [outputs][columns]
   const void* x = nullptr;  // bf16 [rows][columns]
   int rows = 0, outputs = 0, columns = 0;
-  const float* added = nullptr;  // as y, or null
-  float* y = nullptr;            // [rows], y_columns apart
+  const float* added = nullptr;  // as y, or null; of f32 alone
+  void* y = nullptr;             // [rows], y_columns apart
   int y_columns = 0;
+  bool y_bf16 = false;  // else f32
 };
 
 class Blas {
@@ -26,7 +27,8 @@ class Blas {
   virtual std::string version() const = 0;
   // Rows from which a product pays, if the weights are bf16 already, and if they are codes.
   virtual int least_rows(bool bf16) const = 0;
-  // Throws Error (kInternal) if the library refuses.
+  // Not within a capture: the first product of a shape may be measured. Throws Error (kInternal) if the
+  // library refuses.
   virtual void multiply(cudaStream_t stream, const BlasProduct& product) = 0;
 };
 

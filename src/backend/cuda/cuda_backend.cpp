@@ -17,8 +17,6 @@ Stream::Stream(int device) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
-Event::Event() { check(cudaEventCreate(&event_), "an event"); }
-
 CudaBackend::CudaBackend(int device, int threads)
     : device_(device), stream_(device), pool_(threads), isa_(cpu::choose_isa()), uploader_(stream_.get()) {
   cudaDeviceProp properties{};
@@ -109,11 +107,20 @@ Tensor CudaBackend::overwrite(Tensor tensor) {
     memory_.release(twin->second.data);
     twins_.erase(twin);
   }
+  unwritten_.erase(tensor.handle);
   return tensor;
+}
+
+float* CudaBackend::floats(Tensor tensor) {
+  if (unwritten_.erase(tensor.handle) > 0) {
+    widen_operand(stream_.get(), twins_.at(tensor.handle), tensor.rows, tensor.columns, floats_of(tensor));
+  }
+  return floats_of(tensor);
 }
 
 void CudaBackend::release(Tensor tensor) {
   if (graphs_.replaying()) return;
+  brief_.erase(tensor.handle);
   memory_.release(overwrite(tensor).handle);
 }
 
@@ -125,7 +132,7 @@ CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wi
   const std::size_t bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2;
   const Operand made{memory_.allocate(bytes + kOperandSlack), stride, wide};
   const Norm as = norm != nullptr ? norm_of(*norm) : Norm{};
-  normalize_operand(stream_.get(), floats_of(x), x.rows, x.columns, norm != nullptr ? &as : nullptr, made);
+  normalize_operand(stream_.get(), floats(x), x.rows, x.columns, norm != nullptr ? &as : nullptr, made);
   return {.thin = {.operand = made}, .owned = made.data};
 }
 
@@ -137,7 +144,7 @@ CudaBackend::Input CudaBackend::input_for(const CudaWeight& weight, Tensor x, co
     return input_of(x, norm, as_wide);
   }
   return {.thin = {.operand = {.stride = operand_stride(x.columns)},
-                   .raw = floats_of(x),
+                   .raw = floats(x),
                    .columns = x.columns,
                    .norm = norm_of(*norm)}};
 }
@@ -155,13 +162,13 @@ Tensor CudaBackend::embed(const Weight& table, float scale) {
 Tensor CudaBackend::norm(Tensor x, const NormSpec& spec) {
   if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(x.rows, x.columns);
-  normalize(stream_.get(), floats_of(x), x.rows, x.columns, norm_of(spec), nullptr, floats_of(y));
+  normalize(stream_.get(), floats(x), x.rows, x.columns, norm_of(spec), nullptr, floats_of(y));
   return graphs_.note(y);
 }
 
 Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
   if (graphs_.replaying()) return graphs_.next();
-  normalize(stream_.get(), floats_of(x), x.rows, x.columns, norm_of(spec), floats_of(residual),
+  normalize(stream_.get(), floats(x), x.rows, x.columns, norm_of(spec), floats(residual),
             floats_of(residual));
   return graphs_.note(overwrite(residual));
 }
@@ -170,16 +177,27 @@ Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spe
   if (graphs_.replaying()) return graphs_.next();
   const std::int64_t columns = spec.gated ? weight.rows() / 2 : weight.rows();
   const Input input = input_for(cuda_weight(weight), x, spec.norm, spec.gated);
+  const bool many = by_blas(cuda_weight(weight), x.rows) && !spec.residual;
+  if (many && spec.for_attention && !single_ && !spec.gated && spec.activation == Activation::kNone) {
+    const Tensor y{memory_.allocate(static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(columns) * 2),
+                   x.rows, static_cast<std::int32_t>(columns)};
+    brief_[y.handle] = {.data = y.handle, .bias = floats_of(spec.bias), .bf16 = true};
+    blas_product(cuda_weight(weight), input.thin.operand, x.rows, {.columns = y.columns}, y.handle);
+    memory_.release(input.owned);
+    return graphs_.note(y);
+  }
+  const float* residual = floats(spec.residual);
   const Tensor y = spec.residual && spec.residual.handle != x.handle ? overwrite(spec.residual)
                                                                      : allocate(x.rows, columns);
   product(cuda_weight(weight), input.thin, x.rows,
           {.bias = floats_of(spec.bias),
-           .residual = floats_of(spec.residual),
-           .y = floats_of(y),
+           .residual = residual,
+           .y = many && spec.gated ? nullptr : floats_of(y),
            .operand = spec.gated ? make_twin(y) : Operand{},  // goes into another product next
            .columns = y.columns,
            .act = act_of(spec.activation),
            .gated = spec.gated});
+  if (many && spec.gated) unwritten_.insert(y.handle);
   memory_.release(input.owned);
   return graphs_.note(y);
 }
@@ -188,7 +206,7 @@ Tensor CudaBackend::assemble(std::span<const ColumnRuns> parts, std::int32_t col
   if (graphs_.replaying()) return graphs_.next();
   const Tensor y = allocate(parts.front().from.rows, columns);
   for (const ColumnRuns& part : parts) {
-    copy_columns(stream_.get(), floats_of(part.from) + part.first, part.from.columns, part.step,
+    copy_columns(stream_.get(), floats(part.from) + part.first, part.from.columns, part.step,
                  floats_of(y) + part.to, columns, part.to_step, y.rows, part.runs, part.columns);
   }
   return graphs_.note(y);
@@ -216,7 +234,11 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const bool tiles = !groups && attends_in_tiles(rows, spec.heads, kv, multiprocessors_),
              appends = tiles || !single_;
   const Scratch q(memory_, appends ? heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float) : 1);
-  if (appends) append(stream_.get(), floats_of(qkv), rows, attention, kv, q.floats());
+  if (appends) {
+    const auto brief = brief_.find(qkv.handle);
+    append(stream_.get(), brief != brief_.end() ? brief->second : Qkv{.data = floats(qkv)}, rows, attention,
+           kv, q.floats());
+  }
   if (tiles) {
     attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
     return graphs_.note(y);
@@ -242,7 +264,7 @@ Tensor CudaBackend::gather_sampled(Tensor x) {
   if (graphs_.replaying()) return graphs_.next();
   if (batch_.sampled_rows.size() == batch_.tokens.size()) return graphs_.note(x);  // all, in order
   const Tensor y = allocate(static_cast<std::int32_t>(batch_.sampled_rows.size()), x.columns);
-  if (y.rows > 0) gather_rows(stream_.get(), floats_of(x), index_.sampled(), y.rows, x.columns, floats_of(y));
+  if (y.rows > 0) gather_rows(stream_.get(), floats(x), index_.sampled(), y.rows, x.columns, floats_of(y));
   return graphs_.note(y);
 }
 
@@ -259,7 +281,7 @@ Tensor CudaBackend::logits(Tensor x, const Weight& head, const NormSpec* norm_sp
 
 void CudaBackend::read(Tensor tensor, std::span<float> out) {
   const auto count = static_cast<std::size_t>(tensor.rows) * static_cast<std::size_t>(tensor.columns);
-  check(cudaMemcpyAsync(out.data(), tensor.handle, std::min(count, out.size()) * sizeof(float),
+  check(cudaMemcpyAsync(out.data(), floats(tensor), std::min(count, out.size()) * sizeof(float),
                         cudaMemcpyDeviceToHost, stream_.get()),
         "reading a tensor");
   check(cudaStreamSynchronize(stream_.get()), "reading a tensor");

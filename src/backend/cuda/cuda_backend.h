@@ -4,6 +4,7 @@
 #pragma once
 
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "backend/cpu/isa.h"
@@ -30,19 +31,6 @@ class Stream {
 
  private:
   cudaStream_t stream_{};
-};
-
-// A moment of a stream.
-class Event {
- public:
-  Event();
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_{};
 };
 
 inline constexpr std::int64_t kLongSum = 16384;
@@ -102,12 +90,18 @@ class CudaBackend final : public Backend {
   // An operand with the same values, for who writes both. It goes to a product that ends in the stream.
   Operand make_twin(Tensor tensor);
   Tensor overwrite(Tensor tensor);  // its twin, if it has one, is no longer the same
+  float* floats(Tensor tensor);     // which may be in its twin alone so far
   Input input_of(Tensor x, const NormSpec* norm, bool wide);
   // The same for this product, which may normalize x itself.
   Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
   // epilogue(x · Wᵀ) to what f names.
   void product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);
-  void blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f);
+  bool by_blas(const CudaWeight& weight, int rows) const {
+    return blas_ != nullptr && rows >= blas_->least_rows(weight.segments().front().type == Codes::kBF16);
+  }
+  // brief: in place of f.y, for the bare product in bf16.
+  void blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f,
+                    void* brief = nullptr);
   // Whether a product can gate as it ends: one packing, and gates that fill their tiles.
   static bool gates_at_once(const CudaWeight& weight) {
     return weight.segments().size() == 1 && weight.rows() % (2 * kTileOutputs) == 0;
@@ -141,6 +135,8 @@ class CudaBackend final : public Backend {
   bool single_ = false;                             // each row of the step is the only one of its sequence
   DeviceBuffer counters_;                           // of attention
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
+  std::unordered_set<const void*> unwritten_;       // tensors whose values are in their twins alone
+  std::unordered_map<const void*, Qkv> brief_;      // tensors for attention, in bf16
   std::int64_t hidden_ = 0;                         // columns of the stream
 
   cpu::SampleScratch sample_scratch_;

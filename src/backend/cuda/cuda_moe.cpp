@@ -192,7 +192,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   const Scratch outputs(memory_, brief ? 1 : all * wide * sizeof(float));
   expert_product(down, table_of(spec.experts, &Expert::down, &Expert::down_bias), rows, inner,
                  {.y = brief ? nullptr : outputs.floats(), .operand = short_outputs, .columns = x.columns});
-  const float* residual = floats_of(spec.residual);
+  const float* residual = floats(spec.residual);
   const Tensor y = spec.residual ? overwrite(spec.residual) : allocate(x.rows, x.columns);
   if (brief) {
     mix_operand_rows(stream_.get(), short_outputs, routed.places, routed.weights, spec.used, x.rows,

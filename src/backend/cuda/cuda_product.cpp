@@ -16,10 +16,7 @@ constexpr int kTile = static_cast<int>(kTileOutputs);
 
 void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
   const Operand& x = input.operand;
-  if (x.wide && blas_ != nullptr &&
-      rows >= blas_->least_rows(weight.segments().front().type == Codes::kBF16)) {
-    return blas_product(weight, x, rows, f);
-  }
+  if (x.wide && by_blas(weight, rows)) return blas_product(weight, x, rows, f);
   const int outputs = static_cast<int>(weight.rows());
   const auto each = [&](auto&& run) {
     for (std::size_t s = 0; s < weight.segments().size(); ++s)
@@ -72,21 +69,32 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
 }
 
 // Slice by slice of the outputs: weights to bf16, the product, and what follows it.
-void CudaBackend::blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f) {
-  const bool plain =
-      !f.gated && f.bias == nullptr && f.act == Act::kNone && f.soft_cap == 0 && f.operand.data == nullptr;
+void CudaBackend::blas_product(const CudaWeight& weight, const Operand& x, int rows, const Finish& f,
+                               void* brief) {
+  const bool plain = brief != nullptr || (!f.gated && f.bias == nullptr && f.act == Act::kNone &&
+                                          f.soft_cap == 0 && f.operand.data == nullptr);
   const auto all = static_cast<int>(weight.rows());
   const int halves = f.gated ? 2 : 1, outputs = all / halves;
   const int most = std::max<int>(128, static_cast<int>(kSlice / halves / x.stride) / 128 * 128);
-  const auto longest = static_cast<std::size_t>(std::min(most, outputs)),
+  const int slices = (outputs + most - 1) / most;
+  const int each = slices == 1 ? outputs : ((outputs + slices - 1) / slices + 127) / 128 * 128;
+  const bool gates = gates_rows(f, 0, outputs);  // their sums in bf16 then, as half as much to write and read
+  const auto longest = static_cast<std::size_t>(each) * static_cast<std::size_t>(halves),
              stride = static_cast<std::size_t>(x.stride);
   // Segments begin and end within tiles.
   const Scratch matrix(memory_, (longest + 2 * kTile) * stride * 2);
-  const Scratch sums(memory_, plain ? 1
-                                    : longest * static_cast<std::size_t>(halves) *
-                                          static_cast<std::size_t>(rows) * sizeof(float));
-  // Outputs `first` … of the weight, whichever segments have them, to columns of `to`.
-  const auto multiply = [&](int first, int last, float* to, int to_columns, const float* added) {
+  const Scratch sums(memory_,
+                     plain ? 1 : longest * static_cast<std::size_t>(rows) * (gates ? 2 : sizeof(float)));
+  struct To {
+    void* data;
+    int columns;
+    bool bf16;
+    void* at(int column) const {
+      return static_cast<std::byte*>(data) + static_cast<std::ptrdiff_t>(column) * (bf16 ? 2 : 4);
+    }
+  };
+  // Outputs `first` … of the weight, whichever segments have them, to columns of `to` from `column` on.
+  const auto multiply = [&](int first, int last, const To& to, int column, const float* added) {
     for (std::size_t s = 0; s < weight.segments().size(); ++s) {
       const Rows& w = weight.segments()[s];
       const int start = weight.first_rows()[s], from = std::max(first, start),
@@ -101,22 +109,31 @@ void CudaBackend::blas_product(const CudaWeight& weight, const Operand& x, int r
                                       .rows = rows,
                                       .outputs = end - from,
                                       .columns = x.stride,
-                                      .added = added != nullptr ? added + from - first : nullptr,
-                                      .y = to + from - first,
-                                      .y_columns = to_columns});
+                                      .added = added != nullptr ? added + column + from - first : nullptr,
+                                      .y = to.at(column + from - first),
+                                      .y_columns = to.columns,
+                                      .y_bf16 = to.bf16});
     }
   };
-  for (int first = 0; first < outputs; first += most) {
-    const int here = std::min(most, outputs - first);
+  for (int first = 0; first < outputs; first += each) {
+    const int here = std::min(each, outputs - first);
     if (plain) {
-      multiply(first, first + here, f.y + first, f.columns,
-               f.residual != nullptr ? f.residual + first : nullptr);
+      multiply(first, first + here, {brief != nullptr ? brief : f.y, f.columns, brief != nullptr}, first,
+               brief != nullptr ? nullptr : f.residual);
       continue;
     }
-    for (int half = 0; half < halves; ++half)
-      multiply(half * outputs + first, half * outputs + first + here, sums.floats() + half * here,
-               halves * here, nullptr);
-    finish(stream_.get(), sums.floats(), 1, rows, f, first, here);
+    const To to{sums.data(), halves * here, gates};
+    if (slices == 1) {
+      multiply(0, all, to, 0, nullptr);
+    } else {
+      for (int half = 0; half < halves; ++half)
+        multiply(half * outputs + first, half * outputs + first + here, to, half * here, nullptr);
+    }
+    if (gates) {
+      gate_rows(stream_.get(), sums.data(), rows, f, first, here);
+    } else {
+      finish(stream_.get(), sums.floats(), 1, rows, f, first, here);
+    }
   }
 }
 

@@ -28,6 +28,8 @@ void CudaBackend::begin_step(const Batch& batch) {
   single_ = std::ranges::all_of(batch.sequences, [](const SequenceSpan& s) { return s.num_rows == 1; });
   memory_.reset();
   twins_.clear();
+  unwritten_.clear();
+  brief_.clear();
   if (memory_.ran_out()) {  // blocks of other sizes, which graphs refer to
     check(cudaStreamSynchronize(stream_.get()), "the step before");
     graphs_.clear();

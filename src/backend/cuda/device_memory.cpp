@@ -27,6 +27,8 @@ DeviceBuffer::DeviceBuffer(std::size_t bytes, std::string_view what) : bytes_(by
               "end other programs on this GPU, choose a smaller model, or lower kv_cache_bytes");
 }
 
+Event::Event() { check(cudaEventCreate(&event_), "an event"); }
+
 std::byte* PinnedBuffer::reserve(std::size_t bytes) {
   if (bytes > bytes_) {
     cudaFreeHost(std::exchange(data_, nullptr));

@@ -36,6 +36,19 @@ class DeviceBuffer {
   std::size_t bytes_ = 0;
 };
 
+// A moment of a stream.
+class Event {
+ public:
+  Event();
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_{};
+};
+
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;

@@ -187,6 +187,10 @@ int matmul_splits(int outputs, int inputs, int rows, int multiprocessors);
 // Of `columns` columns of y from first_column on, of which sums holds those alone; 0: of all.
 void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& finish,
             int first_column = 0, int columns = 0);
+// The same of gates and ups in bf16, where gates_rows() says that it can.
+bool gates_rows(const Finish& finish, int first_column, int columns);
+void gate_rows(cudaStream_t stream, const void* sums, int rows, const Finish& finish, int first_column,
+               int columns);
 inline constexpr int kManyRows = 256;  // from which kernels pay that take several rows a block
 
 // Tiles of sixteen rows of a weight as bf16 [16 · tiles][padded], columns ordered as a wide operand's.
@@ -279,8 +283,14 @@ struct Attention {
 
 void make_rotation(cudaStream_t stream, const int* positions, const float* frequencies, int rows, int dims,
                    float magnitude, void* table);
+// What a product left for append(): rows of queries, keys and values.
+struct Qkv {
+  const void* data = nullptr;   // f32, or bf16
+  const float* bias = nullptr;  // that is still to be added, or null
+  bool bf16 = false;
+};
 // Rotated queries to q [rows][heads · key_dim]; keys and values to their pages.
-void append(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
+void append(cudaStream_t stream, const Qkv& qkv, const StepRows& step, const Attention& spec,
             const KvLayer& kv, float* q);
 // partial: attention_splits() · rows · heads · (value_dim + 2) floats, unused with one split. counters:
 // kAttentionCounters zeros, which are zeros again afterwards. q: nullptr: every row of the step is the only

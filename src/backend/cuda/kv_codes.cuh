@@ -16,12 +16,16 @@ template <bool kInt8>
 using KvElement = std::conditional_t<kInt8, signed char, __nv_bfloat16>;
 
 __device__ inline unsigned magnitude(float value) { return __float_as_uint(value) & 0x7fffffffu; }
-// A warp's: largest: magnitude() of each lane's largest value; its bits order as the values do, NaN on top.
+// largest: magnitude() of the largest value; its bits order as the values do, NaN on top.
+__device__ inline float scale_of(unsigned largest) {
+  return __uint_as_float(largest < 0x7f800000u ? largest : 0x7fc00000u) / 127.0f;
+}
+// A warp's, of each lane's largest.
 __device__ inline float kv_scale(unsigned largest) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2)
     largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-  return __uint_as_float(largest < 0x7f800000u ? largest : 0x7fc00000u) / 127.0f;
+  return scale_of(largest);
 }
 __device__ inline float inverse_scale(float scale) { return scale > 0.0f ? 1.0f / scale : 0.0f; }
 // inverse: of the scale; unused for bf16.

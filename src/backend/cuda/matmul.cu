@@ -118,77 +118,6 @@ __global__ __launch_bounds__(kThreads) void matmul_kernel(Rows w, Operand x, int
   }
 }
 
-// Columns that a thread finishes; eight only of columns, and columns before, in whole eights.
-template <int kEach>
-__global__ __launch_bounds__(128) void finish_kernel(const float* __restrict__ sums, int splits, int rows,
-                                                     const __grid_constant__ Finish f, int first,
-                                                     int columns) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * kEach;
-  const int row = static_cast<int>(blockIdx.y), stride = f.gated ? 2 * columns : columns, to = first + column;
-  await();
-  if (column >= columns) return;
-  const auto read = [](const float* at, float(&v)[kEach]) {
-    if constexpr (kEach == 8) {
-      const float4 low = *reinterpret_cast<const float4*>(at),
-                   high = *reinterpret_cast<const float4*>(at + 4);
-      const float all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (int i = 0; i < 8; ++i) v[i] = all[i];
-    } else {
-      v[0] = *at;
-    }
-  };
-  const auto total = [&](int at, int output, float(&sum)[kEach]) {
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) sum[i] = f.bias != nullptr ? f.bias[output + i] : 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      float part[kEach];
-      read(sums + (static_cast<size_t>(s) * rows + row) * stride + at, part);
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) sum[i] += part[i];
-    }
-  };
-  float value[kEach];
-  total(column, to, value);
-  if (f.gated) {
-    float up[kEach];
-    total(column + columns, to + f.columns, up);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) value[i] = gate(value[i], up[i], f.act);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) value[i] = activate(value[i], f.act);
-  }
-  if constexpr (kEach == 1) {
-    store(f, row, to, value[0]);
-  } else {
-    const size_t at = static_cast<size_t>(row) * f.columns + to;
-    float old[8] = {};
-    if (f.residual != nullptr) read(f.residual + at, old);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      if (f.soft_cap > 0.0f) value[i] = f.soft_cap * tanhf(value[i] / f.soft_cap);
-      value[i] += old[i];
-    }
-    if (f.y != nullptr) {
-      auto* y = reinterpret_cast<float4*>(f.y + at);
-      y[0] = make_float4(value[0], value[1], value[2], value[3]);
-      y[1] = make_float4(value[4], value[5], value[6], value[7]);
-    }
-    if (f.operand.data == nullptr) return;
-    const uint4 pairs = pack_operand(value);
-    auto* operand = static_cast<__nv_bfloat16*>(f.operand.data) + static_cast<size_t>(row) * f.operand.stride;
-    if (!f.operand.wide) {
-      *reinterpret_cast<uint4*>(operand + to) = pairs;
-    } else {
-      const unsigned words[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        *reinterpret_cast<unsigned*>(operand + operand_place(to + i, true)) = words[i];
-    }
-  }
-}
-
 template <Codes kCodes>
 void start(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
            float* sums, int stride) {
@@ -215,18 +144,6 @@ void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int 
       return start<Codes::k8>(stream, w, x, rows, first_column, splits, sums, stride);
     case Codes::kBF16:
       return start<Codes::kBF16>(stream, w, x, rows, first_column, splits, sums, stride);
-  }
-}
-
-void finish(cudaStream_t stream, const float* sums, int splits, int rows, const Finish& f, int first_column,
-            int columns) {
-  if (columns == 0) columns = f.columns;
-  if (columns % 8 == 0 && first_column % 8 == 0 && f.columns % 8 == 0) {
-    launch_early(finish_kernel<8>, dim3((columns / 8 + 127) / 128, rows), 128, 0, stream, sums, splits, rows,
-                 f, first_column, columns);
-  } else {
-    launch_early(finish_kernel<1>, dim3((columns + 127) / 128, rows), 128, 0, stream, sums, splits, rows, f,
-                 first_column, columns);
   }
 }
 

@@ -16,7 +16,6 @@ __global__ __launch_bounds__(kWarps * 32) void unpack_kernel(const __grid_consta
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int unit = static_cast<int>(blockIdx.x) * kWarps + warp, units = w.padded / 64;
   const auto tile = static_cast<size_t>(blockIdx.y);
-  await();
   if (unit >= units) return;
   const size_t from = (first_tile + tile) * units + unit;
   UnitCodes<kCodes> codes;
@@ -33,6 +32,7 @@ __global__ __launch_bounds__(kWarps * 32) void unpack_kernel(const __grid_consta
       *reinterpret_cast<unsigned*>(&rows[warp][g + i % 2 * 8][step * 16 + i / 2 * 8 + 2 * t]) = left[step][i];
   }
   __syncwarp();
+  await();  // the product before may be reading the matrix; weights are older
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 8 + 4 * i, column = lane % 8 * 8;

@@ -41,12 +41,12 @@ struct Steps {
   std::vector<Sequence> sequences;
   int vocabulary;
 
-  Steps(int count, int vocab) : vocabulary(vocab) {
-    std::vector<PageId> order(static_cast<std::size_t>(count) * 8);
+  Steps(int count, int vocab, int pages = 8) : vocabulary(vocab) {
+    std::vector<PageId> order(static_cast<std::size_t>(count) * static_cast<std::size_t>(pages));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(5));
     for (int i = 0; i < count; ++i)
-      sequences.push_back({{order.begin() + i * 8, order.begin() + (i + 1) * 8}, 0});
+      sequences.push_back({{order.begin() + i * pages, order.begin() + (i + 1) * pages}, 0});
   }
   Step next(const std::vector<int>& counts) {  // rows of each sequence; 0: not in this step
     Step step;
@@ -107,7 +107,7 @@ class TinyBlock {
          .kv_heads = c.kv_heads,
          .key_dim = c.key_dim,
          .value_dim = c.value_dim,
-         .num_pages = 32,
+         .num_pages = 64,
          .type = kv_type,
          .windowed = c.window_pages > 0 ? std::vector<bool>{true, false} : std::vector<bool>{},
          .num_window_pages = c.window_pages});
@@ -137,7 +137,8 @@ class TinyBlock {
     Tensor x = backend_.embed(*embedding_, 1.5f);
     for (attention.layer = 0; attention.layer < 2; ++attention.layer) {
       if (attention.layer == 1 && case_.only_first) attention.window = 0;
-      const Tensor qkv = backend_.linear(x, *qkv_, {.norm = &norm, .bias = qkv_bias_.get()});
+      const Tensor qkv =
+          backend_.linear(x, *qkv_, {.norm = &norm, .bias = qkv_bias_.get(), .for_attention = true});
       const Tensor mixed = backend_.attention(qkv, attention);
       backend_.release(qkv);
       x = backend_.linear(mixed, *out_, {.residual = x});

@@ -149,6 +149,18 @@ class Conformance : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<Backend> cpu_ = make_backend("cpu", {.threads = 2});
   std::unique_ptr<Backend> other_ = make_backend(GetParam());
+
+  // As many rows as take a backend's ways for whole prompts, and a step behind them.
+  void expect_prompts(std::string_view name, DType kv_type, double bound) {
+    const AttentionCase& c = *std::ranges::find(kCases, name, &AttentionCase::name);
+    TinyBlock reference(*cpu_, c, kv_type), tried(*other_, c, kv_type);
+    Steps steps(3, TinyBlock::kVocabulary, 20);
+    for (const std::vector<int>& counts : {std::vector<int>{290, 230, 0}, {1, 20, 7}}) {
+      const Steps::Step step = steps.next(counts);
+      EXPECT_LT(distance(tried.run(step), reference.run(step)), bound)
+          << name << ", " << step.tokens.size() << " rows";
+    }
+  }
 };
 
 TEST_P(Conformance, AttentionAndFusionsOverRaggedSteps) {
@@ -192,6 +204,13 @@ TEST_P(Conformance, KeysAndValuesOf8Bits) {
       tried.copy_page(steps.sequences[3].pages[0], pages[1]);
     }
   }
+  for (const char* name : {"qk_norm", "values_narrower"}) expect_prompts(name, DType::kI8, kInt8Bound);
+}
+
+TEST_P(Conformance, PromptsOfManyRows) {
+  for (const char* name :
+       {"plain", "interleaved", "partial_rope", "qk_norm", "wide_heads", "values_narrower"})
+    expect_prompts(name, DType::kBF16, kBound);
 }
 
 // Two runs that change places, a piece taken twice, and a whole tensor behind them.
