@@ -46,7 +46,11 @@ struct EngineOptions {
   bool large_models_alone = false;
   int max_queue_depth = 1000;    // waiting requests per model
   int aging_interval_ms = 5000;  // a waiting request moves up a tier each; 100 ms … 1 h
-  int token_budget = 512;        // tokens of one step; 16 … 65536
+  // Tokens of one step, at most; 16 … 65536. 0: 512, and where the device computes prompts faster by more, as
+  // many as it gains from while no answer is under way; beside answers as many as keep a step within
+  // large_step_ms by what steps were measured to take, and 512 at least. 0 there: no such bound.
+  int token_budget = 0;
+  double large_step_ms = 100;
   int max_loaded_models = 5;
   bool prefix_cache = true;
   // Computed prompts are forgotten when unused for so long; 0: never, else 1 s … 1 day. max_entries: at most

@@ -362,6 +362,9 @@ class Backend {
     return false;
   }
 
+  // Rows of a step from which on more make prompts no faster: the token budget where none is asked for.
+  virtual std::int32_t prompt_rows() const { return 512; }
+
   // Seconds that the device was at work on the step that ended last; 0: not known.
   virtual double busy_seconds() { return 0.0; }
 

@@ -65,6 +65,7 @@ int plan(const PlanFlags& flags) {
                                 {"usable_bytes", p.usable_bytes},
                                 {"weight_bytes", p.weight_bytes},
                                 {"batch_bytes", p.batch_bytes},
+                                {"token_budget", p.token_budget},
                                 {"kv_bytes", p.kv_bytes},
                                 {"kv_bytes_per_token", p.kv_bytes_per_token()},
                                 {"needed_bytes", p.needed_bytes()},
@@ -77,19 +78,19 @@ int plan(const PlanFlags& flags) {
     return enough ? 0 : 1;
   }
   fmt::print(
-      "{}",
-      format_table({{"model", catalog.display_name(flags.model)},
-                    {"device", backend->device().description},
-                    {"memory",
-                     fmt::format("{}, {} free{}", format_bytes(p.memory_bytes), format_bytes(p.free_bytes),
-                                 p.usable_bytes == p.free_bytes ? ""
-                                                                : fmt::format(", {} of these may be taken",
-                                                                              format_bytes(p.usable_bytes)))},
-                    {"weights", format_bytes(p.weight_bytes)},
-                    {"a step", fmt::format("up to {}", format_bytes(p.batch_bytes))},
-                    {"KV cache", describe_kv(p)},
-                    {"needed", format_bytes(p.needed_bytes())},
-                    {"fits", p.fits() ? "yes" : "no"}}));
+      "{}", format_table(
+                {{"model", catalog.display_name(flags.model)},
+                 {"device", backend->device().description},
+                 {"memory",
+                  fmt::format("{}, {} free{}", format_bytes(p.memory_bytes), format_bytes(p.free_bytes),
+                              p.usable_bytes == p.free_bytes
+                                  ? ""
+                                  : fmt::format(", {} of these may be taken", format_bytes(p.usable_bytes)))},
+                 {"weights", format_bytes(p.weight_bytes)},
+                 {"a step", fmt::format("up to {} ({} tokens)", format_bytes(p.batch_bytes), p.token_budget)},
+                 {"KV cache", describe_kv(p)},
+                 {"needed", format_bytes(p.needed_bytes())},
+                 {"fits", p.fits() ? "yes" : "no"}}));
   if (!counts.empty() && p.fits()) {
     std::vector<std::vector<std::string>> rows{{"USERS", "TOKENS EACH"}};
     for (const int count : counts) {

@@ -56,7 +56,14 @@ std::vector<Key> engine_keys() {
                 "while one runs, else those that work by themselves do, unless it is 1"),
       MLXS_KEY("engine.token_budget", engine.token_budget)
           .range(16, 65536)
+          .or_zero("512, on a GPU up to 8192 as large_step_ms says, fewer where memory is short")
           .says("Tokens of one step, at most"),
+      MLXS_KEY("engine.large_step_ms", engine.large_step_ms)
+          .range(0, 60e3)
+          .in("ms")
+          .says("With the default token_budget on a GPU: while answers run, a step has more than 512 tokens "
+                "only "
+                "as far as measured steps say that it stays below this; 0: no bound"),
       MLXS_KEY("engine.context_length", context_length)
           .range(16, 1 << 24)
           .or_zero("the model's own")

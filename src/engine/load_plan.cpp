@@ -85,18 +85,26 @@ int context_to_load(int asked, std::int64_t trained, bool encoder, std::string_v
       "ask for less, or leave it out", "context_length");
 }
 
-LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context) {
+LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& asked, int context) {
   const ModelSummary summary = summarize(file);
   if (summary.context > 0)
     context = context_to_load(context, summary.context, is_encoder(file), file.path().filename().string());
   const DeviceInfo device = backend.device();
   LoadPlan plan;
   plan.weight_bytes = packed_weights(file, backend);
-  plan.kv = kv_of(file, summary, backend, engine);
-  plan.batch_bytes = activations(summary, engine);
   plan.memory_bytes = device.memory_bytes;
   plan.free_bytes = device.free_bytes;
-  plan.usable_bytes = usable_bytes(device, engine);
+  plan.usable_bytes = usable_bytes(device, asked);
+  const std::uint64_t left = plan.usable_bytes - std::min(plan.usable_bytes, plan.weight_bytes);
+  EngineOptions engine = asked;
+  if (asked.token_budget == 0) {
+    engine.token_budget = std::max(kSureBudget, backend.prompt_rows());
+    while (engine.token_budget > kSureBudget && activations(summary, engine) > left / 8)
+      engine.token_budget = std::max(kSureBudget, engine.token_budget / 2);
+  }
+  plan.token_budget = engine.token_budget;
+  plan.kv = kv_of(file, summary, backend, engine);
+  plan.batch_bytes = activations(summary, engine);
   plan.context = context > 0 ? context : summary.context;
   const std::int64_t tokens = context > 0 ? context : std::min(plan.context, kMinContext);
   plan.kv_bytes =
@@ -104,6 +112,12 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
           ? engine.kv_cache_bytes
           : plan.kv.bytes_for((std::max<std::int64_t>(tokens, 0) + kPageTokens - 1) / kPageTokens);
   return plan;
+}
+
+EngineOptions with_budget(const LoadPlan& plan, EngineOptions engine) {
+  if (engine.token_budget != 0) engine.large_step_ms = 0;
+  engine.token_budget = plan.token_budget;
+  return engine;
 }
 
 int running_limit(const EngineOptions& engine, std::int64_t parameters) {

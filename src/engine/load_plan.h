@@ -16,11 +16,12 @@ namespace mlxs {
 // of all it has. Throws kInvalidArgument on a share that is none.
 std::uint64_t usable_bytes(const DeviceInfo& device, const EngineOptions& engine);
 
-// Activations and logits of one step, an upper estimate.
+// Activations and logits of one step, an upper estimate; its token budget is chosen.
 std::uint64_t step_bytes(const ModelFile& file, const EngineOptions& engine);
 
 struct LoadPlan {
   std::uint64_t weight_bytes = 0;
+  std::int32_t token_budget = 0;  // of a step
   KvCut kv;
   std::uint64_t batch_bytes = 0;   // activations and logits of one step
   std::uint64_t memory_bytes = 0;  // of the device
@@ -47,7 +48,13 @@ int context_to_load(int asked, std::int64_t trained, bool encoder, std::string_v
 // context: as LoadOptions::context_length; more than the model's throws kInvalidArgument. Needs room for it,
 // if given; else for kMinContext tokens.
 inline constexpr std::int64_t kMinContext = 2048;
+// The token budget that is not asked for is what the backend gains from, halved while a step's activations
+// would take more than an eighth of what weights leave, down to kSureBudget.
+inline constexpr std::int32_t kSureBudget = 512;
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context);
+
+// The options with that token budget; large_step_ms is 0 where it was asked for.
+EngineOptions with_budget(const LoadPlan& plan, EngineOptions engine);
 
 // Requests that a model of so many parameters may run at once.
 int running_limit(const EngineOptions& engine, std::int64_t parameters);

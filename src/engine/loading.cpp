@@ -53,7 +53,7 @@ LoadedModel::LoadedModel(const LoadOptions& options, const EngineOptions& engine
   publish_stats();
 }
 
-void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, Backend& backend) {
+void LoadedModel::load(const LoadOptions& options, const EngineOptions& given, Backend& backend) {
   file_ = ModelFile::open(info_.path);
   tokenizer_ = make_tokenizer(*file_);
   if (const std::string_view source = file_->get_string("tokenizer.chat_template", ""); !source.empty()) {
@@ -62,7 +62,9 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& engine, 
         token_text(*file_, "tokenizer.eos_token", *tokenizer_, tokenizer_->eos()));
   }
 
-  if (!options.force) require_fit(plan_load(*file_, backend, engine, options.context_length), info_.id);
+  const LoadPlan plan = plan_load(*file_, backend, given, options.context_length);
+  if (!options.force) require_fit(plan, info_.id);
+  const EngineOptions engine = with_budget(plan, given);
   const std::filesystem::path cache_dir =
       engine.cache_dir.empty() ? cache_directory() : std::filesystem::path(engine.cache_dir);
   const bool mock = file_->format() == kMockFormat;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "engine/load_plan.h"
 
 namespace mlxs {
 namespace {
@@ -100,7 +101,8 @@ void validate(const EngineOptions& o) {
   check_range("threads", o.threads, 0, 256);
   check_range("max_running", o.max_running, 1, 4096);
   check_range("max_queue_depth", o.max_queue_depth, 1, 1 << 20);
-  check_range("token_budget", o.token_budget, 16, 65536);
+  if (o.token_budget != 0) check_range("token_budget", o.token_budget, 16, 65536);
+  check_range("large_step_ms", o.large_step_ms, 0, 60e3);
   check_range("ring_depth", o.ring_depth, 0, 3);
   check_range("kv_window_share", o.kv_window_share, 0, 1);
   check_range("prefix_cache_pin_share", o.prefix_cache_pin_share, 0, 0.9);
@@ -118,6 +120,8 @@ SchedulerConfig scheduler_config(const EngineOptions& options, int context_limit
           .max_context = context_limit,
           .aging_interval = std::chrono::milliseconds(options.aging_interval_ms),
           .target_itl = from_ms(options.target_itl_ms),
+          .sure_budget = options.large_step_ms > 0 ? std::min(kSureBudget, options.token_budget) : 0,
+          .large_step = from_ms(options.large_step_ms),
           .fairness = {.enabled = options.fair_share,
                        .prompt_weight = options.fair_prompt_weight,
                        .output_weight = options.fair_output_weight},

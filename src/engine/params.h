@@ -12,7 +12,7 @@ void validate(const EngineOptions& options);
 // Options whose ranges are advice: a value outside is moved to the nearest inside and logged.
 void clamp(EngineOptions& options);
 
-// What of them is the scheduler's.
+// What of them is the scheduler's; the token budget is chosen (load_plan.h).
 SchedulerConfig scheduler_config(const EngineOptions& options, int context_limit);
 SchedRequest sched_request(const GenerateParams& params, const EngineOptions& options);
 

@@ -20,6 +20,9 @@ constexpr std::size_t kMostOvertaking = 8;
 // Of a target that a step may use up: predictions err, and publishing tokens takes time too.
 constexpr double kTargetShare = 0.9;
 
+// Of the largest step that was measured: what the cost of steps is trusted to say something of.
+constexpr double kTrustedGrowth = 2;
+
 }  // namespace
 
 void Scheduler::Impl::set_paused(RequestId id, bool value) {
@@ -172,15 +175,25 @@ void Scheduler::Impl::plan_decodes(StepPlan& out) {
 // As many tokens as fit the strictest target of those who wait for their next token, but always some of a
 // prompt.
 std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
+  if (decode_rows == 0) return most_tokens;
+  const std::int32_t least = decode_rows + kPageTokens;
+  const auto within = [&](Duration target) {
+    return (kTargetShare * to_seconds(target) - cost.fixed()) / cost.per_token();
+  };
+  std::int32_t most = most_tokens;
+  if (config.sure_budget > 0) {
+    double tokens = std::max(config.sure_budget, least);
+    if (cost.per_token() > 0)
+      tokens = std::max(tokens, std::min(within(config.large_step), kTrustedGrowth * cost.largest()));
+    most = static_cast<std::int32_t>(std::min<double>(most, tokens));
+  }
   Duration target = config.target_itl > Duration::zero() ? config.target_itl : Duration::max();
   for (const SchedEntry* entry : running) {
     const bool counts = entry->active() && entry->decoding && entry->slo.tpot > Duration::zero();
     if (counts) target = std::min(target, entry->slo.tpot);
   }
-  if (target == Duration::max() || decode_rows == 0 || cost.per_token() <= 0) return most_tokens;
-  const double tokens = (kTargetShare * to_seconds(target) - cost.fixed()) / cost.per_token();
-  const double least = decode_rows + kPageTokens;
-  return static_cast<std::int32_t>(std::min<double>(most_tokens, std::max(tokens, least)));
+  if (target == Duration::max() || cost.per_token() <= 0) return most;
+  return static_cast<std::int32_t>(std::min<double>(most, std::max<double>(within(target), least)));
 }
 
 void Scheduler::Impl::plan_prefills(StepPlan& out) {

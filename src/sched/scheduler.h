@@ -58,6 +58,10 @@ struct SchedulerConfig {
   // Steps with decode rows are kept this short by taking fewer prompt tokens, as far as the measured cost of
   // steps allows; zero: only requests with a TPOT target shorten them.
   Duration target_itl{};
+  // Beside decode rows a step has more than sure_budget tokens only as far as the measured cost of steps
+  // keeps it within large_step. 0: token_budget in any case.
+  std::int32_t sure_budget = 0;
+  Duration large_step{};
   FairnessConfig fairness;
   std::int32_t swap_pages = 0;    // that preempted requests may keep on the host; 0: they recompute
   std::int32_t pinned_pages = 0;  // that pinned prompts may hold together, ≥ 0

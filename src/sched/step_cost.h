@@ -13,6 +13,7 @@ class StepCost {
     // A step that the machine interrupted is not what steps cost.
     if (known()) seconds = std::min(seconds, kOutlier * of(tokens));
     const double x = tokens;
+    largest_ = std::max(largest_, tokens);
     for (double* sum : {&n_, &x_, &y_, &xx_, &xy_}) *sum *= kKept;
     n_ += 1;
     x_ += x;
@@ -26,6 +27,7 @@ class StepCost {
   double fixed() const { return fixed_; }      // seconds of a step before its first token
   double per_token() const { return slope_; }  // seconds
   double of(double tokens) const { return fixed_ + slope_ * tokens; }
+  int largest() const { return largest_; }  // tokens of a step that was measured
 
  private:
   static constexpr double kKept = 0.98;
@@ -43,6 +45,7 @@ class StepCost {
 
   double n_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0;  // decayed sums; x: tokens, y: seconds
   double fixed_ = 0, slope_ = 0;
+  int largest_ = 0;
 };
 
 }  // namespace mlxs

@@ -26,6 +26,8 @@ TEST(LoadPlan, ForeseesTheBytesThatLoadingTakes) {
   EXPECT_EQ(plan.kv_bytes, 512 * plan.kv_bytes_per_token());
   EXPECT_EQ(plan_load(*file, *backend, {}, 64).kv_bytes, 64 * plan.kv_bytes_per_token());
   EXPECT_EQ(plan_load(*file, *backend, {.kv_cache_bytes = 12345}, 64).kv_bytes, 12345u);
+  EXPECT_EQ(plan.token_budget, 512);
+  EXPECT_EQ(with_budget(plan, {}).token_budget, 512);
   EXPECT_TRUE(plan.fits());
   EXPECT_THROW((void)plan_load(*file, *backend, {}, 513), Error);
   // More rows and more logits need more.

@@ -54,6 +54,24 @@ TEST(Simulator, LongPromptsDoNotStallRunningAnswers) {
   EXPECT_GE(longest_gap(16384), 4000 * kCost.token_s) << "a whole prompt in one step";
 }
 
+// On a machine where large steps are cheaper by the token: prompts gain, and answers keep their pace.
+TEST(Simulator, LargeStepsBesideAnswersKeepTheirBound) {
+  const TrafficStream traffic{.requests_per_s = 3, .requests = 1000, .long_share = 0.1, .long_prompt = 8000};
+  const auto run = [&](std::int32_t budget, bool bounded) {
+    const SchedulerConfig config{.token_budget = budget,
+                                 .max_context = 16384,
+                                 .sure_budget = bounded ? 512 : 0,
+                                 .large_step = std::chrono::milliseconds(100)};
+    const CostModel cost{.fixed_s = 30e-3, .weights_s = 0, .token_s = 6e-5};
+    return simulate({.scheduler = config, .kv = {.num_pages = 16384}, .cost = cost},
+                    *generated_traffic({&traffic, 1}, 1));
+  };
+  const SimReport fixed = run(512, false), large = run(8192, false), ours = run(8192, true);
+  EXPECT_LE(ours.clients.itl.percentiles().max, 0.1);
+  EXPECT_GT(large.clients.itl.percentiles().max, 0.2);
+  EXPECT_LT(ours.clients.ttft.percentiles().p95, 0.9 * fixed.clients.ttft.percentiles().p95);
+}
+
 TEST(Simulator, AShortPromptsFirstTokenDoesNotWaitForLongPrompts) {
   const TrafficStream traffic{
       .requests_per_s = 4, .requests = 2000, .mean_output = 20, .long_share = 0.05, .long_prompt = 8000};

@@ -1,0 +1,106 @@
+// Steps of more tokens than answers under way always put up with: large while nobody waits for a next token,
+// else as large as their measured cost allows.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "sched/scheduler.h"
+
+namespace mlxs {
+namespace {
+
+using std::chrono::milliseconds;
+
+class LargeSteps : public ::testing::Test {
+ protected:
+  void add(RequestId id, int prompt, int max_new = 1) {
+    SchedRequest request{.id = id, .max_new_tokens = max_new};
+    request.prompt.resize(static_cast<std::size_t>(prompt));
+    std::iota(request.prompt.begin(), request.prompt.end(), static_cast<TokenId>(10000 * id));
+    ASSERT_EQ(scheduler_.add(std::move(request)), std::nullopt);
+  }
+  // A step, which takes as long as it should; its tokens.
+  int step() {
+    scheduler_.plan(now_, plan_);
+    StepResult result{.step = plan_.step, .seconds = 0.004 + token_s_ * plan_.total_tokens};
+    for (const PlannedSpan& span : plan_.spans)
+      result.spans.push_back({.request = span.request, .token = span.samples ? 7 : -1});
+    now_ += from_seconds(result.seconds);
+    if (!plan_.empty()) scheduler_.commit(result);
+    scheduler_.check();
+    return plan_.total_tokens;
+  }
+
+  double token_s_ = 1e-4;
+  KvPool pool_{{.num_pages = 4096}};
+  Scheduler scheduler_{
+      {.token_budget = 8192, .max_context = 40000, .sure_budget = 512, .large_step = milliseconds(100)},
+      pool_};
+  StepPlan plan_;
+  TimePoint now_{};
+};
+
+TEST_F(LargeSteps, NobodyWaitsForANextTokenSoPromptsHaveTheWholeStep) {
+  for (RequestId id = 1; id <= 32; ++id) add(id, 512);
+  EXPECT_EQ(step(), 8192);
+  ASSERT_EQ(plan_.spans.size(), 16u) << "whole prompts";
+  for (std::size_t i = 0; i < 16; ++i) EXPECT_EQ(plan_.spans[i].request, i + 1) << "in order of arrival";
+  EXPECT_EQ(step(), 8192);
+  EXPECT_EQ(scheduler_.stats().finished, 32u);
+}
+
+TEST_F(LargeSteps, BesideAnswersTheyGrowAsFarAsTheirCostIsKnown) {
+  add(1, 20, 1000);
+  step();
+  step();
+  add(2, 20000);
+  step();
+  EXPECT_EQ(scheduler_.stats().token_budget, 512) << "twenty tokens say little of thousands";
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NEAR(step(), 860, 16) << "chunks end with pages";
+    EXPECT_NEAR(scheduler_.stats().token_budget, (0.9 * 100 - 4) / 0.1, 1) << "what fits into 90 ms";
+  }
+  EXPECT_EQ(plan_.decode_rows, 1);
+}
+
+TEST_F(LargeSteps, ASlowMachineStillTakesTheSureBudget) {
+  token_s_ = 1e-3;
+  add(1, 20, 1000);
+  step();
+  step();
+  add(2, 20000);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_NEAR(step(), 512, 16);
+    EXPECT_EQ(scheduler_.stats().token_budget, 512);
+  }
+}
+
+TEST_F(LargeSteps, AFastMachineGrowsToTheWholeBudgetByDoubling) {
+  token_s_ = 1e-6;
+  add(1, 20, 1000);
+  step();
+  step();
+  add(2, 30000);
+  for (const int most : {512, 1024, 2048, 4096, 8192, 8192}) EXPECT_NEAR(step(), most, most / 16);
+}
+
+TEST_F(LargeSteps, MoreAnswersThanTheSureBudgetLeavePromptsAPage) {
+  KvPool pool({.num_pages = 2048});
+  Scheduler scheduler({.max_running = 1000, .token_budget = 8192, .sure_budget = 512}, pool);
+  for (RequestId id = 1; id <= 701; ++id) {
+    ASSERT_EQ(scheduler.add({.id = id, .prompt = {static_cast<TokenId>(id)}, .max_new_tokens = 9}),
+              std::nullopt);
+    if (id < 700) continue;
+    scheduler.plan(now_, plan_);
+    if (id == 701) break;
+    StepResult result{.step = plan_.step, .seconds = 0.01};
+    for (const PlannedSpan& span : plan_.spans) result.spans.push_back({.request = span.request, .token = 7});
+    scheduler.commit(result);
+  }
+  EXPECT_EQ(plan_.decode_rows, 700);
+  EXPECT_EQ(plan_.total_tokens, 701);
+  EXPECT_EQ(scheduler.stats().token_budget, 716);
+}
+
+}  // namespace
+}  // namespace mlxs
