@@ -60,14 +60,7 @@ std::unique_ptr<Backend> make_backend(std::string_view name, const BackendOption
   if (chosen == "mlx") return mlx_backend::make_mlx_backend(threads, options.optimizations);
 #endif
 #ifdef MLXS_HAVE_CUDA
-  if (chosen == "cuda") {
-    const MetalOptimizations& wanted = options.optimizations;
-    if (wanted.enabled && wanted.memory_pool.enabled)
-      leave_out(wanted, "memory_pool", "the cuda backend keeps every block that a step ever took");
-    if (wanted.enabled && wanted.blit_queue.enabled)
-      leave_out(wanted, "blit_queue", "the cuda backend always uploads from two pinned buffers in turn");
-    return cuda::make_cuda_backend(options.device, threads);
-  }
+  if (chosen == "cuda") return cuda::make_cuda_backend(options.device, threads, options.optimizations);
 #endif
   if (chosen == "cpu") {
     return std::make_unique<cpu::CpuBackend>(threads, cpu::choose_isa(), options.optimizations);

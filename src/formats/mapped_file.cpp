@@ -9,11 +9,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "mlxs/error.h"
 
 namespace mlxs {
 namespace {
+
+constexpr std::size_t kLarge = std::size_t{64} << 10;
 
 struct Descriptor {
   int fd;
@@ -53,7 +56,7 @@ void advise(std::span<const std::byte> range, int advice, bool outer) {
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   // O_NONBLOCK: a FIFO must be refused below, not waited for.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) refuse(path, errno);
   struct stat status {};
   if (::fstat(file.fd, &status) != 0) refuse(path, errno);
@@ -67,6 +70,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (address == MAP_FAILED) refuse(path, errno);
   bytes_ = {static_cast<const std::byte*>(address), size};
+  if (size >= kLarge) range_ = FileRange(bytes_, std::exchange(file.fd, -1));
 }
 
 MappedFile::~MappedFile() {

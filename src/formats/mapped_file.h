@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <span>
 
+#include "base/file_ranges.h"
+
 namespace mlxs {
 
 class MappedFile {
@@ -22,6 +24,7 @@ class MappedFile {
 
  private:
   std::span<const std::byte> bytes_;
+  FileRange range_;  // of large files
   std::int64_t modified_ns_ = 0;
 };
 

@@ -1,14 +1,24 @@
 // The engine on a GPU with little memory: the KV cache gets what is left, and a step that does not fit is
 // made smaller.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "backend/cuda/device_memory.h"
+#include "backend/registry.h"
+#include "base/file_ranges.h"
 #include "blocks.h"
+#include "engine/load_plan.h"
 #include "mlxs/engine.h"
+#include "mlxs/error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -98,6 +108,124 @@ TEST_F(CudaMemory, LayersWithAWindowKeepFewPages) {
   EXPECT_GT(apart.kv_window_pages_passed, 4u);
   EXPECT_GT(apart.kv_pages_total, whole.kv_pages_total * 3 / 2);
   EXPECT_EQ(apart.kv_window_pages_held, 0);
+}
+
+// Unless asked for, a step has as many tokens as prompts gain from, and memory has room for.
+TEST_F(CudaMemory, StepsAreAsLargeAsTheirShareOfTheMemory) {
+  const auto file = ModelFile::open(path_);
+  const auto backend = make_backend("cuda", {.threads = 1});
+  const auto budget = [&](std::size_t memory, const EngineOptions& options) {
+    emulated::set_device_memory(memory);
+    const LoadPlan plan = plan_load(*file, *backend, options, 0);
+    const EngineOptions taken = with_budget(plan, options);
+    EXPECT_EQ(taken.token_budget, plan.token_budget);
+    EXPECT_EQ(taken.large_step_ms, options.token_budget == 0 ? 100 : 0);
+    return plan.token_budget;
+  };
+  constexpr std::size_t kGiB = std::size_t{1} << 30;
+  EXPECT_EQ(budget(kGiB, {}), 8192);
+  EXPECT_EQ(budget(kGiB / 16, {}), 2048) << "of 2,700 bytes a token";
+  EXPECT_EQ(budget(kGiB / 16, {.gpu_memory_utilization = 0.05}), 512);
+  EXPECT_EQ(budget(kGiB / 16, {.token_budget = 4096}), 4096);
+}
+
+// Steps of many sizes, in any order, take little more than the largest needs; no two blocks overlap.
+TEST_F(CudaMemory, StepsOfAllSizesUseTheSameMemory) {
+  const auto step = [](cuda::StepMemory& memory, std::size_t rows) {
+    memory.reset();
+    if (memory.wants_trim()) memory.trim();
+    std::map<std::byte*, std::size_t> blocks;
+    const auto take = [&](std::size_t bytes) {
+      auto* const data = static_cast<std::byte*>(memory.allocate(bytes));
+      std::memset(data, 1, bytes);
+      const auto [at, fresh] = blocks.emplace(data, bytes);
+      EXPECT_TRUE(fresh);
+      EXPECT_TRUE(at == blocks.begin() || std::prev(at)->first + std::prev(at)->second <= data);
+      EXPECT_TRUE(std::next(at) == blocks.end() || data + bytes <= std::next(at)->first);
+      return data;
+    };
+    const auto give = [&](std::byte* data) {
+      memory.release(data);
+      blocks.erase(data);
+    };
+    std::byte* const stream = take(rows * 100);
+    std::vector<std::byte*> addresses{stream};
+    for (int layer = 0; layer < 3; ++layer) {
+      std::byte* const qkv = take(rows * 200);
+      std::byte* const out = take(rows * 150);
+      give(qkv);
+      std::byte* const wide = take(rows * 800);
+      std::byte* const twin = take(rows * 401);
+      give(out);
+      give(wide);
+      give(twin);
+      give(twin);
+      addresses.insert(addresses.end(), {qkv, out, wide, twin});
+    }
+    return addresses;
+  };
+  for (const bool ascending : {true, false}) {
+    cuda::StepMemory memory;
+    const std::size_t before = emulated::device_memory_taken();
+    for (std::size_t i = 1; i <= 40; ++i) step(memory, 250 * (ascending ? i : 41 - i));
+    step(memory, 250);
+    EXPECT_LT(emulated::device_memory_taken() - before, std::size_t{10000} * 1451 * 3 / 2);
+    const std::vector<std::byte*> once = step(memory, 3333);
+    EXPECT_EQ(step(memory, 3333), once) << "graphs count on it";
+    memory.reset();
+    memory.trim();
+    EXPECT_EQ(emulated::device_memory_taken(), before);
+  }
+}
+
+// Weights come from their file beside what the engine does: what goes wrong ends the load, and the next one
+// works.
+TEST_F(CudaMemory, AFileThatCannotBeReadEndsTheLoad) {
+  const auto backend = make_backend("cuda", {.threads = 2});
+  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float));
+  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes};
+  const KvSpec kv{.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2};
+  {
+    const auto path = dir_.path() / "short";
+    std::ofstream(path) << "less than the weight has";
+    const FileRange range(bytes, ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+    try {
+      (void)backend->make_kv(kv);
+      FAIL() << "loaded";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kIo);
+    }
+  }
+  const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+  EXPECT_NE(backend->make_kv(kv), nullptr);
+}
+
+// A step's memory in heaps, weights by a copy stream: the same answers, and both count.
+TEST_F(CudaMemory, SwitchesOfTheDevice) {
+  const auto answer = [&] {
+    return engine_->generate({.model = "tiny", .prompt = "hell he ll", .max_tokens = 8, .temperature = 0})
+        .tokens;
+  };
+  start({.kv_cache_bytes = 4 << 20});
+  const std::vector<std::int32_t> plain = answer();
+  EXPECT_FALSE(engine_->metal_optimizations_stats().memory_pool.enabled);
+  engine_.reset();
+  emulated::set_device_memory(std::size_t{1} << 30);
+  start({.kv_cache_bytes = 4 << 20,
+         .metal_optimizations = {.enabled = true,
+                                 .graceful_fallback = false,
+                                 .memory_pool = {.enabled = true, .heap_size_mb = 64, .num_heaps = 2},
+                                 .blit_queue = {.enabled = true, .max_pending_ops = 2}}});
+  EXPECT_EQ(answer(), plain);
+  const MetalOptimizationsStats stats = engine_->metal_optimizations_stats();
+  EXPECT_EQ(stats.memory_pool.pool_size, 2);
+  EXPECT_EQ(stats.memory_pool.available_count, 1) << "blocks stay where they are cut";
+  EXPECT_EQ(stats.memory_pool.total_acquired, 1u);
+  EXPECT_EQ(stats.memory_pool.fallback_events, 0u);
+  EXPECT_TRUE(stats.blit_queue.enabled);
+  EXPECT_GE(stats.blit_queue.total_uploads, 2u * 8) << "weights of two layers";
+  EXPECT_GE(stats.blit_queue.uploaded_bytes, engine_->model_info("tiny").weight_bytes / 2);
 }
 
 TEST_F(CudaMemory, HeadsThatAreTooLongAreRefusedBeforeTheWeightsAreLoaded) {

@@ -6,11 +6,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "blocks.h"
 
 namespace {
+
+// What runs at once runs alone: weights are loaded by several threads.
+std::recursive_mutex alone;
 
 using Work = std::vector<std::function<void()>>;
 Work* capturing = nullptr;
@@ -20,6 +24,7 @@ std::map<void*, size_t> taken;
 size_t device_taken = 0, most_taken = 0, device_memory = size_t{1} << 30;
 
 cudaError_t take(void** to, size_t bytes, bool of_device) {
+  const std::lock_guard lock(alone);
   if (bytes > size_t{1} << 30 || (of_device && device_taken + bytes > device_memory))
     return cudaErrorMemoryAllocation;
   *to = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -30,6 +35,7 @@ cudaError_t take(void** to, size_t bytes, bool of_device) {
   return cudaSuccess;
 }
 cudaError_t give(void* memory) {
+  const std::lock_guard lock(alone);
   if (const auto found = taken.find(memory); found != taken.end()) {
     device_taken -= found->second;
     taken.erase(found);
@@ -55,6 +61,7 @@ size_t device_memory_most() { return most_taken; }
 size_t device_memory_taken() { return device_taken; }
 
 void queue(std::function<void()> work) {
+  const std::lock_guard lock(alone);
   if (capturing != nullptr) {
     capturing->push_back(std::move(work));
   } else {
@@ -84,6 +91,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const std::lock_guard lock(alone);
   *free = device_memory > device_taken ? device_memory - device_taken : 0;
   *total = device_memory;
   return cudaSuccess;
@@ -121,14 +129,25 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = reinterpret_cast<cudaStream_t>(1);
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -5;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+  return cudaStreamCreateWithFlags(stream, flags);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = reinterpret_cast<cudaEvent_t>(1);
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t) { return cudaErrorNotReady; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }

@@ -9,6 +9,7 @@
 #include "backend/cuda/cuda_kv.h"
 #include "backend/cuda/op_specs.h"
 #include "backend/cuda/pack_rows.h"
+#include "backend/metal_options.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cuda {
@@ -17,8 +18,18 @@ Stream::Stream(int device) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
-CudaBackend::CudaBackend(int device, int threads)
-    : device_(device), stream_(device), pool_(threads), isa_(cpu::choose_isa()), uploader_(stream_.get()) {
+CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& optimizations)
+    : device_(device),
+      stream_(device),
+      pool_(threads),
+      isa_(cpu::choose_isa()),
+      copies_(make_part(optimizations, optimizations.blit_queue.enabled, "blit_queue",
+                        [&] { return std::make_unique<CopyStream>(device, optimizations.blit_queue); })),
+      weights_(device, threads, copies_.get()),
+      heaps_(make_part(
+          optimizations, optimizations.memory_pool.enabled, "memory_pool",
+          [&] { return std::make_unique<HeapPool>(optimizations.memory_pool, heap_memory(stream_.get())); })),
+      memory_(heaps_.get()) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device), "the device's properties");
   multiprocessors_ = properties.multiProcessorCount;
@@ -40,8 +51,15 @@ DeviceInfo CudaBackend::device() const {
   return {.name = "cuda",
           .description = fmt::format("device {}: {}", device_, name_),
           .memory_bytes = total,
-          .free_bytes = free + uploader_.staging_bytes(),
+          .free_bytes = free + weights_.staging_bytes(),
           .own_memory = true};
+}
+
+MetalOptimizationsStats CudaBackend::optimization_stats() const {
+  MetalOptimizationsStats stats;
+  if (heaps_) stats.memory_pool = heaps_->stats();
+  if (copies_) stats.blit_queue = copies_->stats();
+  return stats;
 }
 
 double CudaBackend::read_gb_per_second() {
@@ -62,7 +80,12 @@ double CudaBackend::read_gb_per_second() {
 }
 
 WeightPtr CudaBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache*) {
-  return std::make_unique<CudaWeight>(pool_, uploader_, parts, use);  // repacking is cheaper than a cache
+  return std::make_unique<CudaWeight>(weights_, arena_, parts, use);  // repacking is cheaper than a cache
+}
+
+void CudaBackend::finish_loading() {
+  arena_.close();
+  weights_.finish();
 }
 
 std::size_t CudaBackend::packed_size(const RawWeight& raw, WeightUse use) const {
@@ -72,7 +95,7 @@ std::size_t CudaBackend::packed_size(const RawWeight& raw, WeightUse use) const 
 }
 
 std::unique_ptr<KvStore> CudaBackend::make_kv(const KvSpec& spec) {
-  uploader_.trim();
+  finish_loading();
   return std::make_unique<CudaKvStore>(spec, stream_.get());
 }
 
@@ -298,12 +321,12 @@ std::string why_not(int device) {
   return {};
 }
 
-std::unique_ptr<Backend> make_cuda_backend(int device, int threads) {
+std::unique_ptr<Backend> make_cuda_backend(int device, int threads, const MetalOptimizations& optimizations) {
   if (const std::string reason = why_not(device); !reason.empty()) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("the cuda backend cannot run here: {}", reason),
                 "use --backend cpu, or install NVIDIA's driver; nvidia-smi lists the devices", "backend");
   }
-  return std::make_unique<CudaBackend>(device, threads);
+  return std::make_unique<CudaBackend>(device, threads, optimizations);
 }
 
 }  // namespace mlxs::cuda

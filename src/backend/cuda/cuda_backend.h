@@ -16,6 +16,7 @@
 #include "backend/cuda/pack_rows.h"
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_index.h"
+#include "backend/cuda/weight_stream.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -38,10 +39,12 @@ inline constexpr std::size_t kMostPicks = 16384;  // rows that the GPU samples i
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(int device, int threads);
+  CudaBackend(int device, int threads, const MetalOptimizations& optimizations);
   ~CudaBackend() override;
 
   DeviceInfo device() const override;
+  MetalOptimizationsStats optimization_stats() const override;
+  std::int32_t prompt_rows() const override { return 8192; }
   double read_gb_per_second() override;
   WeightPtr prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache* cache) override;
   std::size_t packed_size(const RawWeight& raw, WeightUse use) const override;
@@ -112,6 +115,7 @@ class CudaBackend final : public Backend {
   // Of few rows, whose experts need no order: three kernels.
   bool takes_few(Tensor x, const MoeSpec& spec) const;
   void few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y);
+  void finish_loading();
   struct Turn;
   Picks picks_to();
   bool drawn_here(const Turn& turn, std::size_t row) const;   // by the GPU
@@ -126,8 +130,11 @@ class CudaBackend final : public Backend {
   Stream stream_;
   ThreadPool pool_;
   cpu::Isa isa_;
-  Uploader uploader_;
-  std::unique_ptr<Blas> blas_;  // for prompts; null: not here
+  std::unique_ptr<CopyStream> copies_;  // metal_optimizations.blit_queue; null: off
+  WeightStream weights_;                // on their way
+  DeviceArena arena_;                   // of weights
+  std::unique_ptr<Blas> blas_;          // for prompts; null: not here
+  std::unique_ptr<HeapPool> heaps_;     // metal_optimizations.memory_pool; null: off
   StepMemory memory_;
   StepIndex index_;
   StepGraphs graphs_;

@@ -15,7 +15,7 @@
 namespace mlxs::cuda {
 
 void CudaBackend::begin_step(const Batch& batch) {
-  uploader_.trim();
+  finish_loading();
   // A step that was left by an exception may still be running; its index must not change under it.
   if (std::exchange(unsettled_, true)) check(cudaStreamSynchronize(stream_.get()), "the step before");
   const std::uint64_t kv = batch.kv != nullptr ? static_cast<CudaKvStore*>(batch.kv)->serial() : 0;
@@ -30,7 +30,7 @@ void CudaBackend::begin_step(const Batch& batch) {
   twins_.clear();
   unwritten_.clear();
   brief_.clear();
-  if (memory_.ran_out()) {  // blocks of other sizes, which graphs refer to
+  if (memory_.wants_trim()) {  // graphs refer to it
     check(cudaStreamSynchronize(stream_.get()), "the step before");
     graphs_.clear();
     memory_.trim();

@@ -3,19 +3,52 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cstring>
 
 #include "backend/cpu/dequantize.h"
 #include "backend/cpu/regroup.h"
 #include "backend/cuda/pack_rows.h"
+#include "base/file_ranges.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cuda {
 namespace {
 
-constexpr std::size_t kPiece = std::size_t{32} << 20;  // bytes packed before they are sent
-constexpr std::size_t kMaxSegments = 8;                // what embed() takes
+constexpr std::size_t kMaxSegments = 8;  // what embed() takes
+
+// Bytes of a piece: `to` bytes behind its begin.
+struct Source {
+  std::span<const std::byte> from;
+  std::size_t to = 0;
+  void read(std::byte* piece) const {
+    if (from.empty()) return;
+    if (const FilePlace place = file_of(from)) return read_file(place, {piece + to, from.size()});
+    std::memcpy(piece + to, from.data(), from.size());
+  }
+};
+
+// Whether its bytes are a file's, which are there as long as the model is loaded.
+bool lasts(const RawWeight& part) {
+  return std::ranges::all_of(std::array{part.bytes, part.scales.scales, part.scales.biases},
+                             [](const auto& bytes) { return bytes.empty() || file_of(bytes); });
+}
+
+// The tile of a segment of `rows` rows that begins with row `row`.
+void pack_tile(std::span<const RawWeight> parts, const Packing& packing, std::int64_t row, std::int64_t rows,
+               std::span<std::byte> codes, std::span<std::byte> scales) {
+  const std::int64_t end = std::min<std::int64_t>(row + kTileOutputs, rows);
+  if (end - row < kTileOutputs) {
+    std::ranges::fill(codes, std::byte{0});
+    std::ranges::fill(scales, std::byte{0});
+  }
+  std::size_t part = 0;
+  std::int64_t first = 0;  // of the part
+  for (int place = 0; row < end; ++row, ++place) {
+    while (row >= first + parts[part].rows) first += parts[part++].rows;
+    pack_row(parts[part], packing, row - first, place, codes.data(), scales.data());
+  }
+}
 
 void check_part(const RawWeight& part, std::int64_t columns) {
   const DTypeInfo& info = dtype_info(part.type);
@@ -36,48 +69,7 @@ void check_part(const RawWeight& part, std::int64_t columns) {
 
 }  // namespace
 
-Uploader::Uploader(cudaStream_t stream) : stream_(stream) {
-  for (Slot& slot : slots_) check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "an event");
-}
-
-Uploader::~Uploader() {
-  cudaStreamSynchronize(stream_);
-  for (Slot& slot : slots_) cudaEventDestroy(slot.done);
-}
-
-std::byte* Uploader::next(std::size_t bytes) {
-  current_ = 1 - current_;
-  Slot& slot = slots_[static_cast<std::size_t>(current_)];
-  check(cudaEventSynchronize(slot.done), "loading weights");
-  slot.data = slot.buffer.reserve(bytes);
-  return slot.data;
-}
-
-void Uploader::send(void* to, std::size_t offset, std::size_t bytes) {
-  const Slot& slot = slots_[static_cast<std::size_t>(current_)];
-  check(cudaMemcpyAsync(to, slot.data + offset, bytes, cudaMemcpyHostToDevice, stream_), "loading weights");
-}
-
-std::byte* Uploader::staging(std::size_t bytes) {
-  if (bytes > staging_.bytes()) {
-    check(cudaStreamSynchronize(stream_), "loading weights");
-    staging_ = {};
-    staging_ = DeviceBuffer(std::bit_ceil(bytes), "loading weights");
-  }
-  return staging_.data();
-}
-
-void Uploader::trim() {
-  if (staging_.data() == nullptr) return;
-  check(cudaStreamSynchronize(stream_), "loading weights");
-  staging_ = {};
-}
-
-void Uploader::sent() {
-  check(cudaEventRecord(slots_[static_cast<std::size_t>(current_)].done, stream_), "loading weights");
-}
-
-CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
+CudaWeight::CudaWeight(WeightStream& stream, DeviceArena& arena, std::span<const RawWeight> parts,
                        WeightUse use) {
   if (parts.empty()) throw Error(ErrorCode::kInternal, "prepare() was called without a tensor");
   columns_ = parts.front().columns;
@@ -85,11 +77,30 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
     check_part(part, columns_);
     rows_ += part.rows;
   }
-  if (use == WeightUse::kVector) {
-    pack_vector(parts, uploader);
-    return;
+  const std::string what = fmt::format("tensor '{}'", parts.front().name);
+  std::vector<RawWeight> sources(parts.begin(), parts.end());
+  for (RawWeight& part : sources) part.name = {};  // of the caller's, who may be gone
+  parts = sources;
+  batch_ = stream.batch();
+  try {
+    if (use == WeightUse::kVector) {
+      packed_bytes_ = static_cast<std::size_t>(rows_ * columns_) * sizeof(float);
+      storage_ = arena.cut(packed_bytes_, what);
+      send_vector(stream, parts);
+    } else {
+      send_matrix(stream, arena, parts, what);
+    }
+    if (!std::ranges::all_of(parts, lasts)) batch_->wait_filled();
+  } catch (...) {
+    batch_->settle();
+    throw;
   }
+}
 
+CudaWeight::~CudaWeight() { batch_->settle(); }
+
+void CudaWeight::send_matrix(WeightStream& stream, DeviceArena& arena, std::span<const RawWeight> parts,
+                             const std::string& what) {
   std::vector<Packing> packings;
   std::vector<std::size_t> first_parts;  // of each segment
   std::int64_t row = 0;
@@ -108,9 +119,8 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
     row += parts[p].rows;
   }
   if (segments_.size() > kMaxSegments) {
-    throw Error(ErrorCode::kModelLoad,
-                fmt::format("tensor '{}' is stacked of {} types; the CUDA backend takes {}",
-                            parts.front().name, segments_.size(), kMaxSegments));
+    throw Error(ErrorCode::kModelLoad, fmt::format("{} is stacked of {} types; the CUDA backend takes {}",
+                                                   what, segments_.size(), kMaxSegments));
   }
   const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   std::vector<std::size_t> offsets;
@@ -121,137 +131,120 @@ CudaWeight::CudaWeight(ThreadPool& pool, Uploader& uploader, std::span<const Raw
     offsets.push_back(packed_bytes_);
     packed_bytes_ += aligned(rows * scale_row_bytes(packings[s], columns_));
   }
-  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
+  storage_ = arena.cut(packed_bytes_, what);
   first_parts.push_back(parts.size());
   for (std::size_t s = 0; s < segments_.size(); ++s) {
-    segments_[s].codes = storage_.data() + offsets[2 * s];
-    segments_[s].scales = storage_.data() + offsets[2 * s + 1];
-    pack_segment(pool, uploader, parts.subspan(first_parts[s], first_parts[s + 1] - first_parts[s]),
-                 segments_[s]);
+    segments_[s].codes = storage_.data + offsets[2 * s];
+    segments_[s].scales = storage_.data + offsets[2 * s + 1];
+    send_segment(stream, parts.subspan(first_parts[s], first_parts[s + 1] - first_parts[s]), segments_[s]);
   }
 }
 
-void CudaWeight::send_rows(ThreadPool& pool, Uploader& uploader, const RawWeight& part, std::int64_t first,
-                           const Rows& segment) const {
-  constexpr std::size_t kCopy = std::size_t{256} << 10;  // a thread's
+void CudaWeight::send_rows(WeightStream& stream, const RawWeight& part, std::int64_t first,
+                           const Rows& segment) {
   FileRows rows = file_rows(part);
   const auto all = static_cast<std::size_t>(part.rows);
-  struct Array {
-    std::span<const std::byte> bytes;
-    std::size_t row, offset;
-  };
-  std::array<Array, 3> arrays{Array{part.bytes, rows.row_bytes, 0}, Array{part.scales.scales, 0, 0},
-                              Array{part.scales.biases, 0, 0}};
+  const std::array<std::span<const std::byte>, 3> arrays{part.bytes, part.scales.scales, part.scales.biases};
   std::size_t row_bytes = 0;
-  for (Array& array : arrays) {
-    array.row = array.bytes.size() / all;
-    row_bytes += array.row;
-  }
-  const std::size_t each = std::max<std::size_t>(1, kPiece / row_bytes);
+  for (const auto& array : arrays) row_bytes += array.size() / all;
+  const std::size_t each = std::max<std::size_t>(1, (stream.piece_bytes() - 1024) / row_bytes);
   for (std::size_t begin = 0; begin < all; begin += each) {
     const std::size_t count = std::min(each, all - begin);
+    std::array<Source, 3> sources;
     std::size_t bytes = 0;
-    for (Array& array : arrays) {
-      array.offset = bytes;
-      bytes += (count * array.row + 255) / 256 * 256;
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      const std::size_t row = arrays[i].size() / all;
+      sources[i] = {arrays[i].subspan(begin * row, count * row), bytes};
+      bytes += (count * row + 255) / 256 * 256;
     }
-    std::byte* const piece = uploader.next(bytes);
-    std::byte* const staging = uploader.staging(bytes);
-    for (const Array& array : arrays) {
-      const std::size_t size = count * array.row;
-      const std::byte* from = array.bytes.data() + begin * array.row;
-      pool.parallel_for(static_cast<std::int64_t>((size + kCopy - 1) / kCopy), 1,
-                        [&](std::int64_t chunk, std::int64_t end, int) {
-                          const auto at = static_cast<std::size_t>(chunk) * kCopy,
-                                     to = std::min(size, static_cast<std::size_t>(end) * kCopy);
-                          if (at < to) std::memcpy(piece + array.offset + at, from + at, to - at);
-                        });
-    }
-    uploader.send(staging, 0, bytes);
-    uploader.sent();
-    rows.codes = staging;
-    rows.scales = staging + arrays[1].offset;
-    rows.biases = part.scales.biases.empty() ? nullptr : staging + arrays[2].offset;
-    pack(uploader.stream(), rows, static_cast<int>(first) + static_cast<int>(begin), static_cast<int>(count),
-         segment);
+    stream.add(*batch_, {.bytes = bytes,
+                         .fill =
+                             [sources](std::byte* pinned) {
+                               for (const Source& source : sources) source.read(pinned);
+                             },
+                         .send =
+                             [=](const WeightStream::Queue& queue, const std::byte* pinned,
+                                 std::byte* staging) mutable {
+                               queue.copy(staging, pinned, bytes);
+                               rows.codes = staging;
+                               rows.scales = staging + sources[1].to;
+                               rows.biases = sources[2].from.empty() ? nullptr : staging + sources[2].to;
+                               pack(queue.stream, rows, static_cast<int>(first) + static_cast<int>(begin),
+                                    static_cast<int>(count), segment);
+                             }});
   }
 }
 
-void CudaWeight::pack_segment(ThreadPool& pool, Uploader& uploader, std::span<const RawWeight> parts,
-                              const Rows& segment) const {
-  const Packing packing = packing_of(parts.front());
-  if (std::ranges::all_of(parts,
-                          [](const RawWeight& part) { return file_rows(part).type != FileType::kNone; })) {
-    if (segment.rows % kTileOutputs != 0) {  // the last tile's other rows are zeros
-      const auto clear = [&](const void* packed, std::size_t row_bytes) {
-        const std::size_t tile = kTileOutputs * row_bytes,
-                          at = static_cast<std::size_t>(segment.rows / kTileOutputs) * tile;
-        check(cudaMemsetAsync(static_cast<std::byte*>(const_cast<void*>(packed)) + at, 0, tile,
-                              uploader.stream()),
-              "loading weights");
-      };
-      clear(segment.codes, code_row_bytes(packing, columns_));
-      clear(segment.scales, scale_row_bytes(packing, columns_));
-    }
-    std::int64_t first = 0;
-    for (const RawWeight& part : parts) {
-      send_rows(pool, uploader, part, first, segment);
-      first += part.rows;
-    }
-    return;
+void CudaWeight::send_segment(WeightStream& stream, std::span<const RawWeight> parts, const Rows& segment) {
+  if (!std::ranges::all_of(parts,
+                           [](const RawWeight& part) { return file_rows(part).type != FileType::kNone; })) {
+    return send_packed(stream, parts, segment);
   }
+  if (segment.rows % kTileOutputs != 0) {  // the last tile's other rows are zeros
+    const Packing packing = packing_of(parts.front());
+    const auto clear = [&](const void* packed, std::size_t row_bytes) {
+      const std::size_t tile = kTileOutputs * row_bytes,
+                        at = static_cast<std::size_t>(segment.rows / kTileOutputs) * tile;
+      check(cudaMemset(static_cast<std::byte*>(const_cast<void*>(packed)) + at, 0, tile), "loading weights");
+    };
+    clear(segment.codes, code_row_bytes(packing, columns_));
+    clear(segment.scales, scale_row_bytes(packing, columns_));
+    check(cudaDeviceSynchronize(), "loading weights");  // before any stream's pieces
+  }
+  std::int64_t first = 0;
+  for (const RawWeight& part : parts) {
+    send_rows(stream, part, first, segment);
+    first += part.rows;
+  }
+}
+
+void CudaWeight::send_packed(WeightStream& stream, std::span<const RawWeight> parts, const Rows& segment) {
+  const Packing packing = packing_of(parts.front());
   const std::size_t code_bytes = kTileOutputs * code_row_bytes(packing, columns_),
                     scale_bytes = kTileOutputs * scale_row_bytes(packing, columns_);
   const std::int64_t tiles = padded_rows(segment.rows) / kTileOutputs;
-  const auto each = static_cast<std::int64_t>(std::max<std::size_t>(1, kPiece / (code_bytes + scale_bytes)));
+  const auto each =
+      static_cast<std::int64_t>(std::max<std::size_t>(1, stream.piece_bytes() / (code_bytes + scale_bytes)));
+  const auto shared = std::make_shared<std::vector<RawWeight>>(parts.begin(), parts.end());
   for (std::int64_t begin = 0; begin < tiles; begin += each) {
     const std::int64_t count = std::min(each, tiles - begin);
     const std::size_t all_codes = static_cast<std::size_t>(count) * code_bytes,
                       all_scales = static_cast<std::size_t>(count) * scale_bytes;
-    std::byte* piece = uploader.next(all_codes + all_scales);
-    pool.parallel_for(count, 1, [&](std::int64_t from, std::int64_t to, int) {
-      for (std::int64_t i = from; i < to; ++i) {
-        std::byte* codes = piece + static_cast<std::size_t>(i) * code_bytes;
-        std::byte* scales = piece + all_codes + static_cast<std::size_t>(i) * scale_bytes;
-        std::int64_t row = (begin + i) * kTileOutputs;
-        const std::int64_t end = std::min<std::int64_t>(row + kTileOutputs, segment.rows);
-        if (end - row < kTileOutputs) {
-          std::memset(codes, 0, code_bytes);
-          std::memset(scales, 0, scale_bytes);
-        }
-        std::size_t part = 0;
-        std::int64_t first = 0;  // of the part
-        for (int place = 0; row < end; ++row, ++place) {
-          while (row >= first + parts[part].rows) first += parts[part++].rows;
-          pack_row(parts[part], packing, row - first, place, codes, scales);
-        }
+    const auto fill = [=, rows = segment.rows](std::byte* pinned) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        pack_tile(*shared, packing, (begin + i) * kTileOutputs, rows,
+                  {pinned + static_cast<std::size_t>(i) * code_bytes, code_bytes},
+                  {pinned + all_codes + static_cast<std::size_t>(i) * scale_bytes, scale_bytes});
       }
-    });
+    };
     const auto tile = static_cast<std::size_t>(begin);
-    uploader.send(static_cast<std::byte*>(const_cast<void*>(segment.codes)) + tile * code_bytes, 0,
-                  all_codes);
-    if (all_scales > 0) {
-      uploader.send(static_cast<std::byte*>(const_cast<void*>(segment.scales)) + tile * scale_bytes,
-                    all_codes, all_scales);
-    }
-    uploader.sent();
+    auto* const codes = static_cast<std::byte*>(const_cast<void*>(segment.codes)) + tile * code_bytes;
+    auto* const scales = static_cast<std::byte*>(const_cast<void*>(segment.scales)) + tile * scale_bytes;
+    stream.add(*batch_, {.bytes = all_codes + all_scales,
+                         .fill = fill,
+                         .send = [=](const WeightStream::Queue& queue, const std::byte* pinned, std::byte*) {
+                           queue.copy(codes, pinned, all_codes);
+                           if (all_scales > 0) queue.copy(scales, pinned + all_codes, all_scales);
+                         }});
   }
 }
 
-void CudaWeight::pack_vector(std::span<const RawWeight> parts, Uploader& uploader) {
-  packed_bytes_ = static_cast<std::size_t>(rows_ * columns_) * sizeof(float);
-  storage_ = DeviceBuffer(packed_bytes_, fmt::format("tensor '{}'", parts.front().name));
-  auto* out = reinterpret_cast<float*>(uploader.next(packed_bytes_));
-  for (const RawWeight& part : parts) {
-    const DType type = *cpu::regrouped_type(part.type);
-    std::vector<std::byte> blocks(row_bytes(type, columns_));
-    for (std::int64_t row = 0; row < part.rows; ++row, out += columns_) {
-      cpu::regroup_row(part, row, blocks.data());
-      cpu::dequantize_row(type, blocks.data(), columns_, out);
+void CudaWeight::send_vector(WeightStream& stream, std::span<const RawWeight> parts) {
+  const auto fill = [shared = std::vector<RawWeight>(parts.begin(), parts.end())](std::byte* pinned) {
+    auto* out = reinterpret_cast<float*>(pinned);
+    for (const RawWeight& part : shared) {
+      const DType type = *cpu::regrouped_type(part.type);
+      std::vector<std::byte> blocks(row_bytes(type, part.columns));
+      for (std::int64_t row = 0; row < part.rows; ++row, out += part.columns) {
+        cpu::regroup_row(part, row, blocks.data());
+        cpu::dequantize_row(type, blocks.data(), part.columns, out);
+      }
     }
-  }
-  uploader.send(storage_.data(), 0, packed_bytes_);
-  uploader.sent();
+  };
+  stream.add(*batch_, {.bytes = packed_bytes_,
+                       .fill = fill,
+                       .send = [to = storage_](const WeightStream::Queue& queue, const std::byte* pinned,
+                                               std::byte*) { queue.copy(to.data, pinned, to.bytes); }});
 }
 
 }  // namespace mlxs::cuda

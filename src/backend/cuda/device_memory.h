@@ -4,12 +4,16 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "backend/heap_pool.h"
 
 namespace mlxs::cuda {
 
@@ -30,6 +34,7 @@ class DeviceBuffer {
   }
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   std::size_t bytes() const { return bytes_; }
+  std::byte* leave() { return static_cast<std::byte*>(std::exchange(data_, nullptr)); }  // for cudaFree()
 
  private:
   void* data_ = nullptr;
@@ -49,6 +54,23 @@ class Event {
   cudaEvent_t event_{};
 };
 
+// Memory for many things that live about as long as each other, cut from few allocations, which each cost
+// some 0.1 ms and more. A slice keeps its allocation.
+struct DeviceSlice {
+  std::shared_ptr<DeviceBuffer> of;
+  std::byte* data = nullptr;
+  std::size_t bytes = 0;
+};
+class DeviceArena {
+ public:
+  DeviceSlice cut(std::size_t bytes, std::string_view what);  // what: as DeviceBuffer's
+  void close();  // what is cut next begins an allocation of its own
+
+ private:
+  std::shared_ptr<DeviceBuffer> now_;
+  std::size_t used_ = 0, cut_ = 0;  // of now_; of all since close()
+};
+
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
@@ -63,23 +85,48 @@ class PinnedBuffer {
   std::size_t bytes_ = 0;
 };
 
-// Tensors of a step in blocks of a few sizes that stay allocated: after the first steps nothing is allocated
-// any more. A block given back may be handed out at once, because everything runs on one stream.
+HeapPool::Memory heap_memory(cudaStream_t stream);
+
+// Tensors of a step, cut from a few allocations that stay: after the first steps nothing is allocated any
+// more, and steps of all sizes use the same memory. The same calls after reset() give the same addresses, as
+// long as nothing is allocated. A block given back may be handed out at once, because everything runs on one
+// stream.
 class StepMemory {
  public:
+  // heaps: of metal_optimizations.memory_pool, outlive this; null: memory of the GPU as it is needed.
+  explicit StepMemory(HeapPool* heaps = nullptr) : heaps_(heaps) {}
+  ~StepMemory() { trim(); }
+  StepMemory(const StepMemory&) = delete;
+  StepMemory& operator=(const StepMemory&) = delete;
   void reset();  // takes all blocks back
   void* allocate(std::size_t bytes);
   float* floats(std::size_t count) { return static_cast<float*>(allocate(count * sizeof(float))); }
   void release(const void* block);  // nullptr, or free already: nothing happens
-  // allocate() found no memory since the last trim(): who retries should trim() first, after reset().
-  bool ran_out() const { return ran_out_; }
+  // Since the last trim() allocate() found no memory, or growing steps left much of it in pieces: after
+  // reset(), who can should trim() first.
+  bool wants_trim() const {
+    return ran_out_ || (heaps_ == nullptr && bytes_ / 3 * 2 > std::max(most_, first_chunk_));
+  }
   void note_ran_out() { ran_out_ = true; }
-  void trim();  // gives back the blocks that are free, which nothing may refer to any more
+  void trim();  // gives everything back, to which nothing may refer any more
 
  private:
+  struct Chunk {
+    std::byte* data = nullptr;
+    std::size_t bytes = 0;  // that are handed out
+    DeviceBuffer own = {};
+    HeapPool::Heap heap = {};
+  };
+  void grow(std::size_t bytes);
+
+  HeapPool* heaps_;
+  std::vector<Chunk> chunks_;
+  std::map<std::byte*, std::size_t> free_;  // no two side by side
+  std::unordered_map<const void*, std::size_t> used_;
+  std::size_t bytes_ = 0;             // of chunks_
+  std::size_t taken_ = 0, most_ = 0;  // now; at any time
+  std::size_t first_chunk_ = 0;       // at least
   bool ran_out_ = false;
-  std::map<std::size_t, std::vector<DeviceBuffer>> free_;
-  std::unordered_map<const void*, DeviceBuffer> used_;
 };
 
 // A block that is given back at the end of the scope.

@@ -1,7 +1,7 @@
 // The decode steps of a program (Batch::program) as CUDA graphs: one for each number of rows, rounded up, and
 // each range of lengths. A shape runs op by op the first time, is captured the second time, and from then on
 // one launch replays it while the ops only hand out the tensors that they made then. Engine thread only.
-// Addresses must stay: blocks of StepMemory are never freed, and StepIndex tells when its own moves.
+// Addresses must stay: what StepMemory has allocated is not freed, and StepIndex tells when its own moves.
 #pragma once
 
 #include <cuda_runtime_api.h>
