@@ -23,6 +23,9 @@ constexpr double kTargetShare = 0.9;
 // Of the largest step that was measured: what the cost of steps is trusted to say something of.
 constexpr double kTrustedGrowth = 2;
 
+// GPUs take the rows of large products in tiles of so many, or a divisor of it.
+constexpr std::int32_t kRoundRows = 256;
+
 }  // namespace
 
 void Scheduler::Impl::set_paused(RequestId id, bool value) {
@@ -182,10 +185,12 @@ std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
   };
   std::int32_t most = most_tokens;
   if (config.sure_budget > 0) {
-    double tokens = std::max(config.sure_budget, least);
+    const std::int32_t sure = std::max(config.sure_budget, least);
+    double tokens = sure;
     if (cost.per_token() > 0)
       tokens = std::max(tokens, std::min(within(config.large_step), kTrustedGrowth * cost.largest()));
     most = static_cast<std::int32_t>(std::min<double>(most, tokens));
+    if (const std::int32_t round = most / kRoundRows * kRoundRows; round >= sure) most = round;
   }
   Duration target = config.target_itl > Duration::zero() ? config.target_itl : Duration::max();
   for (const SchedEntry* entry : running) {
@@ -198,6 +203,7 @@ std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
 
 void Scheduler::Impl::plan_prefills(StepPlan& out) {
   budget = choose_budget(out.decode_rows);
+  const bool large = config.sure_budget > 0 && budget > config.sure_budget;
   scratch.clear();
   for (SchedEntry* entry : running) {
     if (!entry->active() || entry->decoding) continue;
@@ -210,7 +216,8 @@ void Scheduler::Impl::plan_prefills(StepPlan& out) {
     }
     scratch.push_back(entry);
   }
-  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, pool, queue.share(), chunks);
+  split_prefill_budget(config.prefill_order, scratch, budget - out.total_tokens, large, pool, queue.share(),
+                       chunks);
   for (const PrefillChunk& chunk : chunks) plan_span(*chunk.entry, chunk.tokens, out);
 }
 
