@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 
 namespace mlxs::emulated {
 namespace {
@@ -46,6 +47,20 @@ Block running;
 int waiting = 0, alive = 0;  // of the block
 unsigned barrier = 0;
 const std::function<void()>* kernel_now = nullptr;
+
+// The block's other barriers: those of a number, and those in its memory.
+struct Meeting {
+  int waiting = 0;
+  unsigned turn = 0;
+};
+std::map<int, Meeting> meetings;
+struct Phases {
+  int arrivals = 0, missing = 0;
+  int ended = 0;
+  std::size_t expected = 0, coming = 0;
+  std::vector<std::function<void()>> copies;
+};
+std::map<const void*, Phases> phases;
 std::uint64_t progress = 0;
 
 void yield() { mlxs_switch_fiber(&current->at, scheduler); }
@@ -103,6 +118,69 @@ void sync_block() {
   }
 }
 
+void sync_some(int number, int threads) {
+  Meeting& meeting = meetings[number];
+  const unsigned mine = meeting.turn;
+  ++progress;
+  if (++meeting.waiting == threads) {
+    meeting.waiting = 0;
+    ++meeting.turn;
+  }
+  while (meeting.turn == mine) yield();
+}
+
+namespace {
+
+Phases& phases_at(const void* at) {
+  const auto found = phases.find(at);
+  if (found == phases.end()) {
+    std::fprintf(stderr, "a barrier that nobody began\n");
+    std::abort();
+  }
+  return found->second;
+}
+
+void end_phase(Phases& own) {
+  if (own.missing > 0 || own.expected != own.coming) return;
+  for (const auto& copy : own.copies) copy();
+  own.copies.clear();
+  own.expected = own.coming = 0;
+  own.missing = own.arrivals;
+  ++own.ended;
+  ++progress;
+}
+
+}  // namespace
+
+void begin_barrier(const void* at, int arrivals) { phases[at] = {.arrivals = arrivals, .missing = arrivals}; }
+
+void arrive_at(const void* at, std::size_t expected_bytes) {
+  Phases& own = phases_at(at);
+  if (own.missing == 0) {
+    std::fprintf(stderr, "more arrivals than a barrier's phase has\n");
+    std::abort();
+  }
+  --own.missing;
+  own.expected += expected_bytes;
+  ++progress;
+  if (own.expected == 0) end_phase(own);
+}
+
+void copy_towards(const void* at, std::size_t bytes, std::function<void()> copy) {
+  Phases& own = phases_at(at);
+  own.coming += bytes;
+  own.copies.push_back(std::move(copy));
+  ++progress;
+}
+
+void wait_for(const void* at, int parity) {
+  Phases& own = phases_at(at);
+  while (own.ended % 2 == parity) {
+    end_phase(own);
+    if (own.ended % 2 == parity) yield();
+  }
+}
+
 const std::array<std::array<std::uint64_t, 4>, kLanes>& exchange(const void* value, std::size_t bytes) {
   Thread& me = current->thread;
   Warp& warp = *me.warp;
@@ -136,6 +214,8 @@ void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::
       for (unsigned x = 0; x < grid.x; ++x) {
         running.index = {x, y, z};
         std::memset(running.shared, 0xff, shared_bytes);  // nobody may count on zeros
+        meetings.clear();
+        phases.clear();
         waiting = 0;
         alive = static_cast<int>(threads);
         for (Warp& warp : warps) warp = Warp{.alive = kLanes};

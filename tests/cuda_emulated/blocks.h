@@ -31,11 +31,17 @@ struct Copy {
   const void* from;
   std::size_t bytes;
 };
+// Of the right operand: where it starts, and how many bytes on its next eight columns (lines: lines) are, and
+// its next 64 columns if it lies in lines.
+struct Right {
+  unsigned start, step, across;
+};
 struct Product {
   float* sums;
   const unsigned* left;
-  unsigned long long right;
+  Right right;
   int columns;
+  bool first, lines;
 };
 
 struct Thread {
@@ -57,6 +63,16 @@ struct Block {
 Thread& self();
 const Block& block();
 void sync_block();
+// Some of the block's threads meet at one of its other barriers.
+void sync_some(int barrier, int threads);
+
+// Barriers in shared memory: a phase ends when `arrivals` have come, and as many bytes as were expected of
+// copies, which happen as late as they may.
+void begin_barrier(const void* at, int arrivals);
+void arrive_at(const void* at, std::size_t expected_bytes);
+void copy_towards(const void* at, std::size_t bytes, std::function<void()> copy);
+void wait_for(const void* at, int parity);
+
 // Hands `value` (up to 32 bytes) to the warp's other lanes and waits for theirs.
 const std::array<std::array<std::uint64_t, 4>, kLanes>& exchange(const void* value, std::size_t bytes);
 

@@ -20,6 +20,52 @@ __device__ inline void put_head(float* y, const Operand& operand, size_t place, 
   put_operand(operand, static_cast<int>(place / heads), static_cast<int>(place % heads) * dims + dim, value);
 }
 
+// One row of a product's sums as mma() leaves them, lane % 4 = t having columns 2 t and 2 t + 1 of each
+// eight: to the row of y and of the operand, from `column` on. All lanes of a warp call it together. sum(d,
+// i): column 8 d + 2 t + i.
+template <int kDims, class Sum>
+__device__ void put_columns(float* y, const Operand& operand, int row, int column, int columns, bool wanted,
+                            const Sum& sum) {
+  static_assert(kDims % 64 == 0);
+  const int t = threadIdx.x % 4;
+  const bool second = t >= 2;  // has the second halves of the operand's pairs
+  float* const to = y + static_cast<size_t>(row) * columns + column + 2 * t;
+  auto* const line =
+      static_cast<__nv_bfloat16*>(operand.data) + static_cast<size_t>(row) * operand.stride + column;
+  const auto halves = [&](unsigned own, unsigned got) {  // the pairs of what two lanes have
+    const unsigned low = second ? got : own, high = second ? own : got;
+    return uint2{__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632)};
+  };
+#pragma unroll
+  for (int d = 0; d < kDims / 8; d += 4) {
+    unsigned own[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float low = sum(d + i, 0), high = sum(d + i, 1);
+      if (wanted) *reinterpret_cast<float2*>(to + (d + i) * 8) = {low, high};
+      own[i] = pair(low, high);
+    }
+    if (operand.wide) {  // 32 columns of the operand are 16 bytes of each lane
+      uint2 words[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const unsigned evens = __byte_perm(own[2 * i], own[2 * i + 1], 0x5410),
+                       odds = __byte_perm(own[2 * i], own[2 * i + 1], 0x7632);
+        words[i] = halves(second ? odds : evens, __shfl_xor_sync(0xffffffffu, second ? evens : odds, 2));
+      }
+      const int place = d / 8 * 64 + (2 * (d / 4 % 2) + t % 2) * 16 + t / 2 * 8;
+      if (wanted) *reinterpret_cast<uint4*>(line + place) = {words[0].x, words[0].y, words[1].x, words[1].y};
+    } else {  // sixteen columns are 8 bytes of each
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        const unsigned kept = second ? own[i + 1] : own[i];
+        const uint2 words = halves(kept, __shfl_xor_sync(0xffffffffu, second ? own[i] : own[i + 1], 2));
+        if (wanted) *reinterpret_cast<uint2*>(line + (d + i) * 8 + t * 4) = words;
+      }
+    }
+  }
+}
+
 // Of what a row sees, which may be nothing. NaN stays.
 __device__ inline float share_of(float value, float total) { return total == 0.0f ? 0.0f : value / total; }
 

@@ -263,7 +263,12 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
            kv, q.floats());
   }
   if (tiles) {
-    attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
+    if (hopper_ && attends_wide(kv)) {
+      attend_wide(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y),
+                  multiprocessors_);
+    } else {
+      attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
+    }
     return graphs_.note(y);
   }
   const int splits = groups ? group_splits(rows, spec.heads, kv, multiprocessors_)

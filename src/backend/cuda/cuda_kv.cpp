@@ -75,7 +75,8 @@ KvLayer CudaKvStore::layer(int index) const {
           .value_scales = scales(pool.value_scales),
           .kv_heads = spec_.kv_heads,
           .key_dim = spec_.key_dim,
-          .value_dim = spec_.value_dim};
+          .value_dim = spec_.value_dim,
+          .pages = static_cast<int>(pool.pages)};
 }
 
 template <class Each>

@@ -246,6 +246,7 @@ struct KvLayer {
   float* key_scales = nullptr;  // null: bf16
   float* value_scales = nullptr;
   int kv_heads = 0, key_dim = 0, value_dim = 0;
+  int pages = 0;  // that there are
 };
 
 // Per row of the step: its position, and where the pages of its sequence begin and how long it is.
@@ -254,14 +255,14 @@ struct StepRows {
   const int* first_page = nullptr;  // [rows] into pages
   const int* lengths = nullptr;     // [rows] of the sequence after this step
   const int* pages = nullptr;
-  // Rows of one sequence side by side, at most kTileRows: first row and number; each row of padding has one
-  // of none.
+  // Rows of one sequence side by side, at most kTileRows: first row and number, those furthest on first; each
+  // row of padding has one of none.
   const int* tiles = nullptr;  // [num_tiles][2]
   int num_tiles = 0;
   int rows = 0;
   int longest = 0;
 };
-inline constexpr int kTileRows = 64;
+inline constexpr int kTileRows = 128;
 
 struct Rotation {
   const void* table = nullptr;  // float2 (cos, sin) [rows][dims / 2]
@@ -313,6 +314,10 @@ void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, 
 bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
 void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
                   const KvLayer& kv, float* y, const Operand& operand);
+// The same on Hopper, where attends_in_tiles() and this say so.
+bool attends_wide(const KvLayer& kv);
+void attend_wide(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+                 const KvLayer& kv, float* y, const Operand& operand, int multiprocessors);
 
 // ---------------------------------------------------------------- measuring
 

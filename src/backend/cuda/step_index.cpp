@@ -1,7 +1,11 @@
 #include "backend/cuda/step_index.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <functional>
+#include <span>
+#include <utility>
 
 namespace mlxs::cuda {
 namespace {
@@ -45,6 +49,15 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
       *tile++ = s.first_row + from;
       *tile++ = std::min(kTileRows, s.num_rows - from);
     }
+  }
+  if (batch.tokens.size() > batch.sequences.size()) {
+    using Tile = std::array<int, 2>;
+    static_assert(sizeof(Tile) == 2 * sizeof(int));
+    const std::span<Tile> all(reinterpret_cast<Tile*>(first_tile),
+                              static_cast<std::size_t>(tile - first_tile) / 2);
+    std::ranges::sort(all, std::greater{}, [&](const Tile& t) {  // the blocks that see most begin first
+      return std::pair(batch.positions[static_cast<std::size_t>(t[0])] + t[1], -t[0]);
+    });
   }
   std::fill(tile, first_page, 0);
   for (const SequenceSpan& s : batch.sequences) {

@@ -93,7 +93,8 @@ inline __nv_bfloat162 fused(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162 c
 
 template <int kColumns>
 void multiply(float (&d)[kColumns / 2], const unsigned (&a)[4], unsigned long long b) {
-  emulated::self().next_products.push_back({d, a, b, kColumns});
+  emulated::self().next_products.push_back(
+      {d, a, {static_cast<unsigned>(b), 1024, 0}, kColumns, false, false});
 }
 inline unsigned long long swizzled(unsigned address) { return address; }
 inline void begin_products() {}
@@ -111,12 +112,14 @@ void wait_products() {
       for (int n = 0; n < product.columns / 8; ++n) {
         for (int i = 0; i < 4; ++i) {
           const int row = me.lane / 4 + i / 2 * 8, column = n * 8 + me.lane % 4 * 2 + i % 2;
-          float sum = product.sums[4 * n + i];
+          float sum = product.first ? 0.0f : product.sums[4 * n + i];
           for (int k = 0; k < 16; ++k) {
-            const auto start = static_cast<unsigned>(product.right);
-            const unsigned at = (start & ~127u) + static_cast<unsigned>(column) * 128 +
-                                (((start & 127u) + static_cast<unsigned>(k) * 2) ^
-                                 ((static_cast<unsigned>(column) & 7) << 4));
+            const auto c = static_cast<unsigned>(column), line = static_cast<unsigned>(k);
+            const emulated::Right& b = product.right;
+            const unsigned own = product.lines ? line : c;  // which row of 128 bytes
+            const unsigned inside = product.lines ? c % 64 * 2 : (b.start & 127u) + line * 2;
+            const unsigned at = (b.start & ~127u) + (product.lines ? c / 64 * b.across : 0) +
+                                own / 8 * b.step + own % 8 * 128 + (inside ^ own % 8 << 4);
             std::uint16_t bits;
             std::memcpy(&bits, emulated::block().shared + at, 2);
             sum += left_at(left, row, k) * __uint_as_float(static_cast<unsigned>(bits) << 16);
