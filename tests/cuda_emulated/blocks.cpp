@@ -118,14 +118,18 @@ void sync_block() {
   }
 }
 
-void sync_some(int number, int threads) {
+void arrive_some(int number, int threads) {
   Meeting& meeting = meetings[number];
-  const unsigned mine = meeting.turn;
   ++progress;
-  if (++meeting.waiting == threads) {
-    meeting.waiting = 0;
-    ++meeting.turn;
-  }
+  if (++meeting.waiting < threads) return;
+  meeting.waiting = 0;
+  ++meeting.turn;
+}
+
+void sync_some(int number, int threads) {
+  const Meeting& meeting = meetings[number];
+  const unsigned mine = meeting.turn;
+  arrive_some(number, threads);
   while (meeting.turn == mine) yield();
 }
 

@@ -63,8 +63,9 @@ struct Block {
 Thread& self();
 const Block& block();
 void sync_block();
-// Some of the block's threads meet at one of its other barriers.
+// Some of the block's threads meet at one of its other barriers; one that arrives does not wait.
 void sync_some(int barrier, int threads);
+void arrive_some(int barrier, int threads);
 
 // Barriers in shared memory: a phase ends when `arrivals` have come, and as many bytes as were expected of
 // copies, which happen as late as they may.

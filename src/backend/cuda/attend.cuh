@@ -42,7 +42,7 @@ __device__ void put_columns(float* y, const Operand& operand, int row, int colum
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float low = sum(d + i, 0), high = sum(d + i, 1);
-      if (wanted) *reinterpret_cast<float2*>(to + (d + i) * 8) = {low, high};
+      if (wanted && y != nullptr) *reinterpret_cast<float2*>(to + (d + i) * 8) = {low, high};
       own[i] = pair(low, high);
     }
     if (operand.wide) {  // 32 columns of the operand are 16 bytes of each lane

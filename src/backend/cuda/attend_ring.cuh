@@ -9,7 +9,7 @@
 
 namespace mlxs::cuda {
 
-constexpr int kPromptThreads = 3 * 128, kPromptRows = 128;
+constexpr int kPromptThreads = 3 * 128;
 
 struct Prompts {
   PageMap keys, values;  // not of codes of 8 bits
@@ -23,7 +23,7 @@ struct Prompts {
   Operand operand;
 };
 
-// Rows that share what they see: 128 of tokens times heads.
+// Rows that share what they see: 128 of tokens times heads, or 64 of large heads.
 struct PromptItem {
   int2 tile;  // of the step: first row, rows
   int from;   // the first token, in the tile
@@ -36,9 +36,10 @@ struct PromptItem {
 // the products' threads read different banks.
 template <int kDims, int kKeys>
 struct PromptRing {
+  static constexpr int kRows = kDims > 128 ? 64 : 128;  // of an item
   static constexpr int kTileBytes = kKeys * kDims * 2, kQueryRow = kDims * 4 + 32;
   static constexpr int kStages = 128 * 1024 / (2 * kTileBytes) < 4 ? 128 * 1024 / (2 * kTileBytes) : 4;
-  static constexpr int kRingBytes = kStages * 2 * kTileBytes, kBytes = kRingBytes + kPromptRows * kQueryRow;
+  static constexpr int kRingBytes = kStages * 2 * kTileBytes, kBytes = kRingBytes + kRows * kQueryRow;
   struct Small {
     Barrier barriers[kStages][2][2];  // keys, values; full, empty
     Barrier queries[2];               // full, empty
@@ -68,11 +69,11 @@ struct Place {
 
 #if defined(MLXS_HAS_WGMMA)
 
-template <int kKeys>
+template <int kKeys, int kRows>
 __device__ bool find_item(const Prompts& a, int index, PromptItem& item) {
   const Attention& spec = a.spec;
-  const int across = spec.heads >> a.head_shift, parts = 1 << a.head_shift,
-            tokens = kPromptRows >> a.head_shift;
+  const int across = spec.heads >> a.head_shift, parts = kTileRows / kRows << a.head_shift,
+            tokens = kRows >> a.head_shift;
   const int part = index / across % parts;
   item.tile = reinterpret_cast<const int2*>(a.step.tiles)[index / across / parts];
   item.from = (parts - 1 - part) * tokens;
@@ -90,13 +91,13 @@ __device__ bool find_item(const Prompts& a, int index, PromptItem& item) {
 }
 
 // The block's own: those that see most come first, and every second round goes backwards, for equal shares.
-template <int kKeys, class Work>
+template <int kKeys, int kRows, class Work>
 __device__ void each_item(const Prompts& a, const Work& work) {
   const int blocks = static_cast<int>(gridDim.x), own = static_cast<int>(blockIdx.x);
   for (int round = 0; round * blocks < a.items; ++round) {
     const int index = round * blocks + (round % 2 == 0 ? own : blocks - 1 - own);
     PromptItem item;
-    if (index < a.items && find_item<kKeys>(a, index, item)) work(item);
+    if (index < a.items && find_item<kKeys, kRows>(a, index, item)) work(item);
   }
 }
 
@@ -104,7 +105,7 @@ __device__ void each_item(const Prompts& a, const Work& work) {
 template <int kDims, int kKeys>
 __device__ void bring_queries(const PromptRing<kDims, kKeys>& ring, const Prompts& a, const PromptItem& item,
                               Place<1>& place) {
-  const int lane = threadIdx.x % 32, tokens = kPromptRows >> a.head_shift;
+  const int lane = threadIdx.x % 32, tokens = ring.kRows >> a.head_shift;
   const int rows = item.tiles < 0 ? 0 : min(tokens, item.tile.y - item.from) << a.head_shift;
   wait(ring.small.queries[1], place.turn ^ 1);
   if (lane == 0) {
@@ -203,7 +204,7 @@ __device__ void bring(const PromptRing<kDims, kKeys>& ring, const Prompts& a) {
   constexpr int kLoader = kInt8 ? 0 : 1;  // of queries
   Place<PromptRing<kDims, kKeys>::kStages> place;
   Place<1> query_place;
-  each_item<kKeys>(a, [&](const PromptItem& item) {
+  each_item<kKeys, PromptRing<kDims, kKeys>::kRows>(a, [&](const PromptItem& item) {
     if (warp == kLoader) bring_queries(ring, a, item, query_place);
     if constexpr (kInt8) {
       open_pages(ring, a, item, place);

@@ -203,16 +203,9 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(const float* q,
         sums[d][2 * r + 1] *= down;
       }
     }
-    if (rows[r] > last_row || rows[r] >= own + kRows) continue;
     const float factor = share_of(1.0f, total[r]);
-    float* to = y + (static_cast<size_t>(rows[r]) * spec.heads + head) * kDims + 2 * t;
-#pragma unroll
-    for (int d = 0; d < kDims / 8; ++d) {
-      const float low = sums[d][2 * r] * factor, high = sums[d][2 * r + 1] * factor;
-      *reinterpret_cast<float2*>(to + d * 8) = {low, high};
-      put_operand(operand, rows[r], head * kDims + d * 8 + 2 * t, low);
-      put_operand(operand, rows[r], head * kDims + d * 8 + 2 * t + 1, high);
-    }
+    put_columns<kDims>(y, operand, rows[r], head * kDims, spec.heads * kDims, rows[r] <= last_row,
+                       [&](int d, int i) { return sums[d][2 * r + i] * factor; });
   }
 }
 
@@ -231,8 +224,9 @@ void start(cudaStream_t stream, const float* q, const StepRows& step, const Atte
 
 }  // namespace
 
-bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors) {
-  if (kv.key_dim != kv.value_dim || (kv.key_dim != 64 && kv.key_dim != 128)) return false;
+bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors, bool hopper) {
+  if (kv.key_dim != kv.value_dim || (kv.key_dim != 64 && kv.key_dim != 128 && !(hopper && attends_wide(kv))))
+    return false;
   const bool full = heads / kv.kv_heads % kWarps == 0;  // else warps would have nothing to do
   return step.rows >= 2 * step.num_tiles || (full && step.rows * heads / kWarps >= 2 * multiprocessors);
 }

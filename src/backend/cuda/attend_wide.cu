@@ -3,10 +3,8 @@
 
 namespace mlxs::cuda {
 
-static_assert(kTileRows == kPromptRows);
-
 bool attends_wide(const KvLayer& kv) {
-  return kv.key_dim == kv.value_dim && (kv.key_dim == 64 || kv.key_dim == 128);
+  return kv.key_dim == kv.value_dim && (kv.key_dim == 64 || kv.key_dim == 128 || kv.key_dim == 256);
 }
 
 void attend_wide(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
@@ -23,10 +21,10 @@ void attend_wide(cudaStream_t stream, const float* q, const StepRows& step, cons
   a.spec = spec;
   a.kv = kv;
   a.head_shift = group % 8 == 0 ? 3 : group % 4 == 0 ? 2 : group % 2 == 0 ? 1 : 0;
-  a.items = step.num_tiles * spec.heads;  // as many parts as heads together
   a.y = y;
   a.operand = operand;
-  kv.key_dim == 64 ? prompts_64(stream, a, multiprocessors) : prompts_128(stream, a, multiprocessors);
+  const auto run = kv.key_dim == 64 ? prompts_64 : kv.key_dim == 128 ? prompts_128 : prompts_256;
+  run(stream, a, multiprocessors);
 }
 
 }  // namespace mlxs::cuda

@@ -15,17 +15,21 @@ constexpr float kLog2e = 1.44269504f;
 
 #if defined(MLXS_HAS_WGMMA)
 
-// A warpgroup's 64 rows of an item: those of half 0 or 1 of them. place: of its tiles.
+// A warpgroup's part of an item, half 0 or 1: rows or, of large heads, dims of the result. place: of its
+// tiles.
 template <int kDims, int kKeys, bool kInt8, bool kCap>
 __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts& a, const PromptItem& item,
                             int half, Place<PromptRing<kDims, kKeys>::kStages>& place) {
   constexpr int kBlock = kDims / 64 * 1024;  // of eight tokens
+  constexpr bool kSplitsDims = PromptRing<kDims, kKeys>::kRows == 64;
+  constexpr int kOwn = kSplitsDims ? kDims / 2 : kDims;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
   const Attention& spec = a.spec;
-  const int first_row = half * 64 + warp * 16 + g;
+  const int rows_from = kSplitsDims ? 0 : half * 64, dims_from = kSplitsDims ? half * kOwn : 0;
+  const int first_row = rows_from + warp * 16 + g;
   // The warpgroup's tokens, and the tiles that they see.
-  const int first_token = item.from + (half * 64 >> a.head_shift),
-            last_token = min(item.from + ((half * 64 + 63) >> a.head_shift), item.tile.y - 1);
+  const int first_token = item.from + (rows_from >> a.head_shift),
+            last_token = min(item.from + ((rows_from + 63) >> a.head_shift), item.tile.y - 1);
   const int low = spec.window > 0 ? max(0, item.first_position + first_token - spec.window + 1) : 0,
             high = spec.causal ? item.first_position + last_token + 1 : item.end;
   const bool has_rows = first_token < item.tile.y;
@@ -51,11 +55,11 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
   const int positions[2] = {item.first_position + min(token_of(0), item.tile.y - 1),
                             item.first_position + min(token_of(1), item.tile.y - 1)};
 
-  float sums[kDims / 2] = {}, scores[kKeys / 2], most[2] = {kNothing, kNothing}, total[2] = {}, shrink[2];
+  float sums[kOwn / 2] = {}, scores[kKeys / 2], most[2] = {kNothing, kNothing}, total[2] = {}, shrink[2];
   unsigned weights[kKeys / 16][4];
   const auto release = [&](int stage, int which) {
     __syncwarp();
-    if (lane == 0) arrive(ring.empty(stage, which));
+    if (kInt8 || lane == 0) arrive(ring.empty(stage, which));  // each has read scales
   };
   const auto start_scores = [&](int stage) {
     const auto keys = swizzled_columns(shared_address(ring.tile(stage, 0)), kBlock);
@@ -67,11 +71,12 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
     commit_products();
   };
   const auto start_sums = [&](int stage) {
-    const auto values = swizzled_lines(shared_address(ring.tile(stage, 1)), 1024, kBlock);
+    const auto values =
+        swizzled_lines(shared_address(ring.tile(stage, 1) + dims_from / 64 * 1024), 1024, kBlock);
     begin_products();
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k)
-      multiply_as<kDims, false, true>(sums, weights[k], further(values, k * 2 * kBlock));
+      multiply_as<kOwn, false, true>(sums, weights[k], further(values, k * 2 * kBlock));
     commit_products();
   };
   // Scores to weights that are not rounded yet.
@@ -176,7 +181,12 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
     old = place;
     place.step();
   };
+  // The warpgroups start their products in turns: one's run while the other weighs.
+  const auto take_turn = [&] { await_warpgroup(3 + half); };
+  const auto give_turn = [&] { let_warpgroup(4 - half); };
   const auto pass = [&] {
+    take_turn();
+    give_turn();
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
       wait(ring.full(place.stage, which), place.turn);
@@ -187,7 +197,9 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
   for (int j = 0; j < first_tile; ++j) pass();
   if (first_tile < end_tile) {
     wait(ring.full(place.stage, 0), place.turn);
+    take_turn();
     start_scores(place.stage);
+    give_turn();
     wait_products<0>();
     weigh(first_tile, place.stage);
     release(place.stage, 0);
@@ -197,9 +209,11 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
 #pragma unroll 1
     for (int j = first_tile + 1; j < end_tile; ++j) {
       wait(ring.full(place.stage, 0), place.turn);
+      take_turn();
       start_scores(place.stage);
       await_values(j - 1, old.stage, old.turn);
       start_sums(old.stage);
+      give_turn();
       wait_products<1>();
       weigh(j, place.stage);
       release(place.stage, 0);
@@ -207,7 +221,7 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
       settle(sums);
       release(old.stage, 1);
 #pragma unroll
-      for (int i = 0; i < kDims / 2; ++i) sums[i] *= shrink[i / 2 % 2];
+      for (int i = 0; i < kOwn / 2; ++i) sums[i] *= shrink[i / 2 % 2];
       if constexpr (kInt8) wait(ring.full(place.stage, 1), place.turn);
       round(place.stage);
       step();
@@ -233,9 +247,9 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
       total[r] = total[r] * factor + fast_exp2(sink - top);
     }
     factor *= share_of(1.0f, total[r]);
-    put_columns<kDims>(a.y, a.operand, item.tile.x + token_of(r), head * kDims, spec.heads * kDims,
-                       token_of(r) < item.tile.y,
-                       [&](int d, int i) { return sums[4 * d + 2 * r + i] * factor; });
+    put_columns<kOwn>(a.y, a.operand, item.tile.x + token_of(r), head * kDims + dims_from, spec.heads * kDims,
+                      token_of(r) < item.tile.y,
+                      [&](int d, int i) { return sums[4 * d + 2 * r + i] * factor; });
   }
 }
 
@@ -253,7 +267,7 @@ __global__ __launch_bounds__(kPromptThreads, 1) void prompts_kernel(const __grid
     for (int stage = 0; stage < Ring::kStages; ++stage) {
       for (int which = 0; which < 2; ++which) {
         begin_barrier(ring.full(stage, which), kInt8 ? 128 : 1);
-        begin_barrier(ring.empty(stage, which), 8);  // warps
+        begin_barrier(ring.empty(stage, which), kInt8 ? 256 : 8);  // threads or warps
       }
     }
     begin_barrier(small.queries[0], 1);
@@ -269,6 +283,7 @@ __global__ __launch_bounds__(kPromptThreads, 1) void prompts_kernel(const __grid
     take_registers<kInt8 ? 200 : 240>();
     Place<Ring::kStages> place;
     Place<1> query_place;
+    if (threadIdx.x >= 256) let_warpgroup(3);  // the first turn
     for (;;) {
       wait(small.queries[0], query_place.turn);
       const PromptItem& item = small.items[query_place.turn];  // until the next but one comes
@@ -281,7 +296,8 @@ __global__ __launch_bounds__(kPromptThreads, 1) void prompts_kernel(const __grid
 }
 
 template <int kDims, int kKeys, bool kInt8, bool kCap>
-void start_prompts(cudaStream_t stream, const Prompts& a, int multiprocessors) {
+void start_prompts(cudaStream_t stream, Prompts a, int multiprocessors) {
+  a.items = a.step.num_tiles * a.spec.heads * (kTileRows / PromptRing<kDims, kKeys>::kRows);
   constexpr int kBytes = PromptRing<kDims, kKeys>::kBytes;
   const auto kernel = prompts_kernel<kDims, kKeys, kInt8, kCap>;
   static const bool allowed = (allow_shared(kernel, kBytes), true);
@@ -293,13 +309,14 @@ template <int kDims, int kKeys>
 void choose_prompts(cudaStream_t stream, const Prompts& a, int multiprocessors) {
   const bool cap = a.spec.soft_cap > 0.0f;
   if (a.kv.key_scales != nullptr)  // their opening needs registers, too
-    return cap ? start_prompts<kDims, kKeys / 2, true, true>(stream, a, multiprocessors)
-               : start_prompts<kDims, kKeys / 2, true, false>(stream, a, multiprocessors);
+    return cap ? start_prompts<kDims, 64, true, true>(stream, a, multiprocessors)
+               : start_prompts<kDims, 64, true, false>(stream, a, multiprocessors);
   cap ? start_prompts<kDims, kKeys, false, true>(stream, a, multiprocessors)
       : start_prompts<kDims, kKeys, false, false>(stream, a, multiprocessors);
 }
 
 void prompts_64(cudaStream_t stream, const Prompts& a, int multiprocessors);
 void prompts_128(cudaStream_t stream, const Prompts& a, int multiprocessors);
+void prompts_256(cudaStream_t stream, const Prompts& a, int multiprocessors);
 
 }  // namespace mlxs::cuda

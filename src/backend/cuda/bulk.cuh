@@ -92,6 +92,13 @@ __device__ inline void copy_bytes(void* to, const void* from, int bytes, Barrier
 __device__ inline void sync_warpgroup(int barrier) {
   asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
 }
+// Two warpgroups: one goes on when the other has let it, which does not wait.
+__device__ inline void await_warpgroup(int barrier) {
+  asm volatile("bar.sync %0, 256;" ::"r"(barrier) : "memory");
+}
+__device__ inline void let_warpgroup(int barrier) {
+  asm volatile("bar.arrive %0, 256;" ::"r"(barrier) : "memory");
+}
 // A warpgroup's registers, of which the block has as many as its threads started with.
 template <int kRegisters>
 __device__ inline void take_registers() {

@@ -254,7 +254,7 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   const Tensor y = allocate(qkv.rows, static_cast<std::int64_t>(spec.heads) * spec.value_dim);
   const auto heads = static_cast<std::size_t>(qkv.rows) * static_cast<std::size_t>(spec.heads);
   const bool groups = single_ && attends_in_groups(kv);
-  const bool tiles = !groups && attends_in_tiles(rows, spec.heads, kv, multiprocessors_),
+  const bool tiles = !groups && attends_in_tiles(rows, spec.heads, kv, multiprocessors_, hopper_),
              appends = tiles || !single_;
   const Scratch q(memory_, appends ? heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float) : 1);
   if (appends) {
@@ -263,11 +263,11 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
            kv, q.floats());
   }
   if (tiles) {
+    unwritten_.insert(y.handle);  // a product takes the operand
     if (hopper_ && attends_wide(kv)) {
-      attend_wide(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y),
-                  multiprocessors_);
+      attend_wide(stream_.get(), q.floats(), rows, attention, kv, nullptr, make_twin(y), multiprocessors_);
     } else {
-      attend_tiles(stream_.get(), q.floats(), rows, attention, kv, floats_of(y), make_twin(y));
+      attend_tiles(stream_.get(), q.floats(), rows, attention, kv, nullptr, make_twin(y));
     }
     return graphs_.note(y);
   }

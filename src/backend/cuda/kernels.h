@@ -310,11 +310,11 @@ void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, 
                    const Operand& operand);
 
 // The same for heads that it takes, where a tile has several rows or the rows are many: it does not split the
-// keys.
-bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
+// keys. y: null: the operand alone.
+bool attends_in_tiles(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors, bool hopper);
 void attend_tiles(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
                   const KvLayer& kv, float* y, const Operand& operand);
-// The same on Hopper, where attends_in_tiles() and this say so.
+// The same on Hopper, where both say so.
 bool attends_wide(const KvLayer& kv);
 void attend_wide(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
                  const KvLayer& kv, float* y, const Operand& operand, int multiprocessors);

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/machine.cuh"
 
 namespace mlxs::cuda {
 
@@ -46,16 +47,17 @@ __device__ inline void open_codes(unsigned codes, float* to) {
   for (int i = 0; i < 4; ++i)
     to[i] = __uint_as_float(__byte_perm(above, 0x4b000000u, 0x7650u + static_cast<unsigned>(i))) - 8388736.0f;
 }
-// Eight codes as bf16, which holds them all.
+// Eight codes as bf16, which holds them all: 128 + the low seven bits, less 128 or, below zero, 256.
 __device__ inline uint4 open_codes(const uint2& codes) {
-  float numbers[8];
-  open_codes(codes.x, numbers);
-  open_codes(codes.y, numbers + 4);
+  const __nv_bfloat162 one = __floats2bfloat162_rn(1.0f, 1.0f);
   unsigned words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 two = __floats2bfloat162_rn(numbers[2 * i], numbers[2 * i + 1]);
-    words[i] = *reinterpret_cast<const unsigned*>(&two);
+    const unsigned two = __byte_perm(i < 2 ? codes.x : codes.y, 0u, i % 2 == 0 ? 0x4140 : 0x4342);
+    const unsigned above = (two & 0x007f007fu) | 0x43004300u, less = (two & 0x00800080u) | 0xc300c300u;
+    const __nv_bfloat162 opened = fused(*reinterpret_cast<const __nv_bfloat162*>(&above), one,
+                                        *reinterpret_cast<const __nv_bfloat162*>(&less));
+    words[i] = *reinterpret_cast<const unsigned*>(&opened);
   }
   return {words[0], words[1], words[2], words[3]};
 }

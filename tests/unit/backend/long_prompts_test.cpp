@@ -34,6 +34,13 @@ const AttentionCase kCases[] = {
      .value_dim = 128,
      .window = 33,
      .soft_cap = 20.0f},
+    {.name = "two of 256",
+     .heads = 2,
+     .kv_heads = 1,
+     .key_dim = 256,
+     .value_dim = 256,
+     .norms = true,
+     .window = 70},
     {.name = "encoder", .heads = 2, .kv_heads = 1, .causal = false},
 };
 

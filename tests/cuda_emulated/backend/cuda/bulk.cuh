@@ -45,6 +45,8 @@ inline void copy_bytes(void* to, const void* from, int bytes, Barrier& barrier) 
 }
 
 inline void sync_warpgroup(int barrier) { emulated::sync_some(barrier, 128); }
+inline void await_warpgroup(int barrier) { emulated::sync_some(barrier, 256); }
+inline void let_warpgroup(int barrier) { emulated::arrive_some(barrier, 256); }
 template <int kRegisters>
 void take_registers() {}
 template <int kRegisters>
