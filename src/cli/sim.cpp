@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/sim_report.h"
 #include "config/config.h"
+#include "engine/load_plan.h"
 #include "mlxs/error.h"
 #include "sim/compare.h"
 #include "sim/scenarios.h"
@@ -30,6 +31,7 @@ struct SimFlags {
   std::uint64_t seed = 1;
   std::vector<std::string> policies;
   SchedulerConfig scheduler{.max_running = 256, .token_budget = 512, .max_context = 36864};
+  double large_step_ms = 0;
   std::int32_t swap_tokens = 0;
   std::int32_t kv_tokens = 800'000;  // what an H200 holds beside an 8B model in bf16
   double slo_ttft_ms = 1000, slo_ttft_us_per_token = 100, slo_tpot_ms = 50;
@@ -55,6 +57,10 @@ AdmissionWindowOptions window_preset(const std::string& name) {
 SimSetup setup_of(const SimFlags& flags) {
   SimSetup setup;
   setup.scheduler = flags.scheduler;
+  if (flags.large_step_ms > 0) {
+    setup.scheduler.sure_budget = std::min(kSureBudget, flags.scheduler.token_budget);
+    setup.scheduler.large_step = from_ms(flags.large_step_ms);
+  }
   setup.kv.num_pages = KvPool::pages_for(flags.kv_tokens);
   setup.scheduler.swap_pages = flags.swap_tokens / kPageTokens;
   if (!flags.preset.empty()) setup.scheduler.window = window_preset(flags.preset);
@@ -162,6 +168,12 @@ void add_sim(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--token-budget", flags->scheduler.token_budget, "Tokens of one step")
       ->check(CLI::Range(16, 65536))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--large-step-ms", flags->large_step_ms,
+          "Beside answers, steps of more than 512 tokens are kept below this, as serve does; 0: no bound")
+      ->check(CLI::Range(0.0, 6e4))
       ->capture_default_str();
   command->add_option("--max-context", flags->scheduler.max_context, "Prompt and answer of one request")
       ->check(CLI::Range(16, 1 << 20))

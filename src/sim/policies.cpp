@@ -17,6 +17,7 @@ SimSetup with_policy(SimSetup setup, const SimPolicy& policy) {
   setup.scheduler.prefill_order = policy.prefill_order;
   if (policy.prefill_order == PrefillOrder::kFcfsWhole) {
     setup.scheduler.token_budget = std::max(setup.scheduler.token_budget, setup.scheduler.max_context);
+    setup.scheduler.sure_budget = 0;
   }
   return setup;
 }
