@@ -213,21 +213,11 @@ __global__ __launch_bounds__(128) void append_heads_kernel(const __grid_constant
     const size_t slot = (page * kv.kv_heads + kv_head) * kPage + max(position, 0) % kPage;
     store_eight<kLanes>(v, own, is_value ? kv.values : kv.keys, is_value ? kv.value_scales : kv.key_scales,
                         slot, live && !is_query);
-    // Two lanes side by side write whole sectors of 32 bytes.
-    const bool odd = own % 2 == 1;
-    float4 mine = {v[0], v[1], v[2], v[3]}, theirs = {v[4], v[5], v[6], v[7]};
-    if (odd) {
-      const float4 kept = mine;
-      mine = theirs;
-      theirs = kept;
-    }
-    theirs = {__shfl_xor_sync(0xffffffffu, theirs.x, 1), __shfl_xor_sync(0xffffffffu, theirs.y, 1),
-              __shfl_xor_sync(0xffffffffu, theirs.z, 1), __shfl_xor_sync(0xffffffffu, theirs.w, 1)};
     if (live && is_query) {
       auto* to =
           reinterpret_cast<float4*>(q + (static_cast<size_t>(row) * spec.heads + head) * kDims + first_dim);
-      to[odd ? 1 : 0] = mine;
-      to[odd ? -1 : 2] = theirs;
+      to[0] = {v[0], v[1], v[2], v[3]};
+      to[1] = {v[4], v[5], v[6], v[7]};
     }
   }
 }
