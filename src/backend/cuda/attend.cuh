@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/machine.cuh"
 
 namespace mlxs::cuda {
 
@@ -126,6 +127,49 @@ struct Attend {
   int* counters;  // [rows][blocks of heads], zero between launches: splits that are done
   float* y;
   Operand operand;
+  bool joined = false;  // the splits are a cluster, and merged by it
 };
+
+constexpr int kMostSplitsTogether = 8;  // blocks of a cluster
+
+#if defined(MLXS_HAS_CLUSTERS)
+// Whole blocks of a cluster, each with a split of the tokens, and in its shared memory its heads' sums,
+// [heads][kWide], highest scores and totals. Each puts its part of what all came to.
+template <int kDims, int kWide>
+__device__ void merge_in_cluster(const Attend& a, const float* sums, const float* tops, const float* totals,
+                                 int heads, int first_place) {
+  __shared__ float factors[kMostSplitsTogether][16], all[16];
+  constexpr int kParts = kMostSplitsTogether;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  sync_cluster();
+  if (thread < heads) {
+    float each[kParts], own[kParts], top = kNothing, sum = 0.0f;
+#pragma unroll
+    for (int s = 0; s < kParts; ++s) {
+      each[s] = s < a.splits ? read_cluster(tops + thread, s) : kNothing;
+      own[s] = s < a.splits ? read_cluster(totals + thread, s) : 0.0f;
+    }
+#pragma unroll
+    for (int s = 0; s < kParts; ++s) top = fmaxf(top, each[s]);
+#pragma unroll
+    for (int s = 0; s < kParts; ++s) {
+      factors[s][thread] = each[s] = __expf(each[s] - top);
+      sum += own[s] * each[s];
+    }
+    all[thread] = sum;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(blockIdx.z) * threads + thread; i < heads * kDims; i += a.splits * threads) {
+    const int r = i / kDims, dim = i % kDims;
+    float parts[kParts], value = 0.0f;
+#pragma unroll
+    for (int s = 0; s < kParts; ++s) parts[s] = s < a.splits ? read_cluster(sums + r * kWide + dim, s) : 0.0f;
+#pragma unroll
+    for (int s = 0; s < kParts; ++s) value += parts[s] * factors[s][r];
+    put_head(a.y, a.operand, first_place + r, dim, kDims, a.spec.heads, share_of(value, all[r]));
+  }
+  sync_cluster();  // the others have read what is here
+}
+#endif
 
 }  // namespace mlxs::cuda

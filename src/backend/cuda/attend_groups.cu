@@ -1,8 +1,9 @@
 // Attention of rows that are alone in their sequence (decoding), on the tensor cores: the heads that share a
 // KV head are the product's rows, so that keys and values are read once for all of them. A warp takes a page
 // of sixteen tokens at a time, the next ones on their way to shared memory; the warps of a block, and the
-// blocks that split a row's pages, each have an online softmax of their own and are merged at the end. The
-// kernel also turns the row's heads and puts its key and value into their page.
+// blocks that split a row's pages, each have an online softmax of their own and are merged at the end: up to
+// eight blocks through each other's shared memory, more by the last one. The kernel also turns the row's
+// heads and puts its key and value into their page.
 #include "backend/cuda/attend.cuh"
 #include "backend/cuda/head.cuh"
 #include "backend/cuda/kv_codes.cuh"
@@ -122,24 +123,26 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
       turns[i] =
           static_cast<const float2*>(spec.rotation.table)[static_cast<size_t>(row) * half + lane + 32 * i];
   }
+  float factors[kHeadsEach + 1];  // of the heads, then of the key
+  if (spec.norm_query || spec.norm_key)
+    norm_factors(raw, fresh_raw, spec.query_norm.epsilon, spec.key_norm.epsilon, factors);
   float* vector = vectors[warp];
 #pragma unroll
   for (int n = 0; n < kHeadsEach; ++n) {
     const int v = warp + n * kWarps;
-    if (v < heads)
-      turn_head<kOwn>(raw[n], spec.norm_query, query_gains, spec.query_norm.epsilon, spec.rotation, turns,
-                      vector);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int dim = lane + 32 * i;
-      queries[v][dim] = __float2bfloat16(v < heads ? vector[dim] * spec.scale : 0.0f);
+    if (v < heads) {
+      if (spec.norm_query) scale_head(raw[n], factors[n], query_gains);
+      rotate_head(raw[n], spec.rotation, turns, vector);
     }
-    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i)
+      queries[v][lane + 32 * i] = __float2bfloat16(v < heads ? raw[n][i] * spec.scale : 0.0f);
   }
   if (adds) {
-    if (is_key)
-      turn_head<kOwn>(fresh_raw, spec.norm_key, key_gains, spec.key_norm.epsilon, spec.rotation, turns,
-                      vector);
+    if (is_key) {
+      if (spec.norm_key) scale_head(fresh_raw, factors[kHeadsEach], key_gains);
+      rotate_head(fresh_raw, spec.rotation, turns, vector);
+    }
     const size_t slot =
         (static_cast<size_t>(pages[own_page]) * kv.kv_heads + kv_head) * kPage + position % kPage;
     auto* to = static_cast<Element*>(is_key ? kv.keys : kv.values) + slot * kDims;
@@ -147,8 +150,7 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     if constexpr (kInt8) {
       unsigned largest = 0;
 #pragma unroll
-      for (int i = 0; i < kOwn; ++i)
-        largest = max(largest, magnitude(is_key ? vector[lane + 32 * i] : fresh_raw[i]));
+      for (int i = 0; i < kOwn; ++i) largest = max(largest, magnitude(fresh_raw[i]));
       const float scale = kv_scale(largest);
       inverse = inverse_scale(scale);
       if (lane == 0) {
@@ -159,7 +161,7 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       const int dim = lane + 32 * i;
-      const Element value = kv_element<kInt8>(is_key ? vector[dim] : fresh_raw[i], inverse);
+      const Element value = kv_element<kInt8>(fresh_raw[i], inverse);
       if constexpr (kInt8) {
         fresh[is_key ? 0 : 1][dim] = __float2bfloat16(static_cast<float>(value));
       } else {
@@ -308,13 +310,21 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     float value = 0.0f;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) value += shares[(w * kRows + r) * kWide + dim] * highest[w][r];
-    if (splits == 1) {
+    if (a.joined) {
+      shares[r * kWide + dim] = value;
+    } else if (splits == 1) {
       put_head(a.y, a.operand, first_place + r, dim, kDims, spec.heads, share_of(value, sums_of[r]));
     } else {
       part_of(a.partial, split, places, first_place + r, kDims)[dim] = value;
     }
   }
   if (splits == 1) return;
+#if defined(MLXS_HAS_CLUSTERS)
+  if (a.joined) {
+    merge_in_cluster<kDims, kWide>(a, shares, tops, sums_of, heads, first_place);
+    return;
+  }
+#endif
   if (threadIdx.x < heads) {
     float* out = part_of(a.partial, split, places, first_place + static_cast<int>(threadIdx.x), kDims);
     out[kDims] = tops[threadIdx.x];
@@ -341,7 +351,7 @@ void start(cudaStream_t stream, const Attend& a) {
   static const bool allowed = (allow_shared(kernel, kBytes), true);
   static_cast<void>(allowed);
   const dim3 grid(a.step.rows, blocks_of(a.step, a.spec.heads, a.kv) / a.step.rows, a.splits);
-  launch_early(kernel, grid, kThreads, kBytes, stream, a);
+  launch_cluster(kernel, a.joined ? a.splits : 1, grid, kThreads, kBytes, stream, a);
 }
 
 }  // namespace
@@ -356,13 +366,18 @@ int group_splits(const StepRows& step, int heads, const KvLayer& kv, int multipr
   // Two pages a warp at least (what `longest` is rounded up to counts, too), and no more blocks than two of
   // them have room beside each other.
   const int wanted = 2 * multiprocessors / blocks, possible = (step.longest + 127) / 128;
-  return max(1, min(min(wanted, possible), 64));
+  const int splits = max(1, min(min(wanted, possible), 64));
+  // Clusters that would fill the GPU wait for places side by side.
+  const int beside = multiprocessors / blocks;
+  return can_cluster() && possible <= kMostSplitsTogether && beside >= 2 ? min(splits, beside) : splits;
 }
 
 void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
-                   const Operand& operand) {
-  const Attend a{nullptr, qkv, step, spec, kv, splits, partial, counters, y, operand};
+                   const Operand& operand, int multiprocessors) {
+  Attend a{nullptr, qkv, step, spec, kv, splits, partial, counters, y, operand};
+  a.joined = can_cluster() && splits > 1 && splits <= kMostSplitsTogether &&
+             (splits == 2 || splits * blocks_of(step, spec.heads, kv) <= multiprocessors);
   if (kv.key_scales != nullptr) {
     if (kv.key_dim == 64) return start<64, 3, true>(stream, a);
     return start<128, 3, true>(stream, a);

@@ -280,7 +280,7 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   auto* counters = reinterpret_cast<int*>(counters_.data());
   if (groups) {
     attend_groups(stream_.get(), floats_of(qkv), rows, attention, kv, splits, partial.floats(), counters,
-                  floats_of(y), make_twin(y));
+                  floats_of(y), make_twin(y), multiprocessors_);
     return graphs_.note(y);
   }
   attend(stream_.get(), appends ? q.floats() : nullptr, floats_of(qkv), rows, attention, kv, splits,

@@ -60,4 +60,71 @@ __device__ inline void turn_head(const float (&from)[kOwn], bool normalizes, con
   __syncwarp();
 }
 
+// Several sums over the warp side by side.
+template <int kCount>
+__device__ inline void warp_sums(float (&values)[kCount]) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+#pragma unroll
+    for (float& value : values) value += __shfl_xor_sync(0xffffffffu, value, step);
+  }
+}
+
+// What the norms of several heads and of one key scale them by, all side by side.
+template <int kHeads, int kOwn>
+__device__ inline void norm_factors(const float (&heads)[kHeads][kOwn], const float (&key)[kOwn],
+                                    float epsilon, float key_epsilon, float (&factors)[kHeads + 1]) {
+#pragma unroll
+  for (int n = 0; n <= kHeads; ++n) {
+    factors[n] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const float value = n < kHeads ? heads[n < kHeads ? n : 0][i] : key[i];
+      factors[n] += value * value;
+    }
+  }
+  warp_sums(factors);
+#pragma unroll
+  for (int n = 0; n <= kHeads; ++n)
+    factors[n] = rsqrtf(factors[n] / (32 * kOwn) + (n < kHeads ? epsilon : key_epsilon));
+}
+
+// The same in two parts, in registers.
+template <int kOwn>
+__device__ inline void scale_head(float (&own)[kOwn], float factor, const float (&gains)[kOwn]) {
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) own[i] *= factor * gains[i];
+}
+// vector: of shared memory, 32 · kOwn floats, and the warp's own.
+template <int kOwn>
+__device__ inline void rotate_head(float (&own)[kOwn], const Rotation& rotation,
+                                   const float2 (&turns)[kOwn / 2], float* vector) {
+  if (rotation.dims == 32 * kOwn && !rotation.interleaved) {  // a lane has both of each pair
+#pragma unroll
+    for (int j = 0; j < kOwn / 2; ++j) {
+      const float x = own[j], y = own[j + kOwn / 2];
+      own[j] = x * turns[j].x - y * turns[j].y;
+      own[j + kOwn / 2] = x * turns[j].y + y * turns[j].x;
+    }
+    return;
+  }
+  const int lane = threadIdx.x % 32, half = rotation.dims / 2;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) vector[lane + 32 * i] = own[i];
+  __syncwarp();
+#pragma unroll
+  for (int j = 0; j < kOwn / 2; ++j) {
+    const int i = lane + 32 * j;
+    if (i >= half) continue;
+    const int a = rotation.interleaved ? 2 * i : i, b = rotation.interleaved ? 2 * i + 1 : i + half;
+    const float x = vector[a], y = vector[b];
+    vector[a] = x * turns[j].x - y * turns[j].y;
+    vector[b] = x * turns[j].y + y * turns[j].x;
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) own[i] = vector[lane + 32 * i];
+  __syncwarp();
+}
+
 }  // namespace mlxs::cuda

@@ -307,7 +307,7 @@ bool attends_in_groups(const KvLayer& kv);
 int group_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
 void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
-                   const Operand& operand);
+                   const Operand& operand, int multiprocessors);
 
 // The same for heads that it takes, where a tile has several rows or the rows are many: it does not split the
 // keys. y: null: the operand alone.

@@ -55,6 +55,16 @@ template <class Kernel>
 void allow_shared(Kernel kernel, size_t bytes) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
+// Whether kernels were compiled with clusters for this GPU: MLXS_HAS_CLUSTERS of machine.cuh.
+inline bool can_cluster() {
+  static const bool can = [] {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+           major == 9;
+  }();
+  return can;
+}
 // The most that a block may have, less some for what is not dynamic: 227 KiB on Hopper, 99 on other GPUs.
 inline size_t most_shared() {
   static const size_t most = [] {

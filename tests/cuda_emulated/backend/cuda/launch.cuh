@@ -25,7 +25,7 @@ void launch_cluster(Kernel kernel, int, dim3 grid, unsigned threads, std::size_t
 }
 template <class Kernel>
 void allow_shared(Kernel, std::size_t) {}
-
+inline bool can_cluster() { return false; }
 inline std::size_t most_shared() {
   return (std::getenv("MLXS_EMULATED_SM") != nullptr ? 99 : 227) * 1024 - 10 * 1024;
 }
