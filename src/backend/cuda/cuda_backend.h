@@ -109,8 +109,9 @@ class CudaBackend final : public Backend {
   static bool gates_at_once(const CudaWeight& weight) {
     return weight.segments().size() == 1 && weight.rows() % (2 * kTileOutputs) == 0;
   }
-  // The same for each expert's rows; shape: any expert's weight.
-  void expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows, const Operand& x,
+  // The same for each expert's rows; shape: any expert's weight. Whether the kernels behind the first one
+  // began only when the order was there (expert_rows()).
+  bool expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows, const Operand& x,
                       const Finish& f);
   // Of few rows, whose experts need no order: three kernels.
   bool takes_few(Tensor x, const MoeSpec& spec) const;

@@ -59,8 +59,9 @@ const ExpertWeight* table_of(std::span<const Expert> experts, WeightPtr Expert::
 
 }  // namespace
 
-void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows,
+bool CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* table, ExpertRows rows,
                                  const Operand& x, const Finish& f) {
+  bool held = false;
   const auto each = [&](const Finish& to) {
     for (std::size_t s = 0; s < shape.segments().size(); ++s) {
       rows.table = table + s * static_cast<std::size_t>(rows.count);
@@ -68,6 +69,7 @@ void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
       const int column = shape.first_rows()[s];
       if (shape.segments().size() == 1 && !x.wide && takes_experts(w, to, rows.places, rows.count)) {
         expert_rows(stream_.get(), w, x, to, rows, multiprocessors_);
+        held = true;
       } else if (x.wide) {
         cuda::wide(stream_.get(), w, x, rows.places, column, 1, 0, to, rows);
       } else {
@@ -75,12 +77,16 @@ void CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
       }
     }
   };
-  if (!f.gated || gates_at_once(shape)) return each(f);
+  if (!f.gated || gates_at_once(shape)) {
+    each(f);
+    return held;
+  }
   const int outputs = static_cast<int>(shape.rows());  // gates and ups apart, then together
   const Scratch sums(
       memory_, static_cast<std::size_t>(rows.places) * static_cast<std::size_t>(outputs) * sizeof(float));
   each({.y = sums.floats(), .columns = outputs});
   finish(stream_.get(), sums.floats(), 1, rows.places, f);
+  return held;
 }
 
 bool CudaBackend::takes_few(Tensor x, const MoeSpec& spec) const {
@@ -158,15 +164,16 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   product(router, input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
   const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
-  const Scratch routing(memory_, (3 * all + 3 * spec.experts.size() + 2) * sizeof(int));
+  const Scratch routing(memory_, (3 * all + (4 + kTurnRows) * spec.experts.size() + 3) * sizeof(int));
   auto* numbers = static_cast<int*>(routing.data());
   const Routed routed{.weights = routing.floats(),
                       .places = numbers + all,
                       .rows = numbers + 2 * all,
                       .first = numbers + 3 * all,
                       .turns = numbers + 3 * all + count + 1,
-                      .active = numbers + 3 * all + 2 * count + 2,
-                      .counter = reinterpret_cast<int*>(counters_.data()) + kAttentionCounters};
+                      .alive = numbers + 3 * all + 2 * count + 2,
+                      .leading = numbers + 3 * all + 4 * count + 3,
+                      .active = numbers + 3 * all + 3 * count + 3};
   route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
@@ -175,16 +182,18 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   ExpertRows rows{.first = routed.first,
                   .active = routed.active,
                   .turns = routed.turns,
+                  .alive = routed.alive,
                   .rows = routed.rows,
+                  .leading = routed.leading,
                   .count = count,
                   .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
-  expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
-                 own.owned != nullptr ? own.thin.operand : input.thin.operand,
-                 {.operand = inner,
-                  .columns = static_cast<int>(down.columns()),
-                  .act = act_of(spec.activation),
-                  .gated = true});
+  rows.older = expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
+                              own.owned != nullptr ? own.thin.operand : input.thin.operand,
+                              {.operand = inner,
+                               .columns = static_cast<int>(down.columns()),
+                               .act = act_of(spec.activation),
+                               .gated = true});
   rows.rows = nullptr;
   // Many rows' outputs in bf16, as half as much is written and read.
   const bool brief = wide_experts && x.columns % 32 == 0;
@@ -199,7 +208,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                      x.columns, residual, floats_of(y));
   } else {
     mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
-             residual, floats_of(y));
+             residual, rows.older, floats_of(y));
   }
   memory_.release(short_outputs.data);
   memory_.release(inner.data);

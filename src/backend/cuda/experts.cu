@@ -4,6 +4,7 @@
 // rows in registers from the first of an expert's tiles to the last, so that weights are all that it reads,
 // several units a turn, by way of a ring of shared memory (see thin.cuh for the arithmetic).
 #include "backend/cuda/codes.cuh"
+#include "backend/cuda/experts.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
 
@@ -12,32 +13,10 @@ namespace {
 
 constexpr int kMostWarps = 16;  // of a block
 constexpr int kBlockWarps = 8;  // of one whose teams are smaller: two of these fill a multiprocessor
-constexpr int kMostTurns = 64;  // of a block's piece
 // A warp's sums of a tile, sixteen outputs of eight rows: [output / 8][row][output % 8], apart so that
 // neither who writes nor who reads them meets in a bank.
 constexpr int kSumsRow = 12, kTileSums = 2 * kTurnRows * kSumsRow;
 constexpr int kUnitCodes = kUnitBytes<Codes::k4>;
-
-struct Experts {
-  Rows w;
-  Operand x;
-  ExpertRows experts;
-  Finish f;
-  int units;  // of a row
-  int team;   // warps that share a tile
-  int tiles;  // of a turn
-};
-
-// Up to eight rows of an expert, and the block's tiles of them.
-struct alignas(16) Turn {
-  const char* codes;
-  const char* scales;
-  const float* bias;
-  int first_tile;  // less the block's first
-  int end;         // in the block's piece
-  int place;       // of the first row
-  int rows;
-};
 
 // own: units of a warp, in `turns` turns.
 template <int kOwn>
@@ -53,6 +32,10 @@ template <Scaling kScaling, int kOwn, bool kGated>
 constexpr int kStageBytes =
     kUnitsATurn<kOwn> * (kGated ? 2 : 1) * (kUnitCodes + UnitScales<kScaling>::kBytes);
 
+__device__ inline float4 plus(const float4& a, const float4& b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
 template <Scaling kScaling, int kOwn, bool kGated>
 __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __grid_constant__ Experts a) {
   constexpr int kSets = kGated ? 2 : 1, kUnits = kUnitsATurn<kOwn>, kSplit = kOwn / kUnits;
@@ -64,71 +47,48 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
   static_assert((kStages - 1) % kSplit == 0,
                 "what is fetched is the same part of a tile as what is multiplied");
   MLXS_DYNAMIC_SHARED(memory, 16);
-  __shared__ Turn turns[kMostTurns];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  __shared__ Turn turns[kMostTurns + 1];  // each at its number's remainder; then what was guessed
+  const int thread = kept(static_cast<int>(threadIdx.x)), lane = kept(thread % 32), warp = thread / 32,
+            warps = blockDim.x / 32;
   const int g = lane / 4, t = lane % 4, team = warp / a.team, teams = warps / a.team, share = warp % a.team;
-  // Rows that are in order follow another product, so that their order was there before the kernel before
-  // began.
-  const bool early = a.experts.rows == nullptr;
-  const int count = a.experts.count;
+  // Without the order, blocks start with the first tiles of experts that will probably have rows.
+  const bool early = a.experts.older;
+  const int count = a.experts.count, guesses = a.guessed > 0 ? a.guessed / a.each : 0;  // blocks of an expert
+  const int guess =
+      static_cast<int>(blockIdx.x) < guesses * count ? static_cast<int>(blockIdx.x) / guesses : -1;
+  const int guess_tile = guess < 0 ? 0 : static_cast<int>(blockIdx.x) % guesses * a.each;
   ExpertWeight weight{};
   if (static_cast<int>(threadIdx.x) < count) weight = a.experts.table[threadIdx.x];
-  if (!early) await();
-
-  // The block's piece of the line, and whose tiles it has. Everything is read before anything is used.
-  struct Lot {
-    int turn, next_turn, place, next_place;
-  };
-  const auto lot_of = [&](int e) {
-    return Lot{a.experts.turns[e], a.experts.turns[e + 1], a.experts.first[e], a.experts.first[e + 1]};
-  };
-  Lot lot{};
-  if (static_cast<int>(threadIdx.x) < count) lot = lot_of(threadIdx.x);
-  const int all_turns = a.experts.turns[count];
-  const auto cut = [&](unsigned block) {
-    return static_cast<int>(static_cast<unsigned long long>(all_turns) * a.tiles * block / gridDim.x);
-  };
-  const int begin = cut(blockIdx.x), mine = cut(blockIdx.x + 1) - begin;
-  const int first_turn = begin / a.tiles, end_turn = (begin + mine - 1) / a.tiles + 1;
-  for (int e = threadIdx.x; e < count; e += static_cast<int>(blockDim.x)) {
-    if (e >= static_cast<int>(blockDim.x)) {
-      weight = a.experts.table[e];
-      lot = lot_of(e);
-    }
-    for (int turn = max(lot.turn, first_turn); turn < min(lot.next_turn, end_turn); ++turn) {
-      const int place = lot.place + (turn - lot.turn) * kTurnRows;
-      turns[turn - first_turn] = {static_cast<const char*>(weight.codes),
-                                  static_cast<const char*>(weight.scales),
-                                  weight.bias,
-                                  begin - turn * a.tiles,
-                                  min(mine, (turn + 1) * a.tiles - begin),
-                                  place,
-                                  min(kTurnRows, lot.next_place - place)};
-    }
-  }
-  if (mine <= 0) return;
-  __syncthreads();
 
   // What is fetched next.
   char* const ring = memory + warp * (kStages * kStageBytes);
   const int own_unit = share * kOwn;
-  const size_t next_set = static_cast<size_t>(a.tiles) * a.units;  // units from gates to ups
-  int fetch_tile = team - teams, fetch_end = 0, fetch_turn = -1;
+  const unsigned next_codes = kept(teams * a.units * kUnitCodes),
+                 next_scales = kept(teams * a.units * kScaleBytes);  // from a team's tile to its next
+  const size_t next_set = static_cast<size_t>(a.tiles) * a.units;    // units from gates to ups
+  int mine = 0, first_turn = 0;  // tiles of the block, and its first turn but what was guessed
+  int fetch_tile = 0, fetch_end = 0, fetch_turn = 0;
   const char* codes_at = nullptr;
   const char* scales_at = nullptr;
+  const auto turn_of = [&](int i) -> const Turn& {  // -1: what was guessed
+    return turns[i < 0 ? kMostTurns : (first_turn + i) & (kMostTurns - 1)];
+  };
+  const auto fetch_from = [&](const void* codes, const void* scales, int tile) {
+    const size_t unit = static_cast<size_t>(tile) * a.units + own_unit;
+    codes_at = static_cast<const char*>(codes) + unit * kUnitCodes + lane * 16;
+    scales_at = static_cast<const char*>(scales) + unit * kScaleBytes + lane * 16;
+  };
   const auto fetch = [&](char* to, int part) {
     if (part == 0) {
       fetch_tile += teams;
-      codes_at += static_cast<size_t>(teams) * a.units * kUnitCodes;
-      scales_at += static_cast<size_t>(teams) * a.units * kScaleBytes;
+      codes_at += next_codes;
+      scales_at += next_scales;
       if (fetch_tile >= fetch_end && fetch_tile < mine) {
         do {
-          fetch_end = turns[++fetch_turn].end;
+          fetch_end = turn_of(++fetch_turn).end;
         } while (fetch_tile >= fetch_end);
-        const Turn& turn = turns[fetch_turn];
-        const size_t unit = static_cast<size_t>(turn.first_tile + fetch_tile) * a.units + own_unit;
-        codes_at = turn.codes + unit * kUnitCodes + lane * 16;
-        scales_at = turn.scales + unit * kScaleBytes + lane * 16;
+        const Turn& turn = turn_of(fetch_turn);
+        fetch_from(turn.codes, turn.scales, turn.first_tile + fetch_tile);
       }
     }
     if (fetch_tile < mine) {
@@ -147,28 +107,62 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
     }
     commit_copies();
   };
+  const auto fetch_first = [&](int turn, int end) {
+    fetch_tile = team - teams;
+    fetch_end = end;
+    fetch_turn = turn;
 #pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) fetch(ring + i * kStageBytes, i % kSplit);
+    for (int i = 0; i < kStages; ++i) fetch(ring + i * kStageBytes, i % kSplit);
+  };
+  if (guess >= 0) {
+    const ExpertWeight own = a.experts.table[guess];
+    fetch_from(own.codes, own.scales, guess_tile + team - teams);
+    mine = a.each;
+    fetch_first(-1, mine);
+  }
+  if (!early) await_alone();
+
+  // Of what was guessed, which rows: no need to know their places first.
+  const int leading = guess >= 0 && a.experts.rows != nullptr ? a.experts.leading[guess * kTurnRows + g] : 0;
+  const Piece piece = cut_piece(a, weight, guess, guess_tile, turns);
+  const bool guessed = piece.guessed > 0;
+  mine = piece.tiles;
+  if (mine <= 0) {
+    wait_copies<0>();
+    return;
+  }
+  first_turn = piece.first_turn;
+  if (!guessed) {
+    wait_copies<0>();
+    fetch_first(-1, 0);
+  }
   if (early) await();
 
   char* stage = ring;
-  char* before = ring + (kStages - 1) * kStageBytes;
+  char* free = nullptr;
   auto* const shares = reinterpret_cast<float*>(memory + warps * (kStages * kStageBytes));
   const int slots = kTilesARound * teams;  // tiles of a round
   uint4 x[kOwn][2];
   float ones[kOwn][kGroups][2];  // of each group of columns: the sums of rows 2 t and 2 t + 1
-  int turn = -1, end = 0, sum_turn = 0, buffer = 0;
+  int turn = guessed ? -2 : -1, end = 0, sum_turn = turn + 1, buffer = 0;
+  bool full = true;                                          // the ring
+  const int next_tile = teams * a.team * kSets * kTileSums;  // floats of `shares`
   for (int round = 0; round < mine; round += slots) {
+    float* sums_to = shares + buffer * kTilesARound * next_tile +
+                     (team * a.team + share) * (kSets * kTileSums) + 2 * t * kSumsRow + g;
 #pragma unroll 1
     for (int i = 0; i < kTilesARound; ++i) {
       const int tile = round + i * teams + team;
       if (tile >= mine) break;
       if (tile >= end) {  // other rows
         do {
-          end = turns[++turn].end;
+          end = turn_of(++turn).end;
         } while (tile >= end);
-        int row = turns[turn].place + min(g, turns[turn].rows - 1);  // what there are too many is not stored
-        if (a.experts.rows != nullptr) row = a.experts.rows[row];
+        const Turn& of = turn_of(turn);
+        int row = of.place + min(g, of.rows - 1);  // what there are too many is not stored
+        if (a.experts.rows != nullptr) {
+          row = turn < 0 ? __shfl_sync(0xffffffffu, leading, 4 * min(g, of.rows - 1)) : a.experts.rows[row];
+        }
         const char* from = static_cast<const char*>(a.x.data) + static_cast<size_t>(row) * a.x.stride * 2 +
                            own_unit * 128 + t * 16;
 #pragma unroll
@@ -197,7 +191,8 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
       for (int part = 0; part < kSplit; ++part) {
         wait_copies<kStages - 2>();
         __syncwarp();  // the other lanes' copies too; and all have read what was before
-        fetch(before, part);
+        if (!full) fetch(free, part);
+        full = false;
 #pragma unroll
         for (int j = 0; j < kUnits; ++j) {
           const int u = part * kUnits + j;
@@ -237,32 +232,32 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
             }
           }
         }
-        before = stage;
+        free = stage;
         stage = stage + kStageBytes == ring + kStages * kStageBytes ? ring : stage + kStageBytes;
       }
-      const int slot = (buffer * slots + i * teams + team) * a.team + share;
 #pragma unroll
       for (int s = 0; s < kSets; ++s) {
 #pragma unroll
         for (int c = 0; c < 4; ++c)
-          shares[(slot * kSets + s) * kTileSums + (c / 2 * kTurnRows + 2 * t + c % 2) * kSumsRow + g] =
-              sums[s][c];
+          sums_to[s * kTileSums + (c / 2 * kTurnRows + c % 2) * kSumsRow] = sums[s][c];
       }
+      sums_to += next_tile;
     }
     __syncthreads();
 
-    // The warps' sums together, while the next round goes to the other buffer: a warp takes eight outputs of
-    // all rows, a lane two of them, which are neighbours where they go.
-    const int tasks = 2 * min(slots, mine - round), row = g;
+    // The warps' sums together, while the next round goes to the other buffer: a warp takes all rows' eight
+    // outputs, of which a lane has two that are neighbours where they go, or sixteen, a lane four.
+    constexpr int kHalves = kGated ? 2 : 1;
+    const int tasks = kHalves * min(slots, mine - round), row = kGated ? g : lane % kTurnRows;
     for (int task = warp; task < tasks; task += warps) {
-      const int tile = round + task / 2;
-      while (tile >= turns[sum_turn].end) ++sum_turn;
-      const Turn& of = turns[sum_turn];
+      const int tile = round + task / kHalves;
+      while (tile >= turn_of(sum_turn).end) ++sum_turn;
+      const Turn& of = turn_of(sum_turn);
       if (row >= of.rows) continue;
-      const int first = (of.first_tile + tile) * 16 + task % 2 * 8;
-      const float* from = shares + (buffer * slots + task / 2) * a.team * (kSets * kTileSums) +
-                          (task % 2 * kTurnRows + row) * kSumsRow;
+      const float* from = shares + (buffer * slots + task / kHalves) * a.team * (kSets * kTileSums);
       if constexpr (kGated) {
+        const int first = (of.first_tile + tile) * 16 + task % 2 * 8;
+        from += (task % 2 * kTurnRows + row) * kSumsRow;
         float sum[2] = {}, up[2] = {};
         for (int w = 0; w < a.team; ++w, from += 2 * kTileSums) {
 #pragma unroll
@@ -283,18 +278,16 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
         *reinterpret_cast<__nv_bfloat162*>(to) =
             __floats2bfloat162_rn(gate(sum[0], up[0], a.f.act), gate(sum[1], up[1], a.f.act));
       } else {
-        float2 sum{};
-        for (int w = 0; w < a.team; ++w, from += kTileSums) {
-          const float2 two = *reinterpret_cast<const float2*>(from + 2 * t);
-          sum.x += two.x;
-          sum.y += two.y;
-        }
+        const int four = lane / kTurnRows, first = (of.first_tile + tile) * 16 + four * 4;
+        from += (four / 2 * kTurnRows + row) * kSumsRow + four % 2 * 4;
+        float4 sum{};
+        for (int w = 0; w < a.team; ++w, from += kTileSums)
+          sum = plus(sum, *reinterpret_cast<const float4*>(from));
         if (of.bias != nullptr) {
-          sum.x += of.bias[first + 2 * t];
-          sum.y += of.bias[first + 2 * t + 1];
+          const float* bias = of.bias + first;
+          sum = plus(sum, {bias[0], bias[1], bias[2], bias[3]});
         }
-        *reinterpret_cast<float2*>(a.f.y + static_cast<size_t>(of.place + row) * a.f.columns + first +
-                                   2 * t) = sum;
+        *reinterpret_cast<float4*>(a.f.y + static_cast<size_t>(of.place + row) * a.f.columns + first) = sum;
       }
     }
     buffer ^= 1;
@@ -326,7 +319,7 @@ size_t shared_bytes(const Team& team) {
 }
 
 template <Scaling kScaling, int kOwn, bool kGated>
-void start(cudaStream_t stream, const Experts& a, const Team& team, int multiprocessors) {
+void start(cudaStream_t stream, Experts a, const Team& team, int multiprocessors) {
   const auto kernel = experts_kernel<kScaling, kOwn, kGated>;
   static const bool allowed = (allow_shared(kernel, most_shared()), true);
   static_cast<void>(allowed);
@@ -334,6 +327,14 @@ void start(cudaStream_t stream, const Experts& a, const Team& team, int multipro
   const int most = min(a.experts.count, a.experts.places) + a.experts.places / kTurnRows;
   const int wanted = team.size > kBlockWarps ? multiprocessors : 2 * multiprocessors;
   const int blocks = max(min(wanted, most * a.tiles), (most + kMostTurns - 3) / (kMostTurns - 2));
+  // Where most experts have rows: of so many places on average, five sevenths.
+  if (!a.experts.older && blocks >= a.experts.count && 4 * a.experts.places >= 5 * a.experts.count) {
+    // A team's first tiles, as many as the ring begins; of an expert at most the half.
+    constexpr int kParts = kOwn / kUnitsATurn<kOwn>, kFirst = (kStages<kOwn, kGated> + kParts - 1) / kParts;
+    a.each = team.block_warps() / team.size * kFirst;
+    a.guessed = min(blocks / a.experts.count, a.tiles / 2 / a.each) * a.each;
+    if ((most * a.tiles / blocks + 1) / (a.tiles - a.guessed) + 3 > kMostTurns) a.guessed = 0;
+  }
   launch_early(kernel, dim3(blocks), 32 * team.block_warps(), shared_bytes<kScaling, kOwn, kGated>(team),
                stream, a);
 }

@@ -88,14 +88,18 @@ struct ExpertWeight {
   const void* scales = nullptr;
   const float* bias = nullptr;
 };
+inline constexpr int kTurnRows = 8;
 struct ExpertRows {
   const ExpertWeight* table = nullptr;  // [count]; of one shape and packing
   const int* first = nullptr;           // [count + 1]: places of an expert's rows
   const int* active = nullptr;          // [count]: experts that have rows, behind them -1
   const int* turns = nullptr;           // [count + 1]: of up to kTurnRows of an expert's rows, as first
+  const int* alive = nullptr;           // [count + 1]: experts that have rows, before each
   const int* rows = nullptr;            // of a place: the row of x; null: x is in that order already
+  const int* leading = nullptr;  // [count][kTurnRows]: of each expert's first places, if there are rows
   int count = 0;
-  int places = 0;  // rows of the step times experts a row, at most
+  int places = 0;      // rows of the step times experts a row, at most
+  bool older = false;  // all this was there before the kernel before began
 };
 
 struct Norm {
@@ -162,8 +166,8 @@ void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int 
           const ThinSplits& splits = {});
 inline constexpr int kThinRows = 32;
 
-// The same for experts of few rows each, all in equal pieces, where the weights are such that it can.
-inline constexpr int kTurnRows = 8;
+// The same for experts of few rows each, all in equal pieces, where the weights are such that it can. With
+// experts.rows, no kernel behind it starts before the order is there.
 bool takes_experts(const Rows& w, const Finish& finish, int places, int count);
 void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Finish& finish,
                  const ExpertRows& experts, int multiprocessors);
@@ -213,10 +217,10 @@ void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows
 // y[row · y_columns + i · y_step + j] = x[row · x_columns + i · x_step + j] for `runs` runs of `columns`.
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns);
-// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out. Places and
-// weights are older than the kernel before.
+// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out. older:
+// places and weights were there before the kernel before began.
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
-              int rows, int columns, const float* residual, float* y);
+              int rows, int columns, const float* residual, bool older, float* y);
 // The same of a wide operand's rows, of whole pieces of 32 columns.
 void mix_operand_rows(cudaStream_t stream, const Operand& x, const int* places, const float* weights,
                       int used, int rows, int columns, const float* residual, float* y);
@@ -229,8 +233,9 @@ struct Routed {
   int* rows = nullptr;       // [rows · used]: the row of a place
   int* first = nullptr;      // [experts + 1]
   int* turns = nullptr;      // [experts + 1]: of kTurnRows rows each, before each expert's
+  int* alive = nullptr;      // [experts + 1]: experts with rows, before each
+  int* leading = nullptr;    // [experts][kTurnRows]: the rows of each one's first places
   int* active = nullptr;     // [experts]: those with rows, those with many of them first; behind them -1
-  int* counter = nullptr;    // zero between launches
 };
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,

@@ -25,6 +25,21 @@ __device__ inline void await() {
 #endif
 }
 
+// The same, but the next kernel does not start before: it may count on what the kernels before this one's
+// predecessor wrote, and on the predecessor's, too.
+__device__ inline void await_alone() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// The same value, which the compiler keeps rather than works out again in a loop.
+__device__ inline int kept(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // ---------------------------------------------------------------- memory
 
 __device__ inline unsigned shared_address(const void* at) {
@@ -171,6 +186,21 @@ __device__ inline float read_cluster(const float* at, unsigned block) {
       : "=f"(value)
       : "r"(shared_address(at)), "r"(block));
   return value;
+}
+__device__ inline int read_cluster(const int* at, unsigned block) {
+  return __float_as_int(read_cluster(reinterpret_cast<const float*>(at), block));
+}
+// Adds one there, and gives what was there before.
+__device__ inline int count_cluster(int* at, unsigned block) {
+  int before;
+  asm volatile(
+      "{ .reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %1, %2;\n"
+      "atom.shared::cluster.add.u32 %0, [there], 1; }"
+      : "=r"(before)
+      : "r"(shared_address(at)), "r"(block)
+      : "memory");
+  return before;
 }
 
 // Columns of 64 inputs (128 bytes), swizzled in 128 bytes, eight of them in 1,024.

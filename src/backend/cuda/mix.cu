@@ -9,10 +9,10 @@ constexpr int kThreads = 256;
 
 // A thread an output.
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
-                           int columns, const float* residual, float* y) {
+                           int columns, const float* residual, bool older, float* y) {
   const size_t row = blockIdx.y;
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  // Where they go is older than the rows.
+  if (!older) await();
   constexpr int kKept = 8;
   int kept[kKept];
   float factors[kKept];
@@ -21,7 +21,7 @@ __global__ void mix_kernel(const float* __restrict__ x, const int* places, const
     kept[j] = j < used ? places[row * used + j] : -1;
     factors[j] = j < used ? weights[row * used + j] : 0.0f;
   }
-  await();
+  if (older) await();
   if (i >= columns) return;
   float sum = residual != nullptr ? residual[row * columns + i] : 0.0f;
 #pragma unroll
@@ -83,9 +83,9 @@ __global__ __launch_bounds__(kThreads) void mix_operand_kernel(const __grid_cons
 }  // namespace
 
 void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
-              int rows, int columns, const float* residual, float* y) {
+              int rows, int columns, const float* residual, bool older, float* y) {
   launch_early(mix_kernel, dim3((columns + 127) / 128, rows), 128, 0, stream, x, places, weights, used,
-               columns, residual, y);
+               columns, residual, older, y);
 }
 
 void mix_operand_rows(cudaStream_t stream, const Operand& x, const int* places, const float* weights,

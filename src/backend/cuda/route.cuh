@@ -5,10 +5,27 @@
 
 namespace mlxs::cuda {
 
+// Of few rows, the choice and the order in one kernel; false: too many, or too many experts.
+constexpr int kMostTogether = 128;  // rows
+bool route_together(cudaStream_t stream, const float* logits, const int* positions, int rows,
+                    const Route& spec, const Routed& to);
+
 __device__ inline float warp_max(float value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
   return value;
+}
+
+// Before what the lanes below give.
+__device__ inline int sum_below(int own, int lane, int& all) {
+  int sum = own;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int lower = __shfl_up_sync(0xffffffffu, sum, step);
+    if (lane >= step) sum += lower;
+  }
+  all = __shfl_sync(0xffffffffu, sum, 31);
+  return sum - own;
 }
 
 // Greater for greater numbers, and never 0.

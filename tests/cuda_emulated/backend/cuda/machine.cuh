@@ -9,6 +9,8 @@
 namespace mlxs::cuda {
 
 inline void await() {}
+inline void await_alone() {}
+inline int kept(int value) { return value; }
 
 inline unsigned shared_address(const void* at) {
   return static_cast<unsigned>(static_cast<const char*>(at) - emulated::block().shared);
