@@ -50,7 +50,7 @@ struct EngineOptions {
   // many as it gains from while no answer is under way; beside answers as many as keep a step within
   // large_step_ms by what steps were measured to take, and 512 at least. 0 there: no such bound.
   int token_budget = 0;
-  double large_step_ms = 100;
+  double large_step_ms = 50;
   int max_loaded_models = 5;
   bool prefix_cache = true;
   // Computed prompts are forgotten when unused for so long; 0: never, else 1 s … 1 day. max_entries: at most

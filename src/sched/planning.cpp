@@ -23,6 +23,9 @@ constexpr double kTargetShare = 0.9;
 // Of the largest step that was measured: what the cost of steps is trusted to say something of.
 constexpr double kTrustedGrowth = 2;
 
+// Of a step's seconds: where the fixed ones are no more, more tokens gain little and only delay answers.
+constexpr double kFixedShare = 0.1;
+
 // GPUs take the rows of large products in tiles of so many, or a divisor of it.
 constexpr std::int32_t kRoundRows = 256;
 
@@ -187,8 +190,11 @@ std::int32_t Scheduler::Impl::choose_budget(std::int32_t decode_rows) const {
   if (config.sure_budget > 0) {
     const std::int32_t sure = std::max(config.sure_budget, least);
     double tokens = sure;
-    if (cost.per_token() > 0)
-      tokens = std::max(tokens, std::min(within(config.large_step), kTrustedGrowth * cost.largest()));
+    if (cost.per_token() > 0) {
+      const double paying = cost.fixed() / cost.per_token() / kFixedShare;
+      tokens =
+          std::max(tokens, std::min({within(config.large_step), paying, kTrustedGrowth * cost.largest()}));
+    }
     most = static_cast<std::int32_t>(std::min<double>(most, tokens));
     if (const std::int32_t round = most / kRoundRows * kRoundRows; round >= sure) most = round;
   }

@@ -22,7 +22,7 @@ class LargeSteps : public ::testing::Test {
   // A step, which takes as long as it should; its tokens.
   int step() {
     scheduler_.plan(now_, plan_);
-    StepResult result{.step = plan_.step, .seconds = 0.004 + token_s_ * plan_.total_tokens};
+    StepResult result{.step = plan_.step, .seconds = fixed_s_ + token_s_ * plan_.total_tokens};
     for (const PlannedSpan& span : plan_.spans)
       result.spans.push_back({.request = span.request, .token = span.samples ? 7 : -1});
     now_ += from_seconds(result.seconds);
@@ -31,7 +31,7 @@ class LargeSteps : public ::testing::Test {
     return plan_.total_tokens;
   }
 
-  double token_s_ = 1e-4;
+  double fixed_s_ = 0.03, token_s_ = 7e-5;
   KvPool pool_{{.num_pages = 4096}};
   Scheduler scheduler_{
       {.token_budget = 8192, .max_context = 40000, .sure_budget = 512, .large_step = milliseconds(100)},
@@ -63,10 +63,21 @@ TEST_F(LargeSteps, BesideAnswersTheyGrowAsFarAsTheirCostIsKnown) {
   step();
   EXPECT_EQ(scheduler_.stats().token_budget, 512) << "twenty tokens say little of thousands";
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(step(), 768) << "of 860 that fit into 90 ms, a round number";
+    EXPECT_EQ(step(), 768) << "of 857 that fit into 90 ms, a round number";
     EXPECT_EQ(scheduler_.stats().token_budget, 768);
   }
   EXPECT_EQ(plan_.decode_rows, 1);
+}
+
+TEST_F(LargeSteps, AreNoLargerThanPays) {
+  fixed_s_ = 0.004;
+  token_s_ = 2e-5;
+  add(1, 20, 1000);
+  step();
+  step();
+  add(2, 30000);
+  for (const int most : {497, 768, 1536, 1792, 1792})
+    EXPECT_EQ(step(), most);  // 2,000, less the share of one
 }
 
 TEST_F(LargeSteps, ASlowMachineStillTakesTheSureBudget) {
@@ -82,7 +93,8 @@ TEST_F(LargeSteps, ASlowMachineStillTakesTheSureBudget) {
 }
 
 TEST_F(LargeSteps, AFastMachineGrowsToTheWholeBudgetByDoubling) {
-  token_s_ = 1e-6;
+  fixed_s_ = 1e-3;
+  token_s_ = 1e-8;
   add(1, 20, 1000);
   step();
   step();
