@@ -317,6 +317,10 @@ class Backend {
   // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
   virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
+  // One weight for each head: y[:, i·out + j] = Σ_k x[:, first + i·step + k] · weights[i][j, k], for weights
+  // of one shape [out, in]. → [num_rows, weights · out]. Here: as many linear()s.
+  virtual Tensor linear_heads(Tensor x, std::int32_t first, std::int32_t step,
+                              std::span<const WeightPtr> weights);
   // A tensor made of columns of others, which have as many rows; together the runs fill its `columns`.
   virtual Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) = 0;
   // Rows are grouped by expert: each used expert's weights are read once a step. → [rows, hidden]

@@ -55,47 +55,31 @@ Tensor LatentAttention::mix(Backend& backend, Tensor x, const NormSpec& input_no
                             const AttentionSpec& attention) const {
   const std::int32_t plain = spec_.plain_dim, rotated = spec_.rotated_dim, rank = spec_.rank,
                      key = spec_.key_dim();
-  const Tensor q = queries(backend, x, input_norm);
+  const Tensor q = this->queries(backend, x, input_norm);
   const Tensor low = backend.linear(x, *latent_, {.norm = &input_norm});
   const Tensor latent = backend.norm(low, {.gain = latent_norm_.get(), .epsilon = kLatentEpsilon});
   const Tensor rotated_key = backend.linear(x, *rotated_key_, {.norm = &input_norm});
   backend.release(low);
 
+  const Tensor queries = backend.linear_heads(q, 0, plain + rotated, to_latent_);
   // A row: (rotated, latent) of each head's query; the key, alike; the latent again, as the value.
-  std::vector<ColumnRuns> parts{{.from = q,
-                                 .first = plain,
-                                 .columns = rotated,
-                                 .runs = heads_,
-                                 .step = plain + rotated,
-                                 .to_step = key},
-                                {.from = rotated_key, .columns = rotated, .to = heads_ * key},
-                                {.from = latent, .columns = rank, .to = heads_ * key + rotated},
-                                {.from = latent, .columns = rank, .to = (heads_ + 1) * key}};
-  for (std::int32_t head = 0; head < heads_; ++head) {
-    const ColumnRuns own{.from = q, .first = head * (plain + rotated), .columns = plain};
-    const Tensor query = backend.assemble({&own, 1}, plain);
-    parts.push_back({.from = backend.linear(query, *to_latent_[static_cast<std::size_t>(head)]),
-                     .columns = rank,
-                     .to = head * key + rotated});
-    backend.release(query);
-  }
+  const ColumnRuns parts[] = {
+      {.from = q,
+       .first = plain,
+       .columns = rotated,
+       .runs = heads_,
+       .step = plain + rotated,
+       .to_step = key},
+      {.from = queries, .columns = rank, .to = rotated, .runs = heads_, .step = rank, .to_step = key},
+      {.from = rotated_key, .columns = rotated, .to = heads_ * key},
+      {.from = latent, .columns = rank, .to = heads_ * key + rotated},
+      {.from = latent, .columns = rank, .to = (heads_ + 1) * key}};
   const Tensor qkv = backend.assemble(parts, (heads_ + 1) * key + rank);
-  for (const ColumnRuns& part : parts) backend.release(part.from);
+  for (const Tensor used : {q, queries, rotated_key, latent}) backend.release(used);
   const Tensor latents = backend.attention(qkv, attention);
   backend.release(qkv);
-
-  parts.clear();
-  for (std::int32_t head = 0; head < heads_; ++head) {
-    const ColumnRuns own{.from = latents, .first = head * rank, .columns = rank};
-    const Tensor mixed = backend.assemble({&own, 1}, rank);
-    parts.push_back({.from = backend.linear(mixed, *to_value_[static_cast<std::size_t>(head)]),
-                     .columns = spec_.value_dim,
-                     .to = head * spec_.value_dim});
-    backend.release(mixed);
-  }
+  const Tensor y = backend.linear_heads(latents, 0, rank, to_value_);
   backend.release(latents);
-  const Tensor y = backend.assemble(parts, heads_ * spec_.value_dim);
-  for (const ColumnRuns& part : parts) backend.release(part.from);
   return y;
 }
 

@@ -8,7 +8,7 @@ namespace mlxs::cuda {
 namespace {
 
 constexpr int kPage = 16;  // tokens of a page (kPageTokens)
-constexpr int kMaxDim = 256;
+constexpr int kMaxDim = 576;
 
 __global__ void rotation_kernel(const int* positions, const float* frequencies, int half, float magnitude,
                                 float2* table) {

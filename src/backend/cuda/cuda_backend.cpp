@@ -253,9 +253,9 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
                             .rotation = index_.rotation(spec.rope, memory_, stream_.get())};
   const Tensor y = allocate(qkv.rows, static_cast<std::int64_t>(spec.heads) * spec.value_dim);
   const auto heads = static_cast<std::size_t>(qkv.rows) * static_cast<std::size_t>(spec.heads);
-  const bool groups = single_ && attends_in_groups(kv);
+  const bool groups = single_ && attends_in_groups(kv), latents = attends_latents(kv);
   const bool tiles = !groups && attends_in_tiles(rows, spec.heads, kv, multiprocessors_, hopper_),
-             appends = tiles || !single_;
+             appends = tiles || latents || !single_;
   const Scratch q(memory_, appends ? heads * static_cast<std::size_t>(spec.key_dim) * sizeof(float) : 1);
   if (appends) {
     const auto brief = brief_.find(qkv.handle);
@@ -271,8 +271,9 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
     }
     return graphs_.note(y);
   }
-  const int splits = groups ? group_splits(rows, spec.heads, kv, multiprocessors_)
-                            : attention_splits(rows, spec.heads, kv, multiprocessors_);
+  const int splits = groups    ? group_splits(rows, spec.heads, kv, multiprocessors_)
+                     : latents ? latent_splits(rows, spec.heads, kv, multiprocessors_)
+                               : attention_splits(rows, spec.heads, kv, multiprocessors_);
   const Scratch partial(memory_, splits == 1
                                      ? 1
                                      : static_cast<std::size_t>(splits) * heads *
@@ -281,6 +282,11 @@ Tensor CudaBackend::attention(Tensor qkv, const AttentionSpec& spec) {
   if (groups) {
     attend_groups(stream_.get(), floats_of(qkv), rows, attention, kv, splits, partial.floats(), counters,
                   floats_of(y), make_twin(y), multiprocessors_);
+    return graphs_.note(y);
+  }
+  if (latents) {
+    attend_latents(stream_.get(), q.floats(), rows, attention, kv, splits, partial.floats(), counters,
+                   floats_of(y), make_twin(y));
     return graphs_.note(y);
   }
   attend(stream_.get(), appends ? q.floats() : nullptr, floats_of(qkv), rows, attention, kv, splits,

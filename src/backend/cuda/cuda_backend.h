@@ -58,6 +58,8 @@ class CudaBackend final : public Backend {
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor linear_heads(Tensor x, std::int32_t first, std::int32_t step,
+                      std::span<const WeightPtr> weights) override;
   Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) override;
   Tensor moe(Tensor x, const MoeSpec& spec) override;
   Tensor attention(Tensor qkv, const AttentionSpec& spec) override;

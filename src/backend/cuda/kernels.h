@@ -237,6 +237,10 @@ struct Routed {
   int* leading = nullptr;    // [experts][kTurnRows]: the rows of each one's first places
   int* active = nullptr;     // [experts]: those with rows, those with many of them first; behind them -1
 };
+// What route() leaves where each of `heads` heads has all rows of the step: places by head, then by row; rows
+// of x by row, then by head.
+void route_heads(cudaStream_t stream, int heads, int rows, int* first, int* turns, int* active,
+                 int* rows_of_places);
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to);
@@ -313,6 +317,13 @@ int group_splits(const StepRows& step, int heads, const KvLayer& kv, int multipr
 void attend_groups(cudaStream_t stream, const float* qkv, const StepRows& step, const Attention& spec,
                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
                    const Operand& operand, int multiprocessors);
+
+// The same behind append(), for heads of more than 256 dims: up to 576 of a key, 512 of a value.
+bool attends_latents(const KvLayer& kv);
+int latent_splits(const StepRows& step, int heads, const KvLayer& kv, int multiprocessors);
+void attend_latents(cudaStream_t stream, const float* q, const StepRows& step, const Attention& spec,
+                    const KvLayer& kv, int splits, float* partial, int* counters, float* y,
+                    const Operand& operand);
 
 // The same for heads that it takes, where a tile has several rows or the rows are many: it does not split the
 // keys. y: null: the operand alone.

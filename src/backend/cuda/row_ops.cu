@@ -296,7 +296,7 @@ __global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, 
                                     int y_columns, int y_step, int runs, int columns) {
   const float* from = x + static_cast<size_t>(blockIdx.x) * x_columns;
   float* to = y + static_cast<size_t>(blockIdx.x) * y_columns;
-  for (int i = threadIdx.x; i < runs * columns; i += kThreads) {
+  for (int i = blockIdx.y * kThreads + threadIdx.x; i < runs * columns; i += gridDim.y * kThreads) {
     const int run = i / columns, column = i % columns;
     to[run * y_step + column] = from[run * x_step + column];
   }
@@ -347,8 +347,8 @@ void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows
 
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns) {
-  launch_after(copy_columns_kernel, dim3(rows), kThreads, 0, stream, x, x_columns, x_step, y, y_columns,
-               y_step, runs, columns);
+  launch_after(copy_columns_kernel, dim3(rows, (runs * columns + 4 * kThreads - 1) / (4 * kThreads)),
+               kThreads, 0, stream, x, x_columns, x_step, y, y_columns, y_step, runs, columns);
 }
 
 }  // namespace mlxs::cuda

@@ -51,6 +51,21 @@ const AttentionCase kCases[] = {
      .value_dim = 128,
      .rope_dims = 32,
      .interleaved = true},
+    {.name = "keys_192", .key_dim = 192, .value_dim = 128},
+    {.name = "long_heads",
+     .kv_heads = 2,
+     .key_dim = 264,
+     .value_dim = 328,
+     .norms = true,
+     .sinks = true,
+     .window = 19,
+     .soft_cap = 20.0f},
+    {.name = "long_latent",
+     .heads = 17,
+     .kv_heads = 1,
+     .key_dim = 576,
+     .value_dim = 512,
+     .interleaved = true},
 };
 
 const std::vector<std::vector<int>> kSteps{{20, 0, 0}, {1, 33, 0}, {1, 1, 5},
@@ -178,7 +193,8 @@ TEST_P(Conformance, AttentionAndFusionsOverRaggedSteps) {
 // Keys and values of 8 bits: both sides round to codes, of values that differ by what bf16 leaves.
 constexpr double kInt8Bound = 2 * kBound;
 constexpr std::string_view kInt8Cases[] = {"plain",           "window",     "sinks_soft_cap", "one_kv_head",
-                                           "values_narrower", "wide_heads", "encoder",        "latent"};
+                                           "values_narrower", "wide_heads", "encoder",        "latent",
+                                           "keys_192",        "long_heads", "long_latent"};
 
 TEST_P(Conformance, KeysAndValuesOf8Bits) {
   try {
@@ -251,7 +267,7 @@ TEST(Assemble, TakesColumnsOnTheCpu) { expect_assembled(*make_backend("cpu", {.t
 TEST_P(Conformance, AssembleTakesColumns) { expect_assembled(*other_); }
 
 TEST_P(Conformance, StepsOfAProgramMayBeReplayed) {
-  for (const AttentionCase& c : {kCases[0], kCases[4], kCases[6]}) {
+  for (const AttentionCase& c : {kCases[0], kCases[4], kCases[6], kCases[17]}) {
     TinyBlock reference(*cpu_, c), tried(*other_, c);
     Steps steps(3, TinyBlock::kVocabulary);
     // Each shape of a decode step several times, prompts and other shapes between.

@@ -1,0 +1,30 @@
+// Heads with weights of their own as experts that have all rows of a step.
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.cuh"
+
+namespace mlxs::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void heads_kernel(int heads, int rows, int* first, int* turns, int* active, int* rows_of_places) {
+  await();
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i <= heads) {
+    first[i] = i * rows;
+    turns[i] = i * ((rows + kTurnRows - 1) / kTurnRows);
+    if (i < heads) active[i] = i;
+  }
+  if (i < heads * rows) rows_of_places[i] = i % rows * heads + i / rows;
+}
+
+}  // namespace
+
+void route_heads(cudaStream_t stream, int heads, int rows, int* first, int* turns, int* active,
+                 int* rows_of_places) {
+  const int all = max(heads + 1, heads * rows);
+  launch_early(heads_kernel, dim3((all + kThreads - 1) / kThreads), kThreads, 0, stream, heads, rows, first,
+               turns, active, rows_of_places);
+}
+
+}  // namespace mlxs::cuda
