@@ -16,6 +16,8 @@ namespace {
 constexpr std::size_t kSpread = std::size_t{1} << 20;  // bytes within which tensors start
 constexpr float kDeviation = 0.02f;                    // of weights, as models are initialized with
 
+constexpr float kEightSpread = 113.0f;  // deviation of equally likely FP8 numbers (e4m3)
+
 std::uint16_t to_bf16(float value) {
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
 }
@@ -48,11 +50,11 @@ SyntheticTensors::SyntheticTensors(const std::filesystem::path& config_json, Mod
   const auto config = read_json_object(config_json);
   if (!config) fail_json(path_, "is not there");
   settings_ = read_hf_config(*config, path_, content);
-  if (settings_.fp8 || !settings_.overrides.empty() ||
+  if (!settings_.overrides.empty() ||
       (settings_.quantization && settings_.quantization->mode != QuantMode::kAffine)) {
     fail_json(path_,
               "asks for a quantization that random weights are not made in; MLX's affine one is, for "
-              "all matrices, or none");
+              "all matrices, or FP8, or none");
   }
   const std::string prefix = std::string(settings_.family->architecture) + ".";
   const auto offset = content.metadata.find(prefix + "norm_unit_offset");
@@ -83,6 +85,19 @@ void SyntheticTensors::add(std::string_view name, std::span<const std::int64_t> 
     tensor.bytes = bytes(Filling::kBias, count(DType::kF32), start);
   } else if (shape.size() == 1) {
     tensor.bytes = bytes(Filling::kGain, count(DType::kF32), start);
+  } else if (settings_.fp8 && !router && !name.starts_with("token_embd") && !name.starts_with("output.")) {
+    tensor.type = DType::kF8E4M3;
+    tensor.bytes = bytes(Filling::kEights, count(tensor.type), start);
+    const std::int64_t stacked = shape.size() > 2 ? rows / shape[shape.size() - 2] : 1, own = rows / stacked;
+    const std::int64_t scales = stacked * ((own + settings_.fp8_rows - 1) / settings_.fp8_rows) *
+                                ((columns + settings_.fp8_columns - 1) / settings_.fp8_columns);
+    if (stacked > 1 && own % settings_.fp8_rows != 0)
+      fail_json(path_,
+                fmt::format("blocks of {} rows do not divide the experts of {}", settings_.fp8_rows, name));
+    tensor.scales = {.type = DType::kF32,
+                     .group = static_cast<int>(settings_.fp8_columns),
+                     .group_rows = static_cast<int>(settings_.fp8_rows),
+                     .scales = bytes(Filling::kEightScale, static_cast<std::size_t>(scales) * 4, start)};
   } else if (!settings_.quantization || router) {
     tensor.type = DType::kBF16;
     tensor.bytes = bytes(Filling::kNormal, count(DType::kBF16), start);
@@ -137,6 +152,10 @@ void SyntheticTensors::fill(Filling filling, Bytes& bytes) const {
   switch (filling) {
     case Filling::kCodes:
       return each([&] { return random.next(); });
+    case Filling::kEights:  // any but those that are no numbers
+      return each([&] { return static_cast<std::uint8_t>(random.next() % 127 | (random.next() & 1) << 7); });
+    case Filling::kEightScale:
+      return each([&] { return random.between(0.5f, 1.5f) * kDeviation / kEightSpread; });
     case Filling::kNormal:
       return each([&] { return to_bf16(random.between(-wide, wide)); });
     case Filling::kGain:

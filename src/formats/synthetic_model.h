@@ -1,6 +1,6 @@
 // A model without weights: the config.json of a published one, and random tensors made when they are asked
-// for, in the quantization that it names (MLX's groups) or bf16. For measuring models that are not here.
-// Values are such that activations stay of order 1 and routers choose at random. One thread. Throws
+// for, in the quantization that it names (MLX's groups, FP8's blocks) or bf16. For measuring models that are
+// not here. Values are such that activations stay of order 1 and routers choose at random. One thread. Throws
 // kModelLoad.
 #pragma once
 
@@ -25,7 +25,8 @@ class SyntheticTensors {
 
  private:
   using Bytes = std::vector<std::byte>;
-  enum class Filling { kCodes, kNormal, kGain, kBias, kScale, kZero };  // kZero: the biases that centre codes
+  // kZero: the biases that centre codes; kEights, kEightScale: FP8.
+  enum class Filling { kCodes, kNormal, kGain, kBias, kScale, kZero, kEights, kEightScale };
 
   // Random bytes of this kind that start where the name says, so that no two tensors are alike.
   std::span<const std::byte> bytes(Filling filling, std::size_t count, std::size_t start);

@@ -15,9 +15,14 @@ namespace mlxs::cuda {
 enum class Scaling {
   kNone,    // bf16 weights
   kUnits,   // groups of 64: products of bare codes are scaled, once in 64 columns
+  kFloats,  // the same, with scales in f32 and no biases
   kHalves,  // groups of 32: the same, twice in 64 columns
   kCodes,   // groups of 16: weights are scaled first, and rounded to bf16
 };
+
+constexpr bool one_a_unit(Scaling scaling) {
+  return scaling == Scaling::kUnits || scaling == Scaling::kFloats;
+}
 
 template <Codes kCodes>
 struct Eight;
@@ -49,6 +54,29 @@ struct Eight<Codes::k8> {
       const __nv_bfloat162 two = __floats2bfloat162_rn(code(i), code(i + 4));
       p[i] = *reinterpret_cast<const unsigned*>(&two);
     }
+  }
+};
+
+template <>
+struct Eight<Codes::kF8> {
+  uint2 words;
+  static constexpr float kOffset = 0.0f;
+  __device__ void read(const char* at) { words = *reinterpret_cast<const uint2*>(at); }
+  // As bf16 with the exponent's bias of e4m3, which lacks a factor of 2^120: exact, whatever the number.
+  __device__ void pairs(unsigned (&p)[4]) const {
+    const __nv_bfloat162 factor = __float2bfloat162_rn(0x1p120f), none = __float2bfloat162_rn(-0.0f);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const unsigned both = __byte_perm(words.x, words.y, 0x4000u + 0x1111u * i);
+      p[i] = (both & 0x80008000u) | (both >> 4 & 0x07f007f0u);
+      auto& two = reinterpret_cast<__nv_bfloat162&>(p[i]);
+      two = fused(two, factor, none);
+    }
+  }
+  __device__ float code(int i) const {
+    unsigned p[4];
+    pairs(p);
+    return __uint_as_float(i < 4 ? p[i] << 16 : p[i & 3] & 0xffff0000u);
   }
 };
 
@@ -89,9 +117,9 @@ __device__ inline void scaled_pairs(const Eight<kCodes>& eight, float2 scale, un
 }
 
 template <Codes kCodes>
-constexpr int kUnitBytes = kCodes == Codes::k4   ? 512
-                           : kCodes == Codes::k8 ? 1024
-                                                 : 2048;
+constexpr int kUnitBytes = kCodes == Codes::k4      ? 512
+                           : kCodes == Codes::kBF16 ? 2048
+                                                    : 1024;
 
 // A lane's part of a unit: rows lane / 4 (h = 0) and eight below (h = 1), the columns 8 · (lane % 4) and
 // following (piece 0), and 32 behind them (piece 1).
@@ -116,7 +144,7 @@ struct UnitCodes {
     Eight<kCodes> e;
     if constexpr (kCodes == Codes::k4) {
       e.word = h == 0 ? (piece == 0 ? words[0].x : words[0].y) : (piece == 0 ? words[0].z : words[0].w);
-    } else if constexpr (kCodes == Codes::k8) {
+    } else if constexpr (kCodes != Codes::kBF16) {
       e.words = piece == 0 ? make_uint2(words[h].x, words[h].y) : make_uint2(words[h].z, words[h].w);
     } else {
       const uint4 &early = words[2 * piece], &late = words[2 * piece + 1];
@@ -130,28 +158,29 @@ struct UnitCodes {
 // The scales of those: of a row, or of each piece of it.
 template <Scaling kScaling>
 struct UnitScales {
+  static constexpr bool kOne = one_a_unit(kScaling);
   static constexpr int kBytes = kScaling == Scaling::kNone     ? 0
-                                : kScaling == Scaling::kUnits  ? 64
+                                : kOne                         ? 64
                                 : kScaling == Scaling::kHalves ? 128
                                                                : 256;  // of a unit
-  static constexpr int kOwn = kScaling == Scaling::kNone ? 1 : kScaling == Scaling::kUnits ? 2 : 4;
+  static constexpr int kOwn = kScaling == Scaling::kNone ? 1 : kOne ? 2 : 4;
   unsigned words[kOwn];
   static __device__ int lane_offset(int lane) {
-    return kScaling == Scaling::kUnits    ? lane / 4 * 8
+    return kOne                           ? lane / 4 * 8
            : kScaling == Scaling::kHalves ? lane / 4 * 16
            : kScaling == Scaling::kCodes  ? lane / 2 * 16
                                           : 0;
   }
   static constexpr int kLaneBytes = kScaling == Scaling::kNone ? 0 : kOwn * 4;
   static __device__ void copy(char* to, const char* lane_at) {
-    if constexpr (kScaling == Scaling::kUnits) {
+    if constexpr (kOne) {
       copy8(to, lane_at);
     } else if constexpr (kScaling != Scaling::kNone) {
       copy16(to, lane_at);
     }
   }
   __device__ void take(const char* from) {
-    if constexpr (kScaling == Scaling::kUnits) {
+    if constexpr (kOne) {
       const uint2 two = *reinterpret_cast<const uint2*>(from);
       words[0] = two.x;
       words[1] = two.y;
@@ -164,7 +193,7 @@ struct UnitScales {
     }
   }
   __device__ void load(const char* lane_at) {
-    if constexpr (kScaling == Scaling::kUnits) {
+    if constexpr (kOne) {
       const uint2 two = __ldg(reinterpret_cast<const uint2*>(lane_at));
       words[0] = two.x;
       words[1] = two.y;
@@ -178,7 +207,8 @@ struct UnitScales {
   }
   // {scale, bias}
   __device__ float2 of(int h, int piece) const {
-    const unsigned word = words[kScaling == Scaling::kUnits ? h : 2 * piece + h];
+    const unsigned word = words[kOne ? h : 2 * piece + h];
+    if constexpr (kScaling == Scaling::kFloats) return {__uint_as_float(word), 0.0f};
     return __half22float2(*reinterpret_cast<const __half2*>(&word));
   }
 };
@@ -202,7 +232,7 @@ __device__ inline void unpack(const UnitCodes<kCodes>& codes, const UnitScales<k
           auto& two = reinterpret_cast<__nv_bfloat162&>(p[i]);
           two = fused(__hsub2(two, offset), factor, bias);
         }
-      } else if constexpr (kCodes == Codes::k8) {
+      } else if constexpr (kCodes != Codes::kBF16) {
         scaled_pairs(codes.eight(h, piece), scales.of(h, piece), p);
       } else {
         codes.eight(h, piece).pairs(p);
@@ -220,9 +250,9 @@ template <Codes kCodes>
 __device__ inline const char* eight_at(const Rows& w, int row, int eight) {
   const size_t unit = static_cast<size_t>(row >> 4) * (w.padded / 64) + eight / 8;
   const int lane = (row & 7) * 4 + (eight & 3), h = row >> 3 & 1, piece = eight >> 2 & 1;
-  const int within = kCodes == Codes::k4   ? lane * 16 + h * 8 + piece * 4
-                     : kCodes == Codes::k8 ? h * 512 + lane * 16 + piece * 8
-                                           : piece * 1024 + lane * 16 + h * 4;
+  const int within = kCodes == Codes::k4      ? lane * 16 + h * 8 + piece * 4
+                     : kCodes == Codes::kBF16 ? piece * 1024 + lane * 16 + h * 4
+                                              : h * 512 + lane * 16 + piece * 8;
   return static_cast<const char*>(w.codes) + unit * kUnitBytes<kCodes> + within;
 }
 
@@ -241,6 +271,8 @@ __device__ inline float2 scale_at(const Rows& w, int row, int eight) {
   } else {
     const size_t unit = static_cast<size_t>(row >> 4) * (w.padded / 64) + eight / 8;
     const int q = (eight & 7) * 8 >> w.group_shift;
+    if constexpr (kCodes == Codes::kF8)
+      return {__ldg(static_cast<const float*>(w.scales) + unit * 16 + scale_place(6, row, 0)), 0.0f};
     const auto* scales = static_cast<const __half2*>(w.scales) + unit * 16 * groups_of_unit(w.group_shift);
     return __half22float2(__ldg(scales + scale_place(w.group_shift, row, q)));
   }

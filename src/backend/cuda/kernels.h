@@ -12,7 +12,7 @@ namespace mlxs::cuda {
 
 // ---------------------------------------------------------------- weights
 
-enum class Codes : std::uint8_t { k4, k8, kBF16 };
+enum class Codes : std::uint8_t { k4, k8, kF8, kBF16 };
 
 // Rows of a weight, w = scale · code + bias, packed in the order in which the tensor cores' registers take
 // them: tiles of sixteen rows, one after the other, each in units of 64 columns, the last of both padded with
@@ -20,10 +20,11 @@ enum class Codes : std::uint8_t { k4, k8, kBF16 };
 // = row / 8 % 2) in two pieces (column / 32 % 2):
 //   k4, codes of 4 bits, 512 bytes: [lane][h][piece][4], low nibble first
 //   k8, unsigned bytes, 1,024: [h][lane][piece][8]
+//   kF8, numbers of 8 bits (e4m3), alike
 //   kBF16, the values themselves, 2,048: [piece][i / 2 % 2][lane][i % 2][h][i / 4], i: column % 8
-// A scale and its bias lie together, both f16; a group has 1 << group_shift columns (16, 32 or 64). Those of
-// a unit are, for groups of 64, [row % 8][h]; of 32, [row % 8][group][h]; of 16, [row % 8][group % 2][group /
-// 2][h].
+// A scale and its bias lie together, both f16 (kF8: f32 scales alone, groups of 64); a group has 1 <<
+// group_shift columns (16, 32 or 64). Those of a unit are, for groups of 64, [row % 8][h]; of 32, [row %
+// 8][group][h]; of 16, [row % 8][group % 2][group / 2][h].
 struct Rows {
   const void* codes = nullptr;
   const void* scales = nullptr;  // half2
@@ -35,7 +36,24 @@ struct Rows {
 };
 
 // Rows as they lie in a file, on the GPU.
-enum class FileType : std::uint8_t { kNone, kFloats, kQ4_0, kQ8_0, kQ4_K, kQ6_K, kMlx4, kMlx8 };
+enum class FileType : std::uint8_t {
+  kNone,
+  kFloats,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIq4Nl,
+  kMxFp4,
+  kMlx4,
+  kMlx8,
+};
 enum class FileFloat : std::uint8_t { kF32, kF16, kBF16 };
 struct FileRows {
   FileType type = FileType::kNone;

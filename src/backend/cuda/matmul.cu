@@ -142,6 +142,8 @@ void matmul(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int 
       return start<Codes::k4>(stream, w, x, rows, first_column, splits, sums, stride);
     case Codes::k8:
       return start<Codes::k8>(stream, w, x, rows, first_column, splits, sums, stride);
+    case Codes::kF8:
+      return start<Codes::kF8>(stream, w, x, rows, first_column, splits, sums, stride);
     case Codes::kBF16:
       return start<Codes::kBF16>(stream, w, x, rows, first_column, splits, sums, stride);
   }

@@ -40,41 +40,123 @@ __device__ void read_bytes(const unsigned char* from, unsigned (&codes)[kColumns
   }
 }
 
-// GGUF's blocks of 32: codes and the group they are in; of Q6_K the first and the second sixteen's.
+// Sixteen bytes of nibbles: the low ones first. kEven: at an even address.
+template <bool kEven = true, class Code>
+__device__ void read_nibbles(const unsigned char* from, unsigned (&codes)[kColumns], Code code) {
+#pragma unroll
+  for (int i = 0; i < 16; i += 2) {
+    const unsigned two = kEven ? *reinterpret_cast<const unsigned short*>(from + i)
+                               : from[i] | static_cast<unsigned>(from[i + 1]) << 8;
+    codes[i] = code(two & 15);
+    codes[i + 16] = code(two >> 4 & 15);
+    codes[i + 1] = code(two >> 8 & 15);
+    codes[i + 17] = code(two >> 12);
+  }
+}
+__device__ void add_fifth_bits(const unsigned char* from, unsigned (&codes)[kColumns]) {
+  const auto* halves = reinterpret_cast<const unsigned short*>(from);
+  const unsigned bits = halves[0] | static_cast<unsigned>(halves[1]) << 16;
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) codes[i] |= (bits >> i & 1) << 4;
+}
+// A group of Q4_K and Q5_K, whose scales have 6 bits.
+__device__ Group k_group(const unsigned char* block, int group) {
+  const unsigned char* packed = block + 4;
+  int scale, least;
+  if (group < 4) {
+    scale = packed[group] & 63;
+    least = packed[group + 4] & 63;
+  } else {
+    scale = (packed[group + 4] & 15) | packed[group - 4] >> 6 << 4;
+    least = packed[group + 4] >> 4 | packed[group] >> 6 << 4;
+  }
+  return {half_at(block) * static_cast<float>(scale), -half_at(block + 2) * static_cast<float>(least)};
+}
+__device__ float to_half(float value) { return __half2float(__float2half_rn(value)); }
+
+// GGUF's blocks of 32: codes and the group they are in; of groups of sixteen the first and the second one's.
 template <FileType kType>
 __device__ void split(const unsigned char* row, int index, unsigned (&codes)[kColumns], Group (&groups)[2]) {
+  const auto plain = [](unsigned code) { return code; };
   if constexpr (kType == FileType::kQ4_0) {
     const unsigned char* block = row + index * 18;
     const float scale = half_at(block);
     groups[0] = {scale, -8.0f * scale};
-#pragma unroll
-    for (int i = 0; i < 16; i += 2) {
-      const unsigned two = *reinterpret_cast<const unsigned short*>(block + 2 + i);
-      codes[i] = two & 15;
-      codes[i + 16] = two >> 4 & 15;
-      codes[i + 1] = two >> 8 & 15;
-      codes[i + 17] = two >> 12;
-    }
+    read_nibbles(block + 2, codes, plain);
+  } else if constexpr (kType == FileType::kQ4_1) {
+    const unsigned char* block = row + index * 20;
+    groups[0] = {half_at(block), half_at(block + 2)};
+    read_nibbles(block + 4, codes, plain);
+  } else if constexpr (kType == FileType::kQ5_0) {
+    const unsigned char* block = row + index * 22;
+    const float scale = half_at(block);
+    groups[0] = {scale, -16.0f * scale};
+    read_nibbles(block + 6, codes, plain);
+    add_fifth_bits(block + 2, codes);
+  } else if constexpr (kType == FileType::kQ5_1) {
+    const unsigned char* block = row + index * 24;
+    groups[0] = {half_at(block), half_at(block + 2)};
+    read_nibbles(block + 8, codes, plain);
+    add_fifth_bits(block + 4, codes);
   } else if constexpr (kType == FileType::kQ8_0) {
     const unsigned char* block = row + index * 34;
     const float scale = half_at(block);
     groups[0] = {scale, -128.0f * scale};
     read_bytes(block + 2, codes, [](unsigned byte, int) { return byte ^ 128; });
+  } else if constexpr (kType == FileType::kIq4Nl) {
+    const unsigned char* block = row + index * 18;
+    const float scale = half_at(block);
+    groups[0] = {scale, -128.0f * scale};
+    read_nibbles(block + 2, codes, [](unsigned code) {  // 1 24 45 63 79 93 106 118, 129 141 153 166 …
+      constexpr unsigned long long kLow = 0x766a5d4f3f2d1801ull, kHigh = 0xf1d9c5b5a6998d81ull;
+      return static_cast<unsigned>((code < 8 ? kLow : kHigh) >> (code % 8 * 8) & 255);
+    });
+  } else if constexpr (kType == FileType::kMxFp4) {
+    const unsigned char* block = row + index * 17;
+    const unsigned power = block[0];  // of the scale, half of which is left to the levels
+    const float scale = __uint_as_float(power < 2 ? 0x00200000u << power : (power - 1) << 23);
+    groups[0] = {scale, -128.0f * scale};
+    read_nibbles<false>(block + 1, codes, [](unsigned code) {  // ±(0 1 2 3 4 6 8 12)
+      const unsigned size = 0xc8643210u >> (code % 8 * 4) & 15;
+      return code < 8 ? 128 + size : 128 - size;
+    });
+  } else if constexpr (kType == FileType::kQ2_K) {
+    const unsigned char* block = row + index / 8 * 84;
+    const float d = half_at(block + 80), least = half_at(block + 82);
+#pragma unroll
+    for (int g = 0; g < 2; ++g) {
+      const int scales = block[index % 8 * 2 + g];
+      groups[g] = {d * static_cast<float>(scales & 15), -least * static_cast<float>(scales >> 4)};
+    }
+    const int shift = index % 4 * 2;
+    read_bytes(block + 16 + index % 8 / 4 * 32, codes, [=](unsigned byte, int) { return byte >> shift & 3; });
+  } else if constexpr (kType == FileType::kQ3_K) {
+    const unsigned char* block = row + index / 8 * 110;
+    const unsigned char* packed = block + 96;
+    const float d = half_at(block + 108);
+#pragma unroll
+    for (int g = 0; g < 2; ++g) {
+      const int group = index % 8 * 2 + g;
+      const int low = group < 8 ? packed[group] & 15 : packed[group - 8] >> 4,
+                high = packed[8 + group % 4] >> (group / 4 * 2) & 3;
+      const float scale = to_half(d * static_cast<float>((low | high << 4) - 32));
+      groups[g] = {scale, -4.0f * scale};
+    }
+    const int shift = index % 4 * 2, bit = index % 8;
+    read_bytes(block + 32 + index % 8 / 4 * 32, codes,
+               [=](unsigned byte, int i) { return (byte >> shift & 3) | (block[i] >> bit & 1u) << 2; });
   } else if constexpr (kType == FileType::kQ4_K) {
     const unsigned char* block = row + index / 8 * 144;
-    const unsigned char* packed = block + 4;
-    const int group = index % 8;
-    int scale, least;
-    if (group < 4) {
-      scale = packed[group] & 63;
-      least = packed[group + 4] & 63;
-    } else {
-      scale = (packed[group + 4] & 15) | packed[group - 4] >> 6 << 4;
-      least = packed[group + 4] >> 4 | packed[group] >> 6 << 4;
-    }
-    groups[0] = {half_at(block) * static_cast<float>(scale), -half_at(block + 2) * static_cast<float>(least)};
-    const int shift = group % 2 * 4;
+    const int group = index % 8, shift = group % 2 * 4;
+    groups[0] = k_group(block, group);
     read_bytes(block + 16 + group / 2 * 32, codes, [=](unsigned byte, int) { return byte >> shift & 15; });
+  } else if constexpr (kType == FileType::kQ5_K) {
+    const unsigned char* block = row + index / 8 * 176;
+    const int group = index % 8, shift = group % 2 * 4;
+    groups[0] = k_group(block, group);
+    read_bytes(block + 48 + group / 2 * 32, codes, [=](unsigned byte, int i) {
+      return (byte >> shift & 15) | (block[16 + i] >> group & 1u) << 4;
+    });
   } else {
     static_assert(kType == FileType::kQ6_K);
     const unsigned char* block = row + index / 8 * 210;
@@ -82,8 +164,8 @@ __device__ void split(const unsigned char* row, int index, unsigned (&codes)[kCo
     const float d = half_at(block + 208);
 #pragma unroll
     for (int g = 0; g < 2; ++g) {
-      const float scale = __half2float(
-          __float2half_rn(d * static_cast<float>(static_cast<signed char>(block[192 + index % 8 * 2 + g]))));
+      const float scale =
+          to_half(d * static_cast<float>(static_cast<signed char>(block[192 + index % 8 * 2 + g])));
       groups[g] = {scale, -32.0f * scale};
     }
     const unsigned char* high = block + 128 + half * 32;
@@ -94,10 +176,15 @@ __device__ void split(const unsigned char* row, int index, unsigned (&codes)[kCo
 }
 
 template <FileType kType>
+constexpr bool kHasSixteens =
+    kType == FileType::kQ2_K || kType == FileType::kQ3_K || kType == FileType::kQ6_K;
+template <FileType kType>
 constexpr Codes kCodesOf =
-    kType == FileType::kQ4_0 || kType == FileType::kQ4_K || kType == FileType::kMlx4 ? Codes::k4
-    : kType == FileType::kFloats                                                     ? Codes::kBF16
-                                                                                     : Codes::k8;
+    kType == FileType::kFloats ? Codes::kBF16
+    : kType == FileType::kQ4_0 || kType == FileType::kQ4_1 || kType == FileType::kQ2_K ||
+            kType == FileType::kQ3_K || kType == FileType::kQ4_K || kType == FileType::kMlx4
+        ? Codes::k4
+        : Codes::k8;
 
 // first: the segment's row that the file's first one is.
 template <FileType kType>
@@ -165,7 +252,7 @@ __global__ __launch_bounds__(256) void pack_kernel(const __grid_constant__ FileR
     const auto put = [&](size_t at, const Group& group) {
       scales[at] = __halves2half2(__float2half_rn(group.scale), __float2half_rn(group.bias));
     };
-    if constexpr (kType == FileType::kQ6_K) {
+    if constexpr (kHasSixteens<kType>) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) put(unit * 64 + g * 8 + i * 4 + piece * 2 + h, groups[i]);
     } else if (to.group_shift == 5) {
@@ -188,12 +275,28 @@ void pack(cudaStream_t stream, const FileRows& from, int first, int rows, const 
       return run(pack_kernel<FileType::kFloats>);
     case FileType::kQ4_0:
       return run(pack_kernel<FileType::kQ4_0>);
+    case FileType::kQ4_1:
+      return run(pack_kernel<FileType::kQ4_1>);
+    case FileType::kQ5_0:
+      return run(pack_kernel<FileType::kQ5_0>);
+    case FileType::kQ5_1:
+      return run(pack_kernel<FileType::kQ5_1>);
     case FileType::kQ8_0:
       return run(pack_kernel<FileType::kQ8_0>);
+    case FileType::kQ2_K:
+      return run(pack_kernel<FileType::kQ2_K>);
+    case FileType::kQ3_K:
+      return run(pack_kernel<FileType::kQ3_K>);
     case FileType::kQ4_K:
       return run(pack_kernel<FileType::kQ4_K>);
+    case FileType::kQ5_K:
+      return run(pack_kernel<FileType::kQ5_K>);
     case FileType::kQ6_K:
       return run(pack_kernel<FileType::kQ6_K>);
+    case FileType::kIq4Nl:
+      return run(pack_kernel<FileType::kIq4Nl>);
+    case FileType::kMxFp4:
+      return run(pack_kernel<FileType::kMxFp4>);
     case FileType::kMlx4:
       return run(pack_kernel<FileType::kMlx4>);
     case FileType::kMlx8:

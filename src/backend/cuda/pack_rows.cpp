@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "backend/code_bits.h"
@@ -23,6 +25,11 @@ bool fits_mlx(const RawWeight& raw) {
   return mlx_code_bits(raw.type) != 0 && raw.type != DType::kMlxFp4 && raw.scales.group_rows == 1 &&
          group >= 32 && group <= 1024 && std::has_single_bit(static_cast<unsigned>(group)) &&
          raw.columns % group == 0;
+}
+
+// FP8 whose blocks are whole units of 64 columns, or whole rows; others become bf16.
+bool fits_fp8(const RawWeight& raw) {
+  return raw.type == DType::kF8E4M3 && (raw.scales.group % 64 == 0 || raw.scales.group >= raw.columns);
 }
 
 // MXFP4's powers of two may leave f16's range (with the zero point's factor of 128); such tensors become
@@ -51,6 +58,24 @@ float scale_at(const RawWeight& raw, std::span<const std::byte> values, std::siz
   std::uint16_t bits;
   std::memcpy(&bits, values.data() + 2 * index, 2);
   return raw.scales.type == DType::kF16 ? cpu::f16_to_float(bits) : cpu::bf16_to_float(bits);
+}
+
+// A unit that holds a NaN has a NaN for a scale: as numbers, its bits would be 480.
+void pack_fp8(const RawWeight& raw, std::int64_t row, std::byte* codes, std::byte* scales) {
+  const std::byte* from = raw.bytes.data() + row * raw.columns;
+  std::memcpy(codes, from, static_cast<std::size_t>(raw.columns));
+  const GroupScales& s = raw.scales;
+  const std::int64_t groups = (raw.columns + s.group - 1) / s.group;
+  for (std::int64_t first = 0; first < raw.columns; first += 64) {
+    const auto unit = std::span(from, static_cast<std::size_t>(raw.columns))
+                          .subspan(static_cast<std::size_t>(first),
+                                   static_cast<std::size_t>(std::min<std::int64_t>(64, raw.columns - first)));
+    float scale =
+        scale_at(raw, s.scales, static_cast<std::size_t>(row / s.group_rows * groups + first / s.group));
+    if (std::ranges::any_of(unit, [](std::byte code) { return (code & std::byte{0x7f}) == std::byte{0x7f}; }))
+      scale = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(scales + first / 16, &scale, 4);
+  }
 }
 
 void put_scale(std::byte* scales, std::size_t group, float scale, float bias) {
@@ -135,6 +160,7 @@ Packing packing_of(const RawWeight& raw) {
     return {mlx_code_bits(raw.type) <= 4 ? Codes::k4 : Codes::k8,
             std::min(kMostShift, std::countr_zero(static_cast<unsigned>(raw.scales.group)))};
   }
+  if (fits_fp8(raw)) return {Codes::kF8, kMostShift};
   const std::optional<DType> plain = cpu::regrouped_type(raw.type);
   const std::optional<cpu::Packing> kind = plain ? cpu::packing_of(*plain) : std::nullopt;
   if (!kind || !scales_fit(raw) || raw.columns % cpu::kBlock != 0) return {};
@@ -163,17 +189,41 @@ FileRows file_rows(const RawWeight& raw) {
       rows.type = FileType::kFloats;
       rows.floats = floats(raw.type);
       return rows;
+    case DType::kMXFP4:
+      if (scales_fit(raw)) rows.type = FileType::kMxFp4;
+      return rows;
     case DType::kQ4_0:
       rows.type = FileType::kQ4_0;
+      return rows;
+    case DType::kQ4_1:
+      rows.type = FileType::kQ4_1;
+      return rows;
+    case DType::kQ5_0:
+      rows.type = FileType::kQ5_0;
+      return rows;
+    case DType::kQ5_1:
+      rows.type = FileType::kQ5_1;
       return rows;
     case DType::kQ8_0:
       rows.type = FileType::kQ8_0;
       return rows;
+    case DType::kQ2_K:
+      rows.type = FileType::kQ2_K;
+      return rows;
+    case DType::kQ3_K:
+      rows.type = FileType::kQ3_K;
+      return rows;
     case DType::kQ4_K:
       rows.type = FileType::kQ4_K;
       return rows;
+    case DType::kQ5_K:
+      rows.type = FileType::kQ5_K;
+      return rows;
     case DType::kQ6_K:
       rows.type = FileType::kQ6_K;
+      return rows;
+    case DType::kIQ4_NL:
+      rows.type = FileType::kIq4Nl;
       return rows;
     default:
       return {};
@@ -182,7 +232,7 @@ FileRows file_rows(const RawWeight& raw) {
 
 std::size_t code_row_bytes(const Packing& packing, std::int64_t columns) {
   const auto padded = static_cast<std::size_t>(padded_columns(columns));
-  return packing.codes == Codes::k4 ? padded / 2 : packing.codes == Codes::k8 ? padded : padded * 2;
+  return packing.codes == Codes::k4 ? padded / 2 : packing.codes == Codes::kBF16 ? padded * 2 : padded;
 }
 
 std::size_t scale_row_bytes(const Packing& packing, std::int64_t columns) {
@@ -202,6 +252,7 @@ namespace {
 void pack_plain(const RawWeight& raw, const Packing& packing, std::int64_t row, std::byte* codes,
                 std::byte* scales) {
   if (fits_mlx(raw)) return pack_mlx(raw, packing, row, codes, scales);
+  if (packing.codes == Codes::kF8) return pack_fp8(raw, row, codes, scales);
   const DType type = *cpu::regrouped_type(raw.type);
   const std::byte* bytes =
       raw.bytes.data() + static_cast<std::size_t>(row) * row_bytes(raw.type, raw.columns);
@@ -239,7 +290,7 @@ void pack_row(const RawWeight& raw, const Packing& packing, std::int64_t row, in
       if (packing.codes == Codes::k4) {
         std::memcpy(codes + unit * 512 + lane * 16 + h * 8 + piece * 4, from, 4);
         from += 4;
-      } else if (packing.codes == Codes::k8) {
+      } else if (packing.codes != Codes::kBF16) {
         std::memcpy(codes + unit * 1024 + h * 512 + lane * 16 + piece * 8, from, 8);
         from += 8;
       } else {

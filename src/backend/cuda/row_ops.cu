@@ -54,6 +54,9 @@ __global__ void embed_kernel(const __grid_constant__ Segments segments, const in
       case Codes::k8:
         read_eight<Codes::k8>(w, row, eight, scale, to);
         break;
+      case Codes::kF8:
+        read_eight<Codes::kF8>(w, row, eight, scale, to);
+        break;
       case Codes::kBF16:
         read_eight<Codes::kBF16>(w, row, eight, scale, to);
         break;

@@ -73,6 +73,8 @@ void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int 
       return thin_4(stream, a, most, blocks, multiprocessors);
     case Codes::k8:
       return thin_8(stream, a, most, blocks, multiprocessors);
+    case Codes::kF8:
+      return thin_f8(stream, a, most, blocks, multiprocessors);
     case Codes::kBF16:
       return thin_bf16(stream, a, most, blocks, multiprocessors);
   }

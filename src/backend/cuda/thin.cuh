@@ -48,12 +48,12 @@ struct Thin {
 // Units on their way, of a warp, in a ring of shared memory of which every lane has its own part: weights,
 // and of more than eight rows their inputs, too.
 template <Codes kCodes, bool kGated, int kTiles>
-constexpr int kStages = kTiles > 1            ? (kCodes == Codes::kBF16 && kGated ? 3
-                                                 : kGated                         ? 4
-                                                                                  : 5)
-                        : kCodes == Codes::k4 ? (kGated ? 6 : 8)
-                        : kCodes == Codes::k8 ? (kGated ? 4 : 6)
-                                              : (kGated ? 3 : 5);
+constexpr int kStages = kTiles > 1               ? (kCodes == Codes::kBF16 && kGated ? 3
+                                                    : kGated                         ? 4
+                                                                                     : 5)
+                        : kCodes == Codes::k4    ? (kGated ? 6 : 8)
+                        : kCodes != Codes::kBF16 ? (kGated ? 4 : 6)
+                                                 : (kGated ? 3 : 5);
 template <Codes kCodes, Scaling kScaling, bool kGated, int kTiles>
 constexpr int kStageBytes = (kUnitBytes<kCodes> + 32 * UnitScales<kScaling>::kLaneBytes) * (kGated ? 2 : 1) +
                             (kTiles > 1 ? kTiles * 1024 : 0);
@@ -63,7 +63,8 @@ constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // of a block
 
 template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
 __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const __grid_constant__ Thin a) {
-  constexpr bool kBare = kScaling == Scaling::kUnits || kScaling == Scaling::kHalves;
+  constexpr bool kBare = one_a_unit(kScaling) || kScaling == Scaling::kHalves;
+  constexpr bool kBiases = kBare && kScaling != Scaling::kFloats;
   constexpr int kSets = kGated ? 2 : 1;  // tiles of outputs at once: gates and their ups
   constexpr int kStages = cuda::kStages<kCodes, kGated, kTiles>;
   constexpr int kStageBytes = cuda::kStageBytes<kCodes, kScaling, kGated, kTiles>;
@@ -263,13 +264,13 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
         fetch_inputs();
         // A piece's products apart where there is room, so that no long chain of them waits for each
         // other.
-        constexpr int kChains = kScaling == Scaling::kUnits && kTiles > 1 ? 1 : 2;
+        constexpr int kChains = one_a_unit(kScaling) && kTiles > 1 ? 1 : 2;
         float parts[kSets][kChains][kTiles][4], ones[kChains][kTiles][4];
 #pragma unroll
         for (int piece = 0; piece < 2; ++piece) {
           const int chain = piece % kChains;
           const bool opens = piece == chain;
-          if constexpr (kBare) {
+          if constexpr (kBiases) {
             const unsigned one[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
 #pragma unroll
             for (int n = 0; n < kTiles; ++n) {
@@ -319,13 +320,15 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
                 for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
                   for (int c = 0; c < 2; ++c) {
-                    float part = parts[s][piece][n][2 * h + c], one = ones[piece][n][c];
-                    if constexpr (kScaling == Scaling::kUnits && kChains == 2) {
-                      part += parts[s][1][n][2 * h + c];
-                      one += ones[1][n][c];
-                    }
+                    float part = parts[s][piece][n][2 * h + c];
+                    if constexpr (one_a_unit(kScaling) && kChains == 2) part += parts[s][1][n][2 * h + c];
                     float& sum = sums[s][n][2 * h + c];
-                    sum = fmaf(scale.x, part, fmaf(scale.y, one, sum));
+                    if constexpr (kBiases) {
+                      float one = ones[piece][n][c];
+                      if constexpr (one_a_unit(kScaling) && kChains == 2) one += ones[1][n][c];
+                      sum = fmaf(scale.y, one, sum);
+                    }
+                    sum = fmaf(scale.x, part, sum);
                   }
                 }
               }

@@ -100,6 +100,7 @@ void choose_scaling(cudaStream_t stream, const Thin& a, int most_rows, int block
 
 void thin_4(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
 void thin_8(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
+void thin_f8(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
 void thin_bf16(cudaStream_t stream, const Thin& a, int most_rows, int blocks, int multiprocessors);
 
 }  // namespace mlxs::cuda

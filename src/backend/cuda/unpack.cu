@@ -62,6 +62,8 @@ void unpack_tiles(cudaStream_t stream, const Rows& w, int first_tile, int tiles,
       return start<Codes::k4>(stream, w, first_tile, tiles, to);
     case Codes::k8:
       return start<Codes::k8>(stream, w, first_tile, tiles, to);
+    case Codes::kF8:
+      return start<Codes::kF8, Scaling::kFloats>(stream, w, first_tile, tiles, to);
     case Codes::kBF16:
       return start<Codes::kBF16, Scaling::kNone>(stream, w, first_tile, tiles, to);
   }

@@ -53,6 +53,8 @@ void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int fi
       return wide_4(stream, a, most, splits);
     case Codes::k8:
       return wide_8(stream, a, most, splits);
+    case Codes::kF8:
+      return wide_f8(stream, a, most, splits);
     case Codes::kBF16:
       return wide_bf16(stream, a, most, splits);
   }

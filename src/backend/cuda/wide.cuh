@@ -386,6 +386,7 @@ void choose_wide_scaling(cudaStream_t stream, const Wide& a, int rows, int split
 // rows: of a weight, on average.
 void wide_4(cudaStream_t stream, const Wide& a, int rows, int splits);
 void wide_8(cudaStream_t stream, const Wide& a, int rows, int splits);
+void wide_f8(cudaStream_t stream, const Wide& a, int rows, int splits);
 void wide_bf16(cudaStream_t stream, const Wide& a, int rows, int splits);
 
 }  // namespace mlxs::cuda
