@@ -52,12 +52,11 @@ Tensor CudaBackend::linear_heads(Tensor x, std::int32_t first, std::int32_t step
       memory_,
       lie_so ? 1 : static_cast<std::size_t>(places) * static_cast<std::size_t>(columns) * sizeof(float));
   if (!lie_so) {
-    copy_columns(stream_.get(), floats_of(x) + first, x.columns, step, packed.floats(), heads * columns,
-                 columns, x.rows, heads, columns);
+    copy_columns(stream_.get(), floats(x) + first, x.columns, step, packed.floats(), heads * columns, columns,
+                 x.rows, heads, columns);
   }
-  const Tensor inputs{.handle = lie_so ? x.handle : packed.data(), .rows = places, .columns = columns};
   const Operand operand = make_operand(places, columns, hopper_ && x.rows > kThinHeadRows);
-  normalize_operand(stream_.get(), floats_of(inputs), places, columns, nullptr, operand);
+  normalize_operand(stream_.get(), lie_so ? floats(x) : packed.floats(), places, columns, nullptr, operand);
 
   const auto count = static_cast<std::size_t>(heads);
   const Scratch routing(memory_, (static_cast<std::size_t>(places) + 3 * count + 2) * sizeof(int));
