@@ -22,17 +22,18 @@ template <int kTokens, int kStages, bool kInt8>
 struct Layout {
   int queries, open, stage, shares;  // open: a tile as bf16, of codes only; shares: of scores and weights
   int key_codes, value_codes;        // within a stage of codes; the scales come behind
-  __host__ __device__ explicit Layout(const KvLayer& kv)
-      : queries(kRows * stride_of(kv.key_dim) * 2),
-        open(kTokens * (stride_of(kv.key_dim) + stride_of(kv.value_dim)) * 2),
-        stage(kInt8 ? kTokens * (kv.key_dim + kv.value_dim + 8) : open),
+  __host__ __device__ Layout(int key_dim, int value_dim)
+      : queries(kRows * stride_of(key_dim) * 2),
+        open(kTokens * (stride_of(key_dim) + stride_of(value_dim)) * 2),
+        stage(kInt8 ? kTokens * (key_dim + value_dim + 8) : open),
         shares(kWarps / (kTokens / 16) * kRows * (kTokens + 4) * 4 + kRows * (kTokens + 8) * 2),
-        key_codes(kTokens * kv.key_dim),
-        value_codes(kTokens * kv.value_dim) {}
+        key_codes(kTokens * key_dim),
+        value_codes(kTokens * value_dim) {}
   __host__ __device__ int all() const { return queries + (kInt8 ? open : 0) + kStages * stage + shares; }
 };
 
-template <int kTokens, int kStages, bool kInt8>
+// kLatent: of the longest keys and values, which DeepSeek's latents are; else any.
+template <int kTokens, int kStages, bool kInt8, bool kLatent>
 __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant__ Attend a) {
   constexpr int kPairs = kTokens / 16, kSlices = kWarps / kPairs;     // of the scores: tokens and dims
   constexpr int kSteps = (kMostKey / 16 + kSlices - 1) / kSlices;     // of sixteen dims, of a warp
@@ -45,8 +46,9 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
   const StepRows& step = a.step;
   const Attention& spec = a.spec;
   const KvLayer& kv = a.kv;
-  const Layout<kTokens, kStages, kInt8> layout(kv);
-  const int key_stride = stride_of(kv.key_dim), value_stride = stride_of(kv.value_dim);
+  const int key_dim = kLatent ? kMostKey : kv.key_dim, value_dim = kLatent ? kMostValue : kv.value_dim;
+  const Layout<kTokens, kStages, kInt8> layout(key_dim, value_dim);
+  const int key_stride = stride_of(key_dim), value_stride = stride_of(value_dim);
   auto* const queries = reinterpret_cast<__nv_bfloat16*>(memory);
   char* const ring = memory + layout.queries + (kInt8 ? layout.open : 0);
   auto* const scores = reinterpret_cast<float*>(ring + kStages * layout.stage);  // [slices][rows][kShare]
@@ -72,15 +74,21 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
       char* const to = ring + stage * layout.stage;
       const int from = first + tile * kTokens;
       constexpr int kPiece = kInt8 ? 16 : 8;  // elements; keys and values of 8 bits may be copied by eights
+      int own_pages[kPairs];
+#pragma unroll
+      for (int n = 0; n < kPairs; ++n) own_pages[n] = pages[min(from + n * kPage, end - 1) / kPage];
       const auto copy = [&](const void* all, int dims, char* where, int pitch) {
-        const int pieces = (dims + kPiece - 1) / kPiece;
-        for (int i = static_cast<int>(threadIdx.x); i < kTokens * pieces; i += kThreads) {
-          const int token = min(from + i / pieces, end - 1), dim = i % pieces * kPiece;
-          const size_t slot =
-              (static_cast<size_t>(pages[token / kPage]) * kv.kv_heads + kv_head) * kPage + token % kPage;
+        const int pieces = (dims + kPiece - 1) / kPiece, turns = (kTokens * pieces + kThreads - 1) / kThreads;
+#pragma unroll 9
+        for (int turn = 0; turn < turns; ++turn) {
+          const int i = static_cast<int>(threadIdx.x) + turn * kThreads;
+          if (i >= kTokens * pieces) break;
+          const int key = i / pieces, token = min(from + key, end - 1), dim = i % pieces * kPiece;
+          const size_t page = kPairs > 1 && key >= kPage ? own_pages[kPairs - 1] : own_pages[0];
+          const size_t slot = (page * kv.kv_heads + kv_head) * kPage + token % kPage;
           if constexpr (kInt8) {
             const char* code = static_cast<const char*>(all) + slot * dims + dim;
-            char* const at = where + i / pieces * pitch + dim;
+            char* const at = where + key * pitch + dim;
             if (dims % 16 == 0) {
               copy16(at, code);
             } else {
@@ -88,14 +96,14 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
               if (dim + 8 < dims) copy8(at + 8, code + 8);
             }
           } else {
-            copy16(where + (i / pieces * pitch + dim) * 2,
+            copy16(where + (key * pitch + dim) * 2,
                    static_cast<const __nv_bfloat16*>(all) + slot * dims + dim);
           }
         }
       };
       if constexpr (kInt8) {
-        copy(kv.keys, kv.key_dim, to, kv.key_dim);
-        copy(kv.values, kv.value_dim, to + layout.key_codes, kv.value_dim);
+        copy(kv.keys, key_dim, to, key_dim);
+        copy(kv.values, value_dim, to + layout.key_codes, value_dim);
         if (threadIdx.x < 2 * kTokens / 4) {
           const int i = static_cast<int>(threadIdx.x) % (kTokens / 4);
           const float* scales = threadIdx.x < kTokens / 4 ? kv.key_scales : kv.value_scales;
@@ -104,31 +112,34 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
                  scales + (static_cast<size_t>(page) * kv.kv_heads + kv_head) * kPage + i * 4 % kPage);
         }
       } else {
-        copy(kv.keys, kv.key_dim, to, key_stride);
-        copy(kv.values, kv.value_dim, to + kTokens * key_stride * 2, value_stride);
+        copy(kv.keys, key_dim, to, key_stride);
+        copy(kv.values, value_dim, to + kTokens * key_stride * 2, value_stride);
       }
     }
     commit_copies();
   };
-  if (kv.key_dim % 16 != 0) {  // what pads the keys is multiplied
+  if (key_dim % 16 != 0) {  // what pads the keys is multiplied
     for (int i = static_cast<int>(threadIdx.x); i < (layout.all() - layout.shares) / 16; i += kThreads)
       reinterpret_cast<uint4*>(memory)[i] = {0, 0, 0, 0};
     __syncthreads();
   }
   if constexpr (kStages > 1) fetch(from_tile, 0);
-  const float* own = a.q + (static_cast<size_t>(row) * spec.heads + first_head) * kv.key_dim;
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * padded(kv.key_dim); i += kThreads) {
-    const int head = i / padded(kv.key_dim), dim = i % padded(kv.key_dim);
-    const bool is = head < heads && dim < kv.key_dim;
-    queries[head * key_stride + dim] =
-        __float2bfloat16(is ? own[head * kv.key_dim + dim] * spec.scale : 0.0f);
+  const float* own = a.q + (static_cast<size_t>(row) * spec.heads + first_head) * key_dim;
+  const int turns = (kRows * padded(key_dim) + kThreads - 1) / kThreads;
+#pragma unroll 12
+  for (int turn = 0; turn < turns; ++turn) {
+    const int i = static_cast<int>(threadIdx.x) + turn * kThreads;
+    if (i >= kRows * padded(key_dim)) break;
+    const int head = i / padded(key_dim), dim = i % padded(key_dim);
+    const bool is = head < heads && dim < key_dim;
+    queries[head * key_stride + dim] = __float2bfloat16(is ? own[head * key_dim + dim] * spec.scale : 0.0f);
   }
   if (threadIdx.x < kRows) {
     tops[threadIdx.x] = kNothing;
     totals[threadIdx.x] = 0.0f;
   }
   __syncthreads();
-  const int pair_of = warp % kPairs, slice = warp / kPairs, steps = padded(kv.key_dim) / 16;
+  const int pair_of = warp % kPairs, slice = warp / kPairs, steps = padded(key_dim) / 16;
   unsigned left[kSteps][4];
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
@@ -137,7 +148,7 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
                            queries + lane % 16 * key_stride + (slice + k * kSlices) * 16 + lane / 16 * 8);
   }
 
-  const int columns = padded(kv.value_dim) / 16;
+  const int columns = padded(value_dim) / 16;
   float sums[kColumns][2][4] = {};
   int stage = 0;
   for (int tile = from_tile; tile < to_tile; ++tile) {
@@ -159,8 +170,8 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
           *reinterpret_cast<uint4*>(to + (i / (dims / 8) * pitch + i % (dims / 8) * 8) * 2) =
               open_codes(*reinterpret_cast<const uint2*>(from + i * 8));
       };
-      widen(arrived, kv.key_dim, open, key_stride);
-      widen(arrived + layout.key_codes, kv.value_dim, open + kTokens * key_stride * 2, value_stride);
+      widen(arrived, key_dim, open, key_stride);
+      widen(arrived + layout.key_codes, value_dim, open + kTokens * key_stride * 2, value_stride);
       __syncthreads();
     }
     const auto* keys = reinterpret_cast<const __nv_bfloat16*>(kInt8 ? memory + layout.queries : arrived);
@@ -268,7 +279,7 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
       top = higher;
     }
     float* const out =
-        splits > 1 ? part_of(a.partial, split, places, first_place + head, kv.value_dim) : nullptr;
+        splits > 1 ? part_of(a.partial, split, places, first_place + head, value_dim) : nullptr;
 #pragma unroll
     for (int d = 0; d < kColumns; ++d) {
 #pragma unroll
@@ -276,11 +287,10 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const int dim = (warp + d * kWarps) * 16 + n * 8 + 2 * t + c;
-          if (dim >= kv.value_dim) continue;
+          if (dim >= value_dim) continue;
           const float value = sums[d][n][2 * r + c] * factor;
           if (splits == 1) {
-            put_head(a.y, a.operand, first_place + head, dim, kv.value_dim, spec.heads,
-                     share_of(value, total));
+            put_head(a.y, a.operand, first_place + head, dim, value_dim, spec.heads, share_of(value, total));
           } else {
             out[dim] = value;
           }
@@ -288,31 +298,37 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
       }
     }
     if (splits > 1 && warp == 0 && t == 0) {
-      out[kv.value_dim] = top;
-      out[kv.value_dim + 1] = total;
+      out[value_dim] = top;
+      out[value_dim + 1] = total;
     }
   }
   if (splits == 1) return;
   if (!is_last_block(a.counters + row * gridDim.y + blockIdx.y, splits)) return;
   for (int r = warp; r < heads; r += kWarps)
-    merge<kMostKey / 64>(a.partial, splits, places, first_place + r, spec.heads, kv.value_dim, a.y,
-                         a.operand);
+    merge<kMostValue / 64>(a.partial, splits, places, first_place + r, spec.heads, value_dim, a.y, a.operand);
 }
 
 int blocks_a_row(int heads, const KvLayer& kv) {
   return kv.kv_heads * ((heads / kv.kv_heads + kRows - 1) / kRows);
 }
 
-template <int kTokens, int kStages, bool kInt8>
+template <int kTokens, int kStages, bool kInt8, bool kLatent>
 bool start(cudaStream_t stream, const Attend& a) {
-  const auto kernel = latent_kernel<kTokens, kStages, kInt8>;
-  const int bytes = Layout<kTokens, kStages, kInt8>(a.kv).all();
+  const auto kernel = latent_kernel<kTokens, kStages, kInt8, kLatent>;
+  const int bytes = Layout<kTokens, kStages, kInt8>(a.kv.key_dim, a.kv.value_dim).all();
   if (static_cast<size_t>(bytes) > most_shared()) return false;
   static const bool allowed = (allow_shared(kernel, most_shared()), true);
   static_cast<void>(allowed);
   launch_early(kernel, dim3(a.step.rows, blocks_a_row(a.spec.heads, a.kv), a.splits), kThreads, bytes, stream,
                a);
   return true;
+}
+template <bool kInt8>
+void start(cudaStream_t stream, const Attend& a) {
+  const bool latent = a.kv.key_dim == kMostKey && a.kv.value_dim == kMostValue;
+  if (latent && start<32, 2, kInt8, true>(stream, a)) return;
+  if (!latent && start<32, 2, kInt8, false>(stream, a)) return;
+  start<16, 1, kInt8, false>(stream, a);  // of other GPUs' shared memory
 }
 
 }  // namespace
@@ -330,11 +346,7 @@ void attend_latents(cudaStream_t stream, const float* q, const StepRows& step, c
                     const KvLayer& kv, int splits, float* partial, int* counters, float* y,
                     const Operand& operand) {
   const Attend a{q, nullptr, step, spec, kv, splits, partial, counters, y, operand};
-  if (kv.key_scales != nullptr) {
-    if (!start<32, 2, true>(stream, a)) start<16, 1, true>(stream, a);
-  } else {
-    if (!start<32, 2, false>(stream, a)) start<16, 1, false>(stream, a);
-  }
+  kv.key_scales != nullptr ? start<true>(stream, a) : start<false>(stream, a);
 }
 
 }  // namespace mlxs::cuda
