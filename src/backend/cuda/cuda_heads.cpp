@@ -59,16 +59,23 @@ Tensor CudaBackend::linear_heads(Tensor x, std::int32_t first, std::int32_t step
   normalize_operand(stream_.get(), lie_so ? floats(x) : packed.floats(), places, columns, nullptr, operand);
 
   const auto count = static_cast<std::size_t>(heads);
-  const Scratch routing(memory_, (static_cast<std::size_t>(places) + 3 * count + 2) * sizeof(int));
-  auto* numbers = static_cast<int*>(routing.data());
-  const ExpertRows rows{.first = numbers + places,
-                        .active = numbers + places + 2 * count + 2,
-                        .turns = numbers + places + count + 1,
-                        .rows = numbers,
+  const Scratch routing(memory_,
+                        (static_cast<std::size_t>(places) + (4 + kTurnRows) * count + 3) * sizeof(int));
+  auto* const rows_of = static_cast<int*>(routing.data());
+  int* const first_places = rows_of + places;
+  int* const turns = first_places + heads + 1;
+  int* const alive = turns + heads + 1;
+  int* const active = alive + heads + 1;
+  int* const leading = active + heads;
+  const ExpertRows rows{.first = first_places,
+                        .active = active,
+                        .turns = turns,
+                        .alive = alive,
+                        .rows = rows_of,
+                        .leading = leading,
                         .count = heads,
                         .places = places};
-  route_heads(stream_.get(), heads, x.rows, numbers + places, numbers + places + count + 1,
-              numbers + places + 2 * count + 2, numbers);
+  route_heads(stream_.get(), heads, x.rows, first_places, turns, alive, active, leading, rows_of);
   const Tensor y = allocate(x.rows, static_cast<std::int64_t>(heads) * out);
   if (x.rows == 1) {
     expert_product(weight, table_of(weights), rows, operand, {.y = floats_of(y), .columns = out});

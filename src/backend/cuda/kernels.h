@@ -257,8 +257,8 @@ struct Routed {
 };
 // What route() leaves where each of `heads` heads has all rows of the step: places by head, then by row; rows
 // of x by row, then by head.
-void route_heads(cudaStream_t stream, int heads, int rows, int* first, int* turns, int* active,
-                 int* rows_of_places);
+void route_heads(cudaStream_t stream, int heads, int rows, int* first, int* turns, int* alive, int* active,
+                 int* leading, int* rows_of_places);
 // As backend/moe_routing.h, on the GPU. positions: of the rows, below 0 for padding.
 void route(cudaStream_t stream, const float* logits, const int* positions, int rows, const Route& spec,
            const Routed& to);

@@ -39,8 +39,8 @@ TEST_P(LinearHeads, AsOnTheCpu) {
         std::vector<WeightPtr> weights;
         for (int head = 0; head < kHeads; ++head) {
           if (head < quantized) {
-            const cpu::test::RandomWeight weight =
-                cpu::test::random_weight(DType::kQ8_0, kOut, kColumns, random);
+            const cpu::test::RandomWeight weight = cpu::test::random_weight(
+                quantized == 1 ? DType::kQ8_0 : DType::kQ4_0, kOut, kColumns, random);
             const RawWeight raw = weight.raw();
             weights.push_back(backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr));
           } else {
