@@ -65,7 +65,7 @@ class LongPrompts : public testing::TestWithParam<std::string> {
 
 TEST_P(LongPrompts, InChunks) { expect_same(DType::kBF16, kBound); }
 
-TEST_P(LongPrompts, InChunksOverKeysOf8Bits) {
+TEST_P(LongPrompts, InChunksOverCodes) {
   try {
     expect_same(DType::kI8, 2 * kBound);
   } catch (const Error& error) {
