@@ -104,6 +104,34 @@ class KvStore {
   virtual void write_page(PageId page, PageId window, std::span<const std::byte> bytes);
 };
 
+// ---------------------------------------------------------------- sampling
+
+struct TokenBias {
+  TokenId token;
+  float bias;
+};
+struct TokenCount {
+  TokenId token;
+  std::int32_t generated;  // times it was generated so far; 0: it only stands in the prompt
+};
+
+// One row's sampling. Order: bias and mask → penalties → temperature → top_k → top_p → min_p → draw.
+struct SampleRow {
+  float temperature = 0.0f;         // 0: greedy, ties to the lowest id
+  std::int32_t top_k = 0;           // 0: off
+  float top_p = 1.0f;               // 1: off
+  float min_p = 0.0f;               // 0: off
+  float repetition_penalty = 1.0f;  // over prompt and generated tokens (CTRL, Keskar et al. 2019)
+  float presence_penalty = 0.0f;    // over generated tokens, OpenAI's definition
+  float frequency_penalty = 0.0f;
+  std::uint64_t seed = 0;          // with `draw` it determines the draw on every run and batch composition
+  std::uint64_t draw = 0;          // index of the generated token
+  std::int32_t top_logprobs = -1;  // -1: none; 0: the chosen token's only; n: the n best too
+  std::span<const TokenBias> bias;
+  std::span<const TokenCount> counts;      // needed if a penalty is on
+  std::span<const std::uint32_t> allowed;  // bit per token, 1 = allowed; empty: all
+};
+
 // ---------------------------------------------------------------- the ragged batch of a step
 
 // One sequence's rows in this step: `num_rows` consecutive tokens that start at row `first_row`, whose first
@@ -133,6 +161,9 @@ struct Batch {
   // token is what that step draws for its sampled row i, and tokens[row] says nothing; -1: tokens[row]. Where
   // that draw turns out invalid the row has any token, and the caller drops what becomes of it.
   std::span<const std::int32_t> fed = {};
+  // [sampled_rows], or empty: what sample() will be called with, masks apart, which may not be there yet.
+  // Only rows that are announced so, or greedy, count as draws_on_device().
+  std::span<const SampleRow> sampling = {};
 };
 
 // ---------------------------------------------------------------- op parameters
@@ -224,33 +255,7 @@ struct MoeSpec {
   Tensor residual{};  // [rows, hidden], added last; y may reuse its memory
 };
 
-// ---------------------------------------------------------------- sampling
-
-struct TokenBias {
-  TokenId token;
-  float bias;
-};
-struct TokenCount {
-  TokenId token;
-  std::int32_t generated;  // times it was generated so far; 0: it only stands in the prompt
-};
-
-// One row's sampling. Order: bias and mask → penalties → temperature → top_k → top_p → min_p → draw.
-struct SampleRow {
-  float temperature = 0.0f;         // 0: greedy, ties to the lowest id
-  std::int32_t top_k = 0;           // 0: off
-  float top_p = 1.0f;               // 1: off
-  float min_p = 0.0f;               // 0: off
-  float repetition_penalty = 1.0f;  // over prompt and generated tokens (CTRL, Keskar et al. 2019)
-  float presence_penalty = 0.0f;    // over generated tokens, OpenAI's definition
-  float frequency_penalty = 0.0f;
-  std::uint64_t seed = 0;          // with `draw` it determines the draw on every run and batch composition
-  std::uint64_t draw = 0;          // index of the generated token
-  std::int32_t top_logprobs = -1;  // -1: none; 0: the chosen token's only; n: the n best too
-  std::span<const TokenBias> bias;
-  std::span<const TokenCount> counts;      // needed if a penalty is on
-  std::span<const std::uint32_t> allowed;  // bit per token, 1 = allowed; empty: all
-};
+// ---------------------------------------------------------------- what was drawn
 
 struct TokenLogprob {
   TokenId token;

@@ -147,8 +147,8 @@ void Runner::launch(const StepPlan& plan, const std::function<Request&(RequestId
 
   // A step that samples nothing (a prompt's early chunk) makes one op less than the others.
   const std::uint64_t program = host.sampling.empty() ? 0 : program_;
-  backend_.begin_step(
-      {host.tokens, host.positions, host.sequences, host.sampled_rows, kv_.get(), program, host.fed});
+  backend_.begin_step({host.tokens, host.positions, host.sequences, host.sampled_rows, kv_.get(), program,
+                       host.fed, host.sampling});
   host.logits = model_.forward(backend_);
   const TimePoint launched = clock_.now();
   host.times.launch = launched - began;

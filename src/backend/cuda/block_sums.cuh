@@ -1,8 +1,10 @@
-// Sums, shares before a thread's own, and minima of a whole block of kBlock threads; all of them call, and
-// all get the result.
+// Sums, shares before a thread's own, and minima of a whole block of kBlock threads, or of the blocks of a
+// cluster; all of them call, and all get the result.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include "backend/cuda/machine.cuh"
 
 namespace mlxs::cuda {
 
@@ -62,5 +64,98 @@ __device__ inline unsigned block_min(unsigned own) {
   __syncthreads();
   return own;
 }
+
+constexpr int kMostTeam = 8;
+
+// Blocks that work together: a cluster's, along the grid's z, or one alone.
+struct Team {
+  int rank = 0, size = 1;
+  __device__ static Team of_grid() {
+    Team team;
+    team.rank = static_cast<int>(blockIdx.z);
+    team.size = static_cast<int>(gridDim.z);
+    return team;
+  }
+  __device__ int thread() const { return rank * kBlock + static_cast<int>(threadIdx.x); }
+  __device__ int threads() const { return size * kBlock; }
+
+  template <int kNumbers>
+  __device__ void sum(double (&numbers)[kNumbers]) {
+    block_sum(numbers);
+    if (size == 1) return;
+    double all[kMostTeam][kNumbers];
+    share(numbers, all);
+#pragma unroll
+    for (int n = 0; n < kNumbers; ++n) {
+      numbers[n] = 0.0;
+#pragma unroll
+      for (int i = 0; i < kMostTeam; ++i) numbers[n] += i < size ? all[i][n] : 0.0;
+    }
+  }
+  template <class T>
+  __device__ T before(T own, T& all) {
+    const T lower = block_before(own, all);
+    if (size == 1) return lower;
+    const T one[1] = {all};
+    T given[kMostTeam][1], blocks{};
+    share(one, given);
+    all = T{};
+#pragma unroll
+    for (int i = 0; i < kMostTeam; ++i) {
+      if (i == rank) blocks = all;
+      all += i < size ? given[i][0] : T{};
+    }
+    return blocks + lower;
+  }
+  __device__ unsigned min(unsigned own) {
+    own = block_min(own);
+    if (size == 1) return own;
+    const unsigned one[1] = {own};
+    unsigned given[kMostTeam][1];
+    share(one, given);
+#pragma unroll
+    for (int i = 0; i < kMostTeam; ++i) own = i < size ? ::min(own, given[i][0]) : own;
+    return own;
+  }
+  // Before a block of several leaves: the others may still read what it shared.
+  __device__ void leave() const {
+#if defined(MLXS_HAS_CLUSTERS)
+    if (size > 1) sync_cluster();
+#endif
+  }
+
+ private:
+  static constexpr int kMostNumbers = 8;
+
+  // What each block has, the same for all its threads. Places take turns: who is two further has seen all
+  // come to the one between, and so read this one.
+  template <class T, int kNumbers>
+  __device__ void share(const T (&own)[kNumbers], T (&all)[kMostTeam][kNumbers]) {
+#if defined(MLXS_HAS_CLUSTERS)
+    constexpr int kWords = kNumbers * sizeof(T) / sizeof(float);
+    static_assert(kNumbers <= kMostNumbers);
+    __shared__ double places[2][kMostNumbers];
+    turn ^= 1;
+    auto* const given = reinterpret_cast<T*>(places[turn]);
+    if (threadIdx.x == 0) {
+#pragma unroll
+      for (int n = 0; n < kNumbers; ++n) given[n] = own[n];
+    }
+    sync_cluster();
+    float words[kMostTeam][kWords];
+#pragma unroll
+    for (int i = 0; i < kMostTeam; ++i) {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) {
+        words[i][w] = i < size ? read_cluster(reinterpret_cast<const float*>(given) + w, static_cast<unsigned>(i))
+                               : 0.0f;
+      }
+      memcpy(&all[i], words[i], sizeof(words[i]));
+    }
+#endif
+  }
+
+  int turn = 0;
+};
 
 }  // namespace mlxs::cuda

@@ -37,7 +37,10 @@ CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& opti
   name_ = fmt::format("{}, sm_{}{}, {} multiprocessors", properties.name, properties.major, properties.minor,
                       multiprocessors_);
   picks_ = DeviceBuffer(kMostPicks * sizeof(Pick), "sampling");
-  for (Turn& turn : turns_) turn.picks.reserve(kMostPicks * sizeof(Pick));
+  for (Turn& turn : turns_) {
+    turn.picks.reserve(kMostPicks * sizeof(Pick));
+    turn.bests.reserve(kMostPicks * kMostBest * sizeof(Best));
+  }
   if (hopper_ && (blas_ = Blas::load()) != nullptr) name_ += ", cuBLASLt " + blas_->version();
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
   check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");

@@ -9,6 +9,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
+#include "backend/cuda/best.h"
 #include "backend/cuda/blas.h"
 #include "backend/cuda/cuda_weight.h"
 #include "backend/cuda/device_memory.h"
@@ -121,8 +122,8 @@ class CudaBackend final : public Backend {
   void finish_loading();
   struct Turn;
   Picks picks_to();
-  bool drawn_here(const Turn& turn, std::size_t row) const;   // by the GPU
-  void draw_rows(const Turn& turn);                           // those that are not greedy
+  bool drawn_here(const Turn& turn, std::size_t row) const;  // by the GPU
+  void fill_draws(std::span<const SampleRow> rows, std::vector<Draw>& draws) const;
   std::size_t sample_on_host(Turn& turn, std::size_t first);  // returns the row behind those that it sampled
   Pick* device_picks() const { return reinterpret_cast<Pick*>(picks_.data()); }
 
@@ -147,16 +148,20 @@ class CudaBackend final : public Backend {
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
   std::unordered_set<const void*> unwritten_;       // tensors whose values are in their twins alone
   std::unordered_map<const void*, Qkv> brief_;      // tensors for attention, in bf16
-  std::int64_t hidden_ = 0;                         // columns of the stream
+  std::int64_t hidden_ = 0;  // columns of the stream
 
   cpu::SampleScratch sample_scratch_;
   // What the host keeps of a step; of those under way each has its own.
   struct Turn {
     Event began, ended;
     PinnedBuffer picks;  // stays where it is, as graphs write to it
+    PinnedBuffer bests;
     Pick* host_picks() { return reinterpret_cast<Pick*>(picks.reserve(0)); }
+    Best* host_bests() { return reinterpret_cast<Best*>(bests.reserve(0)); }
     Tensor logits;
     std::vector<SampleRow> sampling;
+    std::vector<Draw> draws;  // of rows, if any is drawn by the GPU
+    bool finds_best = false;  // logits of each row
     std::vector<Sampled> sampled;
   };
   Turn turns_[2];
@@ -165,7 +170,6 @@ class CudaBackend final : public Backend {
   bool begun_ = false;                     // and not submitted
   bool unsettled_ = false;                 // a step was begun, and may run, of which nobody will know the end
   DeviceBuffer picks_;                     // of the step that ran last; stays, too
-  DeviceBuffer draw_scratch_;
   PinnedBuffer host_logits_;
 };
 

@@ -19,11 +19,20 @@ void CudaBackend::begin_step(const Batch& batch) {
   // A step that was left by an exception may still be running; its index must not change under it.
   if (std::exchange(unsettled_, true)) check(cudaStreamSynchronize(stream_.get()), "the step before");
   const std::uint64_t kv = batch.kv != nullptr ? static_cast<CudaKvStore*>(batch.kv)->serial() : 0;
-  const StepGraphs::Shape shape = graphs_.begin(batch, kv, stream_.get());
   begun_ = true;
   turn_ = under_way_ == 0 ? oldest_ : 1 - oldest_;
   Turn& turn = turns_[turn_];
   turn.sampling.clear();
+  fill_draws(batch.sampling, turn.draws);
+  turn.finds_best =
+      batch.sampling.size() <= kMostPicks && std::ranges::any_of(batch.sampling, [](const SampleRow& row) {
+        return row.top_logprobs > 0 && row.top_logprobs <= kMostBest;
+      });
+  const StepGraphs::Shape shape =
+      graphs_.begin(batch, kv, (turn.draws.empty() ? 0 : 1) + (turn.finds_best ? 2 : 0), stream_.get());
+  // Of padding too, as greedy() has it.
+  if (!turn.draws.empty() && batch.sampled_rows.size() == batch.tokens.size())
+    turn.draws.resize(static_cast<std::size_t>(shape.rows));
   batch_ = batch;
   single_ = std::ranges::all_of(batch.sequences, [](const SequenceSpan& s) { return s.num_rows == 1; });
   memory_.reset();
@@ -36,7 +45,7 @@ void CudaBackend::begin_step(const Batch& batch) {
     memory_.trim();
   }
   check(cudaEventRecord(turn.began.get(), stream_.get()), "a step's begin");
-  if (index_.begin(batch, shape.rows, shape.longest, turn_, stream_.get())) graphs_.clear();
+  if (index_.begin(batch, turn.draws, shape.rows, shape.longest, turn_, stream_.get())) graphs_.clear();
   if (index_.fed() != nullptr) {
     feed(stream_.get(), index_.fed(), static_cast<int>(batch.fed.size()), device_picks(), index_.tokens());
   }
@@ -53,6 +62,16 @@ void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
   const auto all = static_cast<std::size_t>(std::max(logits.rows, turn.logits.rows));
   const Scratch parts(memory_, all * kGreedyParts * 16);
   greedy(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, parts.data(), picks_to());
+  if (turn.finds_best) {
+    const Scratch found(memory_, best_bytes(static_cast<int>(all)));
+    best(stream_.get(), floats_of(logits), static_cast<int>(all), logits.columns, found.data(),
+         device_picks(), index_.turn(), {turns_[0].host_bests(), turns_[1].host_bests()});
+  }
+  if (turn.draws.empty()) return;
+  const auto drawn = static_cast<int>(std::min(all, turn.draws.size()));
+  const Scratch scratch(memory_, draw_bytes(drawn, logits.columns));
+  draw(stream_.get(), floats_of(logits), logits.columns, index_.draws(), drawn, hopper_, scratch.data(),
+       picks_to());
 }
 
 Picks CudaBackend::picks_to() {
@@ -63,42 +82,30 @@ Picks CudaBackend::picks_to() {
 
 bool CudaBackend::draws_on_device(const SampleRow& row) const {
   return row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f && row.frequency_penalty == 0.0f &&
-         row.top_logprobs <= 0 && row.bias.empty() && row.allowed.empty();
+         row.top_logprobs <= kMostBest && row.bias.empty() && row.allowed.empty();
 }
 
 bool CudaBackend::drawn_here(const Turn& turn, std::size_t row) const {
-  return turn.sampling.size() <= kMostPicks && draws_on_device(turn.sampling[row]);
+  const SampleRow& wanted = turn.sampling[row];
+  return turn.sampling.size() <= kMostPicks && draws_on_device(wanted) &&
+         (wanted.top_logprobs <= 0 || turn.finds_best) &&
+         (wanted.temperature <= 0.0f || (row < turn.draws.size() && turn.draws[row].factor != 0.0f));
 }
 
-// Behind the step's graph, as what its rows want is not known when that is captured.
-void CudaBackend::draw_rows(const Turn& turn) {
-  if (turn.sampling.size() > kMostPicks) return;
-  std::vector<Draw> draws;
-  for (std::size_t i = 0; i < turn.sampling.size(); ++i) {
-    const SampleRow& row = turn.sampling[i];
+// Of each row, and empty if none is the GPU's to draw but those that are greedy.
+void CudaBackend::fill_draws(std::span<const SampleRow> rows, std::vector<Draw>& draws) const {
+  draws.clear();
+  if (rows.size() > kMostPicks) return;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const SampleRow& row = rows[i];
     if (row.temperature <= 0.0f || !draws_on_device(row)) continue;
-    draws.push_back({.row = static_cast<int>(i),
-                     .top_k = row.top_k < turn.logits.columns ? row.top_k : 0,
-                     .factor = std::min(std::numbers::log2e_v<float> / row.temperature,
-                                        std::numeric_limits<float>::max()),
-                     .top_p = row.top_p,
-                     .least = row.min_p > 0.0f ? std::log2(row.min_p) : std::numeric_limits<float>::lowest(),
-                     .uniform = cpu::uniform_draw(row.seed, row.draw)});
-  }
-  if (draws.empty()) return;
-  // Not of the step's memory, which a replayed graph has all to itself.
-  const std::size_t bytes =
-      draw_bytes(std::min(kMostDraws, static_cast<int>(draws.size())), turn.logits.columns);
-  if (bytes > draw_scratch_.bytes()) {
-    check(cudaStreamSynchronize(stream_.get()), "sampling");
-    draw_scratch_ = {};
-    draw_scratch_ = DeviceBuffer(bytes, "sampling");
-  }
-  for (std::span<const Draw> left(draws); !left.empty();) {
-    const auto now = left.first(std::min<std::size_t>(left.size(), kMostDraws));
-    draw(stream_.get(), floats_of(turn.logits), turn.logits.columns, now.data(), static_cast<int>(now.size()),
-         draw_scratch_.data(), picks_to());
-    left = left.subspan(now.size());
+    draws.resize(rows.size());
+    draws[i] = {
+        .top_k = row.top_k,
+        .factor = std::min(std::numbers::log2e_v<float> / row.temperature, std::numeric_limits<float>::max()),
+        .top_p = row.top_p,
+        .least = row.min_p > 0.0f ? std::log2(row.min_p) : std::numeric_limits<float>::lowest(),
+        .uniform = cpu::uniform_draw(row.seed, row.draw)};
   }
 }
 
@@ -106,7 +113,6 @@ void CudaBackend::submit_step() {
   begun_ = false;
   try {
     graphs_.finish(stream_.get());
-    draw_rows(turns_[turn_]);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kOutOfMemory) memory_.note_ran_out();
     throw;
@@ -135,6 +141,13 @@ std::span<const Sampled> CudaBackend::end_step() {
       continue;
     }
     turn.sampled[i] = {.token = picks[i].token, .logprob = picks[i].logprob, .invalid = picks[i].token < 0};
+    if (!turn.sampled[i].invalid && turn.sampling[i].top_logprobs > 0) {
+      const std::span bests(turn.host_bests() + i * kMostBest,
+                            static_cast<std::size_t>(turn.sampling[i].top_logprobs));
+      for (const Best& one : bests) {
+        if (one.token >= 0) turn.sampled[i].top.push_back({one.token, one.logprob});
+      }
+    }
     ++i;
   }
   check(cudaGetLastError(), "the step");

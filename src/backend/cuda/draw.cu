@@ -15,15 +15,12 @@ constexpr int kLanes = 16, kGroup = 1024, kChunk = 8 * kGroup;
 // Tiers of scores that a row's candidates may begin at, then what min_p says, then all that have weight.
 constexpr int kFixed = 6, kLeast = kFixed, kAll = kFixed + 1, kTiers = kFixed + 2;
 constexpr int kListed = 4096;  // candidates that shared memory holds
+constexpr int kMostDraws = 64;  // rows at once
 
 struct Sums {  // of a chunk
   double total;
   float above[kTiers];
   int count[kTiers];
-};
-
-struct Draws {
-  Draw row[kMostDraws];
 };
 
 __device__ float tier_score(int tier, const Draw& draw) {
@@ -36,13 +33,14 @@ __device__ bool cuts(const Draw& draw) {
 
 // Sixteen lanes a group, eight groups a block.
 __global__ __launch_bounds__(kLanes * 8) void weigh_kernel(const float* __restrict__ logits, int columns,
-                                                           const __grid_constant__ Draws draws,
-                                                           const Pick* picks, Sums* sums) {
+                                                           const Draw* draws, const Pick* picks,
+                                                           Sums* sums) {
   await();
-  const Draw& draw = draws.row[blockIdx.y];
-  const int token = picks[draw.row].token;
-  if (token < 0) return;
-  const Values values(logits, columns, draw, token);
+  const Draw draw = read_draw(draws, static_cast<int>(blockIdx.y), columns);
+  const int token = picks[blockIdx.y].token;
+  if (draw.factor == 0.0f || token < 0) return;
+  logits += static_cast<size_t>(blockIdx.y) * columns;
+  const Values values(logits, draw, token);
   const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
   const int begin = static_cast<int>(blockIdx.x) * kChunk + group * kGroup,
             end = min(begin + kGroup, columns);
@@ -141,13 +139,14 @@ __device__ Choice choose(const Draw& draw, const Sums* sums, int chunks, int chu
 
 // A warp a group, a block a chunk: the ids of the candidates, in their order.
 __global__ __launch_bounds__(256) void list_kernel(const float* __restrict__ logits, int columns,
-                                                   const __grid_constant__ Draws draws, const Pick* picks,
-                                                   const Sums* sums, int* ids) {
+                                                   const Draw* draws, const Pick* picks, const Sums* sums,
+                                                   int* ids) {
   await();
-  const Draw& draw = draws.row[blockIdx.y];
-  const int token = picks[draw.row].token;
-  if (token < 0 || !cuts(draw)) return;
-  const Values values(logits, columns, draw, token);
+  const Draw draw = read_draw(draws, static_cast<int>(blockIdx.y), columns);
+  const int token = picks[blockIdx.y].token;
+  if (draw.factor == 0.0f || token < 0 || !cuts(draw)) return;
+  logits += static_cast<size_t>(blockIdx.y) * columns;
+  const Values values(logits, draw, token);
   const int chunk = static_cast<int>(blockIdx.x), chunks = static_cast<int>(gridDim.x);
   const Choice choice = choose(draw, sums + static_cast<size_t>(blockIdx.y) * chunks, chunks, chunk);
   const float least = tier_score(choice.tier, draw);
@@ -230,32 +229,37 @@ __device__ int draw_of_all(const Values& values, int columns, const Sums* sums, 
 }
 
 __global__ __launch_bounds__(kBlock) void draw_kernel(const float* __restrict__ logits, int columns,
-                                                      const __grid_constant__ Draws draws, const Sums* sums,
-                                                      int chunks, const int* ids,
-                                                      const __grid_constant__ Picks to) {
+                                                      const Draw* draws, const Sums* sums, int chunks,
+                                                      const int* ids, const __grid_constant__ Picks to,
+                                                      int first) {
   await();
-  const Draw& draw = draws.row[blockIdx.x];
-  const Pick pick = to.device[draw.row];
-  if (pick.token < 0) return;
-  const Values values(logits, columns, draw, pick.token);
+  const int row = first + static_cast<int>(blockIdx.x);
+  const Draw draw = read_draw(draws, row, columns);
+  const Pick pick = to.device[row];
+  if (draw.factor == 0.0f || pick.token < 0) return;
+  logits += static_cast<size_t>(row) * columns;
+  const Values values(logits, draw, pick.token);
   sums += static_cast<size_t>(blockIdx.x) * chunks;
   const Choice choice = choose(draw, sums, chunks, 0);
+  // One block is enough for candidates that it can hold; more are shared by all of the row's.
+  const bool few = !cuts(draw) || choice.count <= kListed;
+  if (few && blockIdx.z > 0) return;
   int token;
   if (!cuts(draw)) {
     token = draw_of_all(values, columns, sums, chunks, draw.uniform, choice.total, pick.token);
   } else {
     __shared__ float listed[kListed];
     ids += static_cast<size_t>(blockIdx.x) * columns;
-    const bool few = choice.count <= kListed;
+    Candidates candidates{values, ids, few ? listed : nullptr, choice.count,
+                          few ? Team{} : Team::of_grid()};
     unsigned low = 0xffffffffu;
 #pragma unroll 8
-    for (int i = static_cast<int>(threadIdx.x); i < choice.count; i += kBlock) {
+    for (int i = candidates.team.thread(); i < choice.count; i += candidates.team.threads()) {
       const float value = values.at(ids[i]);
       if (few) listed[i] = value;
       low = min(low, key_of(value));
     }
-    low = block_min(low);
-    Candidates candidates{values, ids, few ? listed : nullptr, choice.count};
+    low = candidates.team.min(low);
     const unsigned high = key_of(values.best);
     if (draw.top_k > 0) candidates.keep_best(draw.top_k, low, high);
     if (draw.top_p < 1.0f) {
@@ -270,11 +274,11 @@ __global__ __launch_bounds__(kBlock) void draw_kernel(const float* __restrict__ 
     }
     token = candidates.draw(draw.uniform, draw.least);
   }
-  if (threadIdx.x != 0) return;
+  if (threadIdx.x != 0 || token < 0) return;
   const float above = values.flat ? 0.0f : values.x[token] - values.best;
   const Pick drawn{token, pick.logprob + above};
-  to.device[draw.row] = drawn;
-  to.host[*to.turn][draw.row] = drawn;
+  to.device[row] = drawn;
+  to.host[*to.turn][row] = drawn;
 }
 
 constexpr int chunks_of(int columns) { return (columns + kChunk - 1) / kChunk; }
@@ -282,21 +286,29 @@ constexpr int chunks_of(int columns) { return (columns + kChunk - 1) / kChunk; }
 }  // namespace
 
 size_t draw_bytes(int rows, int columns) {
-  return static_cast<size_t>(rows) * (chunks_of(columns) * sizeof(Sums) + columns * sizeof(int));
+  return min(rows, kMostDraws) *
+         (chunks_of(columns) * sizeof(Sums) + static_cast<size_t>(columns) * sizeof(int));
 }
 
-void draw(cudaStream_t stream, const float* logits, int columns, const Draw* rows, int count, void* scratch,
-          const Picks& to) {
-  Draws draws{};
-  for (int i = 0; i < count; ++i) draws.row[i] = rows[i];
+void draw(cudaStream_t stream, const float* logits, int columns, const Draw* draws, int rows, bool teams,
+          void* scratch, const Picks& to) {
   const int chunks = chunks_of(columns);
   auto* sums = static_cast<Sums*>(scratch);
-  auto* ids = reinterpret_cast<int*>(sums + static_cast<size_t>(count) * chunks);
-  launch_after(weigh_kernel, dim3(chunks, count), kLanes * 8, 0, stream, logits, columns, draws, to.device,
-               sums);
-  launch_early(list_kernel, dim3(chunks, count), 256, 0, stream, logits, columns, draws, to.device, sums,
-               ids);
-  launch_early(draw_kernel, dim3(count), kBlock, 0, stream, logits, columns, draws, sums, chunks, ids, to);
+  auto* ids = reinterpret_cast<int*>(sums + static_cast<size_t>(min(rows, kMostDraws)) * chunks);
+#if defined(MLXS_EMULATED)
+  teams = false;
+#endif
+  const int team = teams ? kMostTeam : 1;
+  for (int first = 0; first < rows; first += kMostDraws) {
+    const int count = min(rows - first, kMostDraws);
+    const float* own = logits + static_cast<size_t>(first) * columns;
+    launch_early(weigh_kernel, dim3(chunks, count), kLanes * 8, 0, stream, own, columns, draws + first,
+                 to.device + first, sums);
+    launch_early(list_kernel, dim3(chunks, count), 256, 0, stream, own, columns, draws + first,
+                 to.device + first, sums, ids);
+    launch_cluster(draw_kernel, team, dim3(count, 1, team), kBlock, 0, stream, logits, columns, draws, sums,
+                   chunks, ids, to, first);
+  }
 }
 
 }  // namespace mlxs::cuda

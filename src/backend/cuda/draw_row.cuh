@@ -7,13 +7,18 @@
 
 namespace mlxs::cuda {
 
+__device__ inline Draw read_draw(const Draw* draws, int row, int columns) {
+  Draw draw = draws[row];
+  if (draw.top_k >= columns) draw.top_k = 0;
+  return draw;
+}
+
 // A row as it is drawn from. If its best is +infinity, those that have it share the draw.
 struct Values {
   const float* x;
   float best, factor;
   bool flat;
-  __device__ Values(const float* logits, int columns, const Draw& draw, int token)
-      : x(logits + static_cast<size_t>(draw.row) * columns), factor(draw.factor) {
+  __device__ Values(const float* row, const Draw& draw, int token) : x(row), factor(draw.factor) {
     best = x[token];
     flat = best == INFINITY;
     if (flat) best = 0.0f;
@@ -46,13 +51,14 @@ __device__ inline unsigned key_of(float value) {
   return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// The candidates of a row, by all threads of a block; and which of them are left: those whose logit's key is
+// The candidates of a row, by all threads of a team's blocks; and which of them are left: those whose logit's key is
 // above `least`, and the first `ties` that have it.
 struct Candidates {
   const Values& values;
   const int* ids;
   const float* logits;  // of the candidates; null: there are too many
   int count;
+  mutable Team team;
   unsigned least = 0;
   int ties = 1 << 30;
 
@@ -62,23 +68,27 @@ struct Candidates {
   // Σ number(logit) of those whose key is at least each of `from`.
   template <int kFroms, class Number>
   __device__ void sum(const unsigned (&from)[kFroms], double (&sums)[kFroms], Number number) const {
+    return logits != nullptr ? sum_by<8>(from, sums, number) : sum_by<16>(from, sums, number);
+  }
+  template <int kOnce, int kFroms, class Number>  // so many on their way at once
+  __device__ void sum_by(const unsigned (&from)[kFroms], double (&sums)[kFroms], Number number) const {
     for (double& one : sums) one = 0.0;
-    constexpr int kOnce = 8;  // on their way at once
-    for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kOnce * kBlock) {
+    const int apart = team.threads();
+    for (int begin = team.thread(); begin < count; begin += kOnce * apart) {
       float some[kOnce];
 #pragma unroll
       for (int n = 0; n < kOnce; ++n)
-        some[n] = begin + n * kBlock < count ? logit(begin + n * kBlock) : -INFINITY;
+        some[n] = begin + n * apart < count ? logit(begin + n * apart) : -INFINITY;
 #pragma unroll
       for (int n = 0; n < kOnce; ++n) {
         const unsigned key = key_of(some[n]);
-        if (key < from[0] || begin + n * kBlock >= count) continue;
+        if (key < from[0] || begin + n * apart >= count) continue;
         const double own = number(some[n]);
 #pragma unroll
         for (int j = 0; j < kFroms; ++j) sums[j] += key >= from[j] ? own : 0.0;
       }
     }
-    block_sum(sums);
+    team.sum(sums);
   }
   // The highest key in low … high of which those at or above it reach `goal`; low, if none does.
   template <class Number>
@@ -148,13 +158,15 @@ struct Candidates {
     least = edge;
     ties = needed;
   }
-  // The one at `uniform` of the weights of those that are left and have a score of at least `score`.
+  // The one at `uniform` of the weights of those that are left and have a score of at least `score`; -1 in
+  // blocks that did not find it.
   __device__ int draw(double uniform, float score) const {
-    const int each = (count + kBlock - 1) / kBlock, begin = static_cast<int>(threadIdx.x) * each,
+    const int each = (count + team.threads() - 1) / team.threads(), begin = min(team.thread() * each, count),
               end = min(begin + each, count);
     int equal = 0, all_equal;
+#pragma unroll 8
     for (int i = begin; i < end; ++i) equal += key_of(logit(i)) == least;
-    equal = block_before(equal, all_equal);
+    equal = team.before(equal, all_equal);
     const auto walk = [&](auto visit) {
       int rank = equal;
       for (int i = begin; i < end; ++i) {
@@ -165,17 +177,25 @@ struct Candidates {
       }
     };
     double own = 0.0, all;
-    walk([&](int, double weight) {
-      own += weight;
-      return true;
-    });
-    const double before = block_before(own, all);
+    int rank = equal;
+#pragma unroll 8
+    for (int i = begin; i < end; ++i) {
+      const float value = logit(i);
+      const unsigned key = key_of(value);
+      const bool left = (key > least || (key == least && rank < ties)) && values.score(value) >= score;
+      rank += key == least;
+      own += left ? static_cast<double>(weight(value)) : 0.0;
+    }
+    const double before = team.before(own, all);
     double target = uniform * all;
-    const unsigned me = threadIdx.x;
     // The first whose share the target is in; should rounding have left a crumb, the last that has any.
-    const unsigned who = block_min(own > 0.0 ? (before + own > target ? me : 2 * kBlock - me) : 4 * kBlock);
+    const auto me = static_cast<unsigned>(team.thread()), threads = static_cast<unsigned>(team.threads());
+    const unsigned who =
+        team.min(own > 0.0 ? (before + own > target ? me : 2 * threads - me) : 4 * threads);
     __shared__ int drawn;
-    if (me == who || 2 * kBlock - me == who) {
+    if (threadIdx.x == 0) drawn = -1;
+    __syncthreads();
+    if (me == who || 2 * threads - me == who) {
       target -= before;
       walk([&](int id, double weight) {
         if (weight <= 0.0) return true;
@@ -186,6 +206,7 @@ struct Candidates {
       });
     }
     __syncthreads();
+    team.leave();
     return drawn;
   }
 };

@@ -378,19 +378,17 @@ inline constexpr int kGreedyParts = 32;
 void greedy(cudaStream_t stream, const float* logits, int rows, int columns, void* parts, const Picks& to);
 // One row's draw, as SampleRow; uniform: its random number.
 struct Draw {
-  int row = 0;
   int top_k = 0;     // 0: off
-  float factor = 1;  // log2 e / temperature
+  float factor = 0;  // log2 e / temperature; 0: greedy() has drawn the row
   float top_p = 1;   // 1: off
   float least = 0;   // log2 of min_p; the lowest float: off
   double uniform = 0;
 };
-// Behind greedy() of the same logits, whose picks of these rows it replaces. rows: of the host. scratch:
-// draw_bytes().
-inline constexpr int kMostDraws = 64;
+// Behind greedy() of the same logits, of which it replaces the picks of the rows that are drawn. teams:
+// blocks may share a row in a cluster. scratch: draw_bytes().
 std::size_t draw_bytes(int rows, int columns);
-void draw(cudaStream_t stream, const float* logits, int columns, const Draw* rows, int count, void* scratch,
-          const Picks& to);
+void draw(cudaStream_t stream, const float* logits, int columns, const Draw* draws, int rows, bool teams,
+          void* scratch, const Picks& to);
 // tokens[i] becomes picks[fed[i]].token where fed[i] ≥ 0; any token if that pick is none.
 void feed(cudaStream_t stream, const int* fed, int rows, const Pick* picks, int* tokens);
 

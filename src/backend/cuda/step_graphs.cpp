@@ -32,7 +32,7 @@ void StepGraphs::abandon(cudaStream_t stream) {
   mode_ = Mode::kEager;
 }
 
-StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream) {
+StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, int sampling, cudaStream_t stream) {
   abandon(stream);
   current_ = nullptr;
   next_ = 0;
@@ -46,7 +46,7 @@ StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, cudaSt
   shape.rows = round_rows(shape.rows);
   shape.longest = static_cast<int>(std::bit_ceil(static_cast<unsigned>(std::max(shape.longest, 256))));
   if (graphs_.size() >= kMostGraphs) clear();
-  current_ = &graphs_[{batch.program, kv, shape.rows, shape.longest}];
+  current_ = &graphs_[{batch.program, kv, shape.rows, shape.longest, sampling}];
   if (current_->exec != nullptr) {
     mode_ = Mode::kReplay;
   } else if (current_->seen) {

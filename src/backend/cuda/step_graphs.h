@@ -1,7 +1,8 @@
 // The decode steps of a program (Batch::program) as CUDA graphs: one for each number of rows, rounded up, and
-// each range of lengths. A shape runs op by op the first time, is captured the second time, and from then on
-// one launch replays it while the ops only hand out the tensors that they made then. Engine thread only.
-// Addresses must stay: what StepMemory has allocated is not freed, and StepIndex tells when its own moves.
+// each range of lengths, with each kind of sampling. A shape runs op by op the first time, is captured the
+// second time, and from then on one launch replays it while the ops only hand out the tensors that they made
+// then. Engine thread only. Addresses must stay: what StepMemory has allocated is not freed, and StepIndex
+// tells when its own moves.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,7 +28,8 @@ class StepGraphs {
     int rows = 0, longest = 0;
   };
   // kv: a number that no other KV store ever had.
-  Shape begin(const Batch& batch, std::uint64_t kv, cudaStream_t stream);
+  // sampling: a number for each set of kernels that sampling takes.
+  Shape begin(const Batch& batch, std::uint64_t kv, int sampling, cudaStream_t stream);
   void start(cudaStream_t stream);    // everything that the step must copy in is on its way
   void finish(cudaStream_t stream);   // the last op was called: launches what was captured, now or before
   void abandon(cudaStream_t stream);  // the step that has begun, if an exception left it
@@ -39,7 +41,8 @@ class StepGraphs {
 
  private:
   enum class Mode { kEager, kCapture, kReplay };
-  using Key = std::tuple<std::uint64_t, std::uint64_t, int, int>;  // program, KV, rows, longest
+  using Key =
+      std::tuple<std::uint64_t, std::uint64_t, int, int, int>;  // program, KV, rows, longest, sampling
   struct Graph {
     bool seen = false;
     cudaGraphExec_t exec{};

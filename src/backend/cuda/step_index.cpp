@@ -15,7 +15,8 @@ constexpr std::size_t kLeast = std::size_t{1}
 
 }  // namespace
 
-bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, cudaStream_t stream) {
+bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, int num_rows, int longest, int turn,
+                      cudaStream_t stream) {
   tables_.clear();
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
@@ -23,9 +24,10 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   std::size_t tiles = rows - batch.tokens.size();
   for (const SequenceSpan& s : batch.sequences)
     tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
-  // tokens, positions, first pages, lengths, sampled rows, first window pages and the turn; then tiles, pages
-  // (a sequence's, then its window pages) and fed rows, whose number differs.
-  const std::size_t bytes = (6 * rows + 2 + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
+  // tokens, positions, first pages, lengths, sampled rows, first window pages and the turn; draws; then
+  // tiles, pages (a sequence's, then its window pages) and fed rows, whose number differs.
+  const std::size_t draw_ints = draws.size_bytes() / sizeof(int);
+  const std::size_t bytes = (6 * rows + 2 + draw_ints + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
   const bool moves = bytes > device_.bytes();
   if (moves) {
     check(cudaStreamSynchronize(stream), "the step before");
@@ -40,7 +42,10 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   std::ranges::copy(batch.tokens, host);
   std::ranges::copy(batch.positions, array(host, 1));
   *array(host, 6) = turn;
-  int* const first_tile = array(host, 6) + 2;  // pairs are aligned
+  int* const first_draw = array(host, 6) + 2;  // pairs are aligned
+  int* const first_tile = first_draw + draw_ints;
+  static_assert(sizeof(Draw) % 8 == 0);
+  std::ranges::copy(draws, reinterpret_cast<Draw*>(first_draw));
   int* const first_page = first_tile + 2 * tiles;
   int* page = first_page;
   int* tile = first_tile;
@@ -78,6 +83,7 @@ bool StepIndex::begin(const Batch& batch, int num_rows, int longest, int turn, c
   rows_.lengths = array(device, 3);
   sampled_ = array(device, 4);
   turn_ = array(device, 6);
+  draws_ = reinterpret_cast<const Draw*>(device + (first_draw - host));
   fed_ = batch.fed.empty() ? nullptr : device + (page - host);
   rows_.tiles = device + (first_tile - host);
   rows_.num_tiles = static_cast<int>(tiles);

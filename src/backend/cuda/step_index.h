@@ -16,7 +16,8 @@ class StepIndex {
   // For `rows` rows, of which those behind the batch's are padding, and sequences of up to `longest` tokens.
   // turn: 0 or 1; the step that had it before has ended, the other one may be under way. True if what rows()
   // and the others point to has moved.
-  bool begin(const Batch& batch, int rows, int longest, int turn, cudaStream_t stream);
+  bool begin(const Batch& batch, std::span<const Draw> draws, int rows, int longest, int turn,
+             cudaStream_t stream);
 
   const StepRows& rows() const { return rows_; }
   const StepRows& window_rows() const { return window_rows_; }  // for layers with window pages
@@ -24,6 +25,7 @@ class StepIndex {
   const int* fed() const { return fed_; }    // of the batch's rows; null: none is
   const int* turn() const { return turn_; }  // one number
   const int* sampled() const { return sampled_; }
+  const Draw* draws() const { return draws_; }
   Rotation rotation(const RopeSpec& rope, StepMemory& memory, cudaStream_t stream);
 
  private:
@@ -33,6 +35,7 @@ class StepIndex {
   int* tokens_ = nullptr;
   const int *fed_ = nullptr, *turn_ = nullptr;
   const int* sampled_ = nullptr;
+  const Draw* draws_ = nullptr;
   std::map<std::vector<float>, DeviceBuffer> frequencies_;      // few: one or two a model, kept
   std::map<std::pair<const std::byte*, float>, void*> tables_;  // of this step
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -42,7 +43,7 @@ std::vector<SampleRow> rows_of(std::uint64_t draw) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].seed = 77 + i;
     rows[i].draw = draw;
-    rows[i].top_logprobs = static_cast<std::int32_t>(i % 2) - 1;
+    rows[i].top_logprobs = std::array{-1, 0, 3, 20}[i % 4];
   }
   return rows;
 }
@@ -67,7 +68,7 @@ class DeviceDraws : public testing::TestWithParam<std::string> {
     for (std::uint64_t step = 0; step < 5; ++step) {
       const std::vector<SampleRow> rows = rows_of(step);
       for (const SampleRow& row : rows) ASSERT_TRUE(backend->draws_on_device(row));
-      backend->begin_step({tokens, positions, sequences, all, nullptr, step == 0 ? 0ull : 1ull});
+      backend->begin_step({tokens, positions, sequences, all, nullptr, step == 0 ? 0ull : 1ull, {}, rows});
       const Tensor logits =
           backend->logits(backend->gather_sampled(backend->embed(*embedding, 1.0f)), *weights, nullptr);
       backend->sample(logits, rows);
@@ -80,8 +81,13 @@ class DeviceDraws : public testing::TestWithParam<std::string> {
       for (std::size_t i = 0; i < drawn.size(); ++i) {
         EXPECT_EQ(drawn[i].invalid, expected[i].invalid) << "row " << i << ", step " << step;
         EXPECT_EQ(drawn[i].token, expected[i].token) << "row " << i << ", step " << step;
-        if (rows[i].top_logprobs == 0 && !expected[i].invalid) {
-          EXPECT_NEAR(drawn[i].logprob, expected[i].logprob, 1e-3f) << "row " << i << ", step " << step;
+        if (rows[i].top_logprobs < 0 || expected[i].invalid) continue;
+        EXPECT_NEAR(drawn[i].logprob, expected[i].logprob, 1e-3f) << "row " << i << ", step " << step;
+        ASSERT_EQ(drawn[i].top.size(), expected[i].top.size()) << "row " << i << ", step " << step;
+        for (std::size_t n = 0; n < expected[i].top.size(); ++n) {
+          EXPECT_EQ(drawn[i].top[n].token, expected[i].top[n].token) << "row " << i << ", best " << n;
+          EXPECT_NEAR(drawn[i].top[n].logprob, expected[i].top[n].logprob, 1e-3f)
+              << "row " << i << ", best " << n;
         }
       }
     }

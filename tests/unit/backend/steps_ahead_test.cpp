@@ -113,7 +113,7 @@ class Model {
 
   void begin(const Host& host) {
     backend_.begin_step(
-        {host.tokens, host.positions, host.spans, host.sampled, kv_.get(), program_, host.fed});
+        {host.tokens, host.positions, host.spans, host.sampled, kv_.get(), program_, host.fed, host.rows});
   }
 
   void launch(const Host& host) {
