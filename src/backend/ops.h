@@ -176,6 +176,13 @@ struct NormSpec {
   bool unit_offset = false;  // gain is stored as (gain - 1), as Gemma does
 };
 
+// What reads a result next: norm(y) · weightᵀ, where the model knows it. A hint, which changes no value: a
+// backend may leave what that product needs as it makes y.
+struct NextSpec {
+  const NormSpec* norm = nullptr;
+  const Weight* weight = nullptr;
+};
+
 // kSwigluClamped (gpt-oss), gated only: g = min(gate, 7), u = clamp(up, ±7) → g · sigmoid(1.702 g) · (u + 1).
 enum class Activation { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
@@ -190,6 +197,7 @@ struct LinearSpec {
   Tensor residual{};  // [rows, out], added last; y may reuse its memory
   // y is the qkv of one attention(), and nothing else reads it: a backend may keep it in a form of its own.
   bool for_attention = false;
+  NextSpec next{};
 };
 
 struct RopeSpec {
@@ -253,6 +261,7 @@ struct MoeSpec {
   float scale = 1.0f;            // multiplies the weights last
   Activation activation = Activation::kSilu;
   Tensor residual{};  // [rows, hidden], added last; y may reuse its memory
+  NextSpec next{};
 };
 
 // ---------------------------------------------------------------- what was drawn
@@ -320,7 +329,7 @@ class Backend {
   virtual Tensor embed(const Weight& table, float scale = 1.0f) = 0;  // → [num_rows, hidden]
   virtual Tensor norm(Tensor x, const NormSpec& spec) = 0;            // → like x
   // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
-  virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) = 0;
+  virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next = {}) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
   // One weight for each head: y[:, i·out + j] = Σ_k x[:, first + i·step + k] · weights[i][j, k], for weights
   // of one shape [out, in]. → [num_rows, weights · out]. Here: as many linear()s.

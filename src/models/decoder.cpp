@@ -53,15 +53,19 @@ class Decoder final : public Model {
   }
 
   Tensor forward(Backend& backend) override {
+    const Weight& head = head_ ? *head_ : *embedding_;
+    const NormSpec output_norm = norm(output_norm_);
     Tensor x = backend.embed(*embedding_, spec_.embedding_scale);  // [num_rows, hidden]
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const Layer& layer = layers_[i];
       x = attend(backend, layer, static_cast<int>(i), x);
-      x = layer.gate_up ? feed_forward(backend, layer, x) : mix_experts(backend, layer, x);
+      // What the next layer does first, or the head.
+      const bool last = i + 1 == layers_.size();
+      const NormSpec next_norm = last ? output_norm : norm(layers_[i + 1].attention_norm);
+      const NextSpec next{.norm = &next_norm, .weight = last ? &head : layers_[i + 1].qkv.get()};
+      x = layer.gate_up ? feed_forward(backend, layer, x, next) : mix_experts(backend, layer, x, next);
     }
-    const NormSpec output_norm = norm(output_norm_);
-    return backend.logits(backend.gather_sampled(x), head_ ? *head_ : *embedding_, &output_norm,
-                          spec_.logit_cap);
+    return backend.logits(backend.gather_sampled(x), head, &output_norm, spec_.logit_cap);
   }
 
  private:
@@ -130,7 +134,7 @@ class Decoder final : public Model {
     const ModelConfig& c = config_;
     const bool sliding = spec_.window > 0 && (spec_.sliding.empty() || at(spec_.sliding, index));
     const NormSpec input_norm = norm(layer.attention_norm), query_norm = norm(layer.query_norm),
-                   key_norm = norm(layer.key_norm);
+                   key_norm = norm(layer.key_norm), next_norm = norm(layer.ffn_norm);
     AttentionSpec attention{.layer = index,
                             .heads = c.heads,
                             .kv_heads = c.kv_heads,
@@ -148,7 +152,8 @@ class Decoder final : public Model {
     const Tensor mixed = layer.latent ? layer.latent->mix(backend, x, input_norm, attention)
                                       : mix(backend, layer, x, input_norm, attention);
     const Tensor y =
-        project(backend, mixed, *layer.attention_out, layer.attention_out_bias, layer.post_attention_norm, x);
+        project(backend, mixed, *layer.attention_out, layer.attention_out_bias, layer.post_attention_norm, x,
+                {.norm = &next_norm, .weight = layer.gate_up ? layer.gate_up.get() : layer.router.get()});
     backend.release(mixed);
     return y;
   }
@@ -162,16 +167,16 @@ class Decoder final : public Model {
     return mixed;
   }
 
-  Tensor feed_forward(Backend& backend, const Layer& layer, Tensor x) const {
+  Tensor feed_forward(Backend& backend, const Layer& layer, Tensor x, const NextSpec& next) const {
     const NormSpec input_norm = norm(layer.ffn_norm);
     const Tensor gated = backend.linear(x, *layer.gate_up,
                                         {.norm = &input_norm, .activation = spec_.activation, .gated = true});
-    const Tensor y = project(backend, gated, *layer.down, {}, layer.post_ffn_norm, x);
+    const Tensor y = project(backend, gated, *layer.down, {}, layer.post_ffn_norm, x, next);
     backend.release(gated);
     return y;
   }
 
-  Tensor mix_experts(Backend& backend, const Layer& layer, Tensor x) const {
+  Tensor mix_experts(Backend& backend, const Layer& layer, Tensor x, const NextSpec& next) const {
     const ExpertsSpec& e = *spec_.experts;
     const NormSpec input_norm = norm(layer.ffn_norm);
     // The shared part reads x before the mixture takes its place.
@@ -192,19 +197,20 @@ class Decoder final : public Model {
                                      .normalize = e.normalize,
                                      .scale = e.scale,
                                      .activation = spec_.activation,
-                                     .residual = x});
+                                     .residual = x,
+                                     .next = shared ? NextSpec{} : next});
     if (!shared) return y;
-    const Tensor sum = backend.linear(shared, *layer.shared_down, {.residual = y});
+    const Tensor sum = backend.linear(shared, *layer.shared_down, {.residual = y, .next = next});
     backend.release(shared);
     return sum;
   }
 
   // x + W·y, or x + norm(W·y).
   Tensor project(Backend& backend, Tensor y, const Weight& weight, const WeightPtr& bias,
-                 const WeightPtr& post_norm, Tensor x) const {
-    if (!post_norm) return backend.linear(y, weight, {.bias = bias.get(), .residual = x});
+                 const WeightPtr& post_norm, Tensor x, const NextSpec& next) const {
+    if (!post_norm) return backend.linear(y, weight, {.bias = bias.get(), .residual = x, .next = next});
     const Tensor out = backend.linear(y, weight, {.bias = bias.get()});
-    const Tensor sum = backend.add_norm(out, norm(post_norm), x);
+    const Tensor sum = backend.add_norm(out, norm(post_norm), x, next);
     backend.release(out);
     return sum;
   }

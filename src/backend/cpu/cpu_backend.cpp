@@ -187,7 +187,7 @@ Tensor CpuBackend::norm(Tensor x, const NormSpec& spec) {
   return y;
 }
 
-Tensor CpuBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
+Tensor CpuBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec&) {
   const auto columns = static_cast<std::size_t>(x.columns);
   auto* y = static_cast<float*>(residual.handle);
   const ScratchBlock scratch(arena_, static_cast<std::size_t>(x.rows) * columns * sizeof(float));

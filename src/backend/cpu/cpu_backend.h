@@ -40,7 +40,7 @@ class CpuBackend final : public Backend, public EncoderOps, public ResampleOps {
   void set_position_rows(std::span<const std::int32_t> rows) override { position_rows_ = rows; }
   Tensor add_positions(Tensor x, const Weight& table) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
-  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
+  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
   Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) override;
   Tensor moe(Tensor x, const MoeSpec& spec) override;

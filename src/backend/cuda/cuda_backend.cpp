@@ -134,6 +134,7 @@ Tensor CudaBackend::overwrite(Tensor tensor) {
     twins_.erase(twin);
   }
   unwritten_.erase(tensor.handle);
+  forget_normed(tensor);
   return tensor;
 }
 
@@ -154,6 +155,8 @@ CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wi
   const auto twin = twins_.find(x.handle);
   if (norm == nullptr && twin != twins_.end() && twin->second.wide == wide)
     return {.thin = {.operand = twin->second}};
+  if (const Normed* made = normed(x, norm, wide); made != nullptr && made->squares == nullptr)
+    return {.thin = {.operand = made->operand}};
   const int stride = operand_stride(x.columns);
   const std::size_t bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(stride) * 2;
   const Operand made{memory_.allocate(bytes + kOperandSlack), stride, wide};
@@ -165,6 +168,8 @@ CudaBackend::Input CudaBackend::input_of(Tensor x, const NormSpec* norm, bool wi
 CudaBackend::Input CudaBackend::input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm,
                                           bool gated) {
   const bool as_wide = wide(x.rows, weight.columns(), weight.rows());
+  if (const Normed* made = normed(x, norm, as_wide))
+    return {.thin = {.operand = made->operand, .means = made->means}};
   if (norm == nullptr || as_wide || weight.segments().size() != 1 || (gated && !gates_at_once(weight)) ||
       !thin_normalizes(weight.segments().front(), x.rows, gated, norm_of(*norm), multiprocessors_)) {
     return input_of(x, norm, as_wide);
@@ -192,13 +197,6 @@ Tensor CudaBackend::norm(Tensor x, const NormSpec& spec) {
   return graphs_.note(y);
 }
 
-Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
-  if (graphs_.replaying()) return graphs_.next();
-  normalize(stream_.get(), floats(x), x.rows, x.columns, norm_of(spec), floats(residual),
-            floats_of(residual));
-  return graphs_.note(overwrite(residual));
-}
-
 Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spec) {
   if (graphs_.replaying()) return graphs_.next();
   const std::int64_t columns = spec.gated ? weight.rows() / 2 : weight.rows();
@@ -215,14 +213,15 @@ Tensor CudaBackend::linear(Tensor x, const Weight& weight, const LinearSpec& spe
   const float* residual = floats(spec.residual);
   const Tensor y = spec.residual && spec.residual.handle != x.handle ? overwrite(spec.residual)
                                                                      : allocate(x.rows, columns);
-  product(cuda_weight(weight), input.thin, x.rows,
-          {.bias = floats_of(spec.bias),
+  Finish f{.bias = floats_of(spec.bias),
            .residual = residual,
            .y = many && spec.gated ? nullptr : floats_of(y),
            .operand = spec.gated ? make_twin(y) : Operand{},  // goes into another product next
            .columns = y.columns,
            .act = act_of(spec.activation),
-           .gated = spec.gated});
+           .gated = spec.gated};
+  if (!spec.gated && ends_in_product(cuda_weight(weight), x.rows)) leave_normed(f, y, spec.next, false);
+  note_parts(y, product(cuda_weight(weight), input.thin, x.rows, f));
   if (many && spec.gated) unwritten_.insert(y.handle);
   memory_.release(input.owned);
   return graphs_.note(y);

@@ -57,7 +57,7 @@ class CudaBackend final : public Backend {
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
-  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual) override;
+  Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
   Tensor linear_heads(Tensor x, std::int32_t first, std::int32_t step,
                       std::span<const WeightPtr> weights) override;
@@ -97,11 +97,25 @@ class CudaBackend final : public Backend {
   Operand make_twin(Tensor tensor);
   Tensor overwrite(Tensor tensor);  // its twin, if it has one, is no longer the same
   float* floats(Tensor tensor);     // which may be in its twin alone so far
+  // A tensor normed for the product that reads it next, perhaps but for its root means.
+  struct Normed {
+    const Weight* gain = nullptr;
+    Operand operand{};
+    RootMeans means{};
+    float* squares = nullptr;
+  };
+  // Whether a product's sums come together in its kernel, which then can leave more than y.
+  bool ends_in_product(const CudaWeight& weight, int rows) const;
+  // Lets the kernel that makes y, which f ends, leave what `next` needs; that then returns how many parts.
+  void leave_normed(Finish& f, Tensor y, const NextSpec& next, bool of_mixture);
+  void note_parts(Tensor y, int parts);
+  const Normed* normed(Tensor x, const NormSpec* norm, bool wide) const;  // null: there is none of that norm
+  void forget_normed(Tensor tensor);
   Input input_of(Tensor x, const NormSpec* norm, bool wide);
   // The same for this product, which may normalize x itself.
   Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
   // epilogue(x · Wᵀ) to what f names.
-  void product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);
+  int product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);  // as thin()
   bool by_blas(const CudaWeight& weight, int rows) const {
     return blas_ != nullptr && rows >= blas_->least_rows(weight.segments().front().type == Codes::kBF16);
   }
@@ -148,6 +162,7 @@ class CudaBackend final : public Backend {
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
   std::unordered_set<const void*> unwritten_;       // tensors whose values are in their twins alone
   std::unordered_map<const void*, Qkv> brief_;      // tensors for attention, in bf16
+  std::unordered_map<const void*, Normed> normed_;
   std::int64_t hidden_ = 0;  // columns of the stream
 
   cpu::SampleScratch sample_scratch_;

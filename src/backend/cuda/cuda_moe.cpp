@@ -71,7 +71,7 @@ bool CudaBackend::expert_product(const CudaWeight& shape, const ExpertWeight* ta
         expert_rows(stream_.get(), w, x, to, rows, multiprocessors_);
         held = true;
       } else if (x.wide) {
-        cuda::wide(stream_.get(), w, x, rows.places, column, 1, 0, to, rows);
+        cuda::wide(stream_.get(), w, x, {}, rows.places, column, 1, 0, to, rows);
       } else {
         thin(stream_.get(), w, {.operand = x}, rows.places, column, to, rows, {}, multiprocessors_);
       }
@@ -107,11 +107,14 @@ void CudaBackend::few_experts(Tensor x, const MoeSpec& spec, const Route& route,
   const int places = x.rows * spec.used;
   const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
   const Scratch chosen(memory_, 2 * static_cast<std::size_t>(places) * sizeof(int));
+  const Scratch factors(memory_, static_cast<std::size_t>(x.rows) * sizeof(float));
+  if (input.thin.means.squares != nullptr) input.thin.means.factors = factors.floats();
   FewRows few{.part = FewRows::Part::kRouter,
               .logits = choices.floats(),
               .positions = index_.rows().positions,
               .counter = reinterpret_cast<int*>(counters_.data()) + kAttentionCounters,
               .route = route,
+              .factors = input.thin.means.factors,
               .chosen = static_cast<int*>(chosen.data()),
               .weights = chosen.floats() + places};
   thin(stream_.get(), router.segments().front(), input.thin, x.rows, 0,
@@ -127,9 +130,11 @@ void CudaBackend::few_experts(Tensor x, const MoeSpec& spec, const Route& route,
        {}, few, multiprocessors_);
   few.part = FewRows::Part::kMixed;
   few.table = table_of(spec.experts, &Expert::down, &Expert::down_bias);
-  thin(stream_.get(), down.segments().front(), {.operand = inner}, x.rows, 0,
-       {.residual = floats_of(spec.residual), .y = floats_of(y), .columns = x.columns}, {}, few,
-       multiprocessors_);
+  overwrite(y);  // may be x, which the others have read
+  Finish f{.residual = floats_of(spec.residual), .y = floats_of(y), .columns = x.columns};
+  leave_normed(f, y, spec.next, true);
+  note_parts(y, thin(stream_.get(), down.segments().front(), {.operand = inner}, x.rows, 0, f, {}, few,
+                     multiprocessors_));
   memory_.release(inner.data);
   memory_.release(input.owned);
 }
@@ -152,14 +157,19 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                   .router_bias = floats_of(spec.router_bias),
                   .selection_bias = floats_of(spec.selection_bias)};
   if (takes_few(x, spec)) {
-    const Tensor y = spec.residual ? overwrite(spec.residual) : allocate(x.rows, x.columns);
+    const Tensor y = spec.residual ? spec.residual : allocate(x.rows, x.columns);
     few_experts(x, spec, way, y);
     return graphs_.note(y);
   }
   // By the rows that an expert gets, which may be few where those of the router are many.
   const bool wide_experts = hopper_ && places > kThinAverage * count;
   const CudaWeight& router = cuda_weight(*spec.router);
-  const Input input = input_of(x, spec.norm, wide(x.rows, router.columns(), router.rows()));
+  const bool wide_router = wide(x.rows, router.columns(), router.rows());
+  const Normed* made = wide_router ? nullptr : normed(x, spec.norm, false);
+  Input input = made == nullptr ? input_of(x, spec.norm, wide_router)
+                                : Input{.thin = {.operand = made->operand, .means = made->means}};
+  const Scratch factors(memory_, static_cast<std::size_t>(x.rows) * sizeof(float));
+  if (input.thin.means.squares != nullptr) input.thin.means.factors = factors.floats();
   const Scratch choices(memory_, static_cast<std::size_t>(x.rows) * spec.experts.size() * sizeof(float));
   product(router, input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
@@ -185,6 +195,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                   .alive = routed.alive,
                   .rows = routed.rows,
                   .leading = routed.leading,
+                  .factors = own.owned != nullptr ? nullptr : input.thin.means.factors,
                   .count = count,
                   .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
@@ -195,6 +206,7 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
                                .act = act_of(spec.activation),
                                .gated = true});
   rows.rows = nullptr;
+  rows.factors = nullptr;
   // Many rows' outputs in bf16, as half as much is written and read.
   const bool brief = wide_experts && x.columns % 32 == 0;
   const Operand short_outputs = brief ? make_operand(places, x.columns, true) : Operand{};
@@ -207,8 +219,10 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
     mix_operand_rows(stream_.get(), short_outputs, routed.places, routed.weights, spec.used, x.rows,
                      x.columns, residual, floats_of(y));
   } else {
-    mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows, x.columns,
-             residual, rows.older, floats_of(y));
+    Finish f{.residual = residual, .y = floats_of(y), .columns = x.columns};
+    leave_normed(f, y, spec.next, true);
+    note_parts(y, mix_rows(stream_.get(), outputs.floats(), routed.places, routed.weights, spec.used, x.rows,
+                           rows.older, f));
   }
   memory_.release(short_outputs.data);
   memory_.release(inner.data);

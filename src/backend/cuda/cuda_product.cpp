@@ -14,25 +14,31 @@ constexpr int kTile = static_cast<int>(kTileOutputs);
 
 }  // namespace
 
-void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
+int CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
   const Operand& x = input.operand;
-  if (x.wide && by_blas(weight, rows)) return blas_product(weight, x, rows, f);
+  if (x.wide && by_blas(weight, rows)) {
+    blas_product(weight, x, rows, f);
+    return 0;
+  }
   const int outputs = static_cast<int>(weight.rows());
   const auto each = [&](auto&& run) {
     for (std::size_t s = 0; s < weight.segments().size(); ++s)
       run(weight.segments()[s], weight.first_rows()[s]);
   };
   const bool one_pass = !f.gated || gates_at_once(weight);
+  int parts = 0;
   const auto thin_to = [&](const Finish& to) {
     each([&](const Rows& w, int first) {
       const int splits = input.raw != nullptr ? 0 : thin_splits(w, rows, to.gated, multiprocessors_);
       const std::size_t tiles = static_cast<std::size_t>(w.rows) / (2 * kTile);
       const Scratch partial(
           memory_, splits == 0 ? 1 : static_cast<std::size_t>(splits) * tiles * kSplitFloats * sizeof(float));
-      thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_,
-           splits == 0 ? ThinSplits{}
-                       : ThinSplits{splits, partial.floats(), reinterpret_cast<int*>(counters_.data())});
+      parts =
+          thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_,
+               splits == 0 ? ThinSplits{}
+                           : ThinSplits{splits, partial.floats(), reinterpret_cast<int*>(counters_.data())});
     });
+    return parts;
   };
   const bool few = !x.wide && narrow(rows);
   if (few && one_pass) return thin_to(f);
@@ -42,8 +48,9 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
     const std::size_t apart =
         shares.joined ? 0 : static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs);
     each([&](const Rows& w, int column) {
-      cuda::wide(stream_.get(), w, x, rows, column, shares.splits, apart, to, {});
+      parts = cuda::wide(stream_.get(), w, x, input.means, rows, column, shares.splits, apart, to, {});
     });
+    return parts;
   };
   if (x.wide && shares.joined && one_pass) return wide_to(f);
 
@@ -66,6 +73,7 @@ void CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int 
     });
   }
   finish(stream_.get(), sums.floats(), splits, rows, f);
+  return 0;
 }
 
 // Slice by slice of the outputs: weights to bf16, the product, and what follows it.

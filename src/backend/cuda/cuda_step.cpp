@@ -39,6 +39,7 @@ void CudaBackend::begin_step(const Batch& batch) {
   twins_.clear();
   unwritten_.clear();
   brief_.clear();
+  normed_.clear();
   if (memory_.wants_trim()) {  // graphs refer to it
     check(cudaStreamSynchronize(stream_.get()), "the step before");
     graphs_.clear();

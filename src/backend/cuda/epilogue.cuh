@@ -44,13 +44,27 @@ __device__ inline void put_operand(const Operand& to, int row, int column, float
       __float2bfloat16(value);
 }
 
-// Behind the bias and the gate.
-__device__ inline void store(const Finish& f, int row, int column, float value) {
-  const size_t at = static_cast<size_t>(row) * f.columns + column;
+// What an output's end reads, which may be read before its sum is there.
+struct Ahead {
+  float gain = 1.0f, residual = 0.0f;
+};
+__device__ inline float gain_of(const Finish& f, int column) {
+  return f.gain != nullptr ? __ldg(f.gain + column) + f.gain_offset : 1.0f;
+}
+__device__ inline float residual_of(const Finish& f, int row, int column) {
+  return f.residual != nullptr ? f.residual[static_cast<size_t>(row) * f.columns + column] : 0.0f;
+}
+
+// Behind the bias and the gate; returns the value that y has.
+__device__ inline float store(const Finish& f, int row, int column, float value, const Ahead& ahead) {
   if (f.soft_cap > 0.0f) value = f.soft_cap * tanhf(value / f.soft_cap);
-  if (f.residual != nullptr) value += f.residual[at];
-  if (f.y != nullptr) f.y[at] = value;
-  if (f.operand.data != nullptr) put_operand(f.operand, row, column, value);
+  value += ahead.residual;
+  if (f.y != nullptr) f.y[static_cast<size_t>(row) * f.columns + column] = value;
+  if (f.operand.data != nullptr) put_operand(f.operand, row, column, value * ahead.gain);
+  return value;
+}
+__device__ inline float store(const Finish& f, int row, int column, float value) {
+  return store(f, row, column, value, {gain_of(f, column), residual_of(f, row, column)});
 }
 
 __device__ inline float warp_sum(float value) {

@@ -266,6 +266,14 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
             up[i] += from[kTileSums + t + 4 * i];
           }
         }
+        if (a.experts.factors != nullptr) {
+          const float by = a.experts.factors[a.experts.rows[of.place + row]];
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            sum[i] *= by;
+            up[i] *= by;
+          }
+        }
         if (of.bias != nullptr) {
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
@@ -283,6 +291,10 @@ __global__ __launch_bounds__(kMostWarps * 32, 1) void experts_kernel(const __gri
         float4 sum{};
         for (int w = 0; w < a.team; ++w, from += kTileSums)
           sum = plus(sum, *reinterpret_cast<const float4*>(from));
+        if (a.experts.factors != nullptr) {
+          const float by = a.experts.factors[a.experts.rows[of.place + row]];
+          sum = {by * sum.x, by * sum.y, by * sum.z, by * sum.w};
+        }
         if (of.bias != nullptr) {
           const float* bias = of.bias + first;
           sum = plus(sum, {bias[0], bias[1], bias[2], bias[3]});

@@ -85,6 +85,22 @@ struct Operand {
 inline int operand_stride(int columns) { return (columns + 63) / 64 * 64; }
 inline constexpr std::size_t kOperandSlack = 256;
 
+// Where a product leaves the sums of the squares of the rows that it makes, a part for each of some outputs:
+// [rows][stride], a multiple of four. Which are how many of a row, squares_of() says.
+struct Squares {
+  float* parts = nullptr;
+  int stride = 0;
+};
+// What an operand's rows still lack: each is to be multiplied by 1 / √(Σ squares / columns + epsilon), which
+// may as well be done to its products.
+struct RootMeans {
+  const float* squares = nullptr;  // [rows][stride], of which `count` are there; null: they lack nothing
+  int stride = 0, count = 0;
+  int columns = 0;
+  float epsilon = 0;
+  float* factors = nullptr;  // [rows], or null: thin() leaves them here for products behind it
+};
+
 enum class Act : std::uint8_t { kNone, kSilu, kGeluTanh, kGelu, kSwigluClamped };
 
 // What happens to the sums of a product. In this order: bias, gate or activation, soft cap, residual.
@@ -93,7 +109,11 @@ struct Finish {
   const float* residual = nullptr;  // [rows][columns], may be y
   float* y = nullptr;               // [rows][columns]; may be null if operand is wanted only
   Operand operand{};                // the same values; its padding is the caller's
-  int columns = 0;                  // of y
+  // Or not the same: each column times gain + gain_offset, with the squares of y beside it, for RootMeans.
+  const float* gain = nullptr;
+  float gain_offset = 0;
+  Squares squares{};
+  int columns = 0;  // of y
   float soft_cap = 0;
   Act act = Act::kNone;
   bool gated = false;  // the sums have 2 · columns columns, gate first
@@ -114,7 +134,8 @@ struct ExpertRows {
   const int* turns = nullptr;           // [count + 1]: of up to kTurnRows of an expert's rows, as first
   const int* alive = nullptr;           // [count + 1]: experts that have rows, before each
   const int* rows = nullptr;            // of a place: the row of x; null: x is in that order already
-  const int* leading = nullptr;  // [count][kTurnRows]: of each expert's first places, if there are rows
+  const int* leading = nullptr;    // [count][kTurnRows]: of each expert's first places, if there are rows
+  const float* factors = nullptr;  // of rows of x: RootMeans' that a product left; null: 1
   int count = 0;
   int places = 0;      // rows of the step times experts a row, at most
   bool older = false;  // all this was there before the kernel before began
@@ -157,6 +178,7 @@ struct ThinInput {
   const float* raw = nullptr;  // [rows][columns]
   int columns = 0;
   Norm norm{};
+  RootMeans means{};  // of the operand, if that is given
 };
 // Whether it pays that thin() normalizes, and whether it can.
 bool thin_normalizes(const Rows& w, int rows, bool gated, const Norm& norm, int multiprocessors);
@@ -171,17 +193,18 @@ struct FewRows {
   const int* positions = nullptr;       // [rows], below 0 for padding
   int* counter = nullptr;               // of the router's blocks, zero between launches
   Route route{};
-  int* chosen = nullptr;     // [rows][used]; -1: padding
-  float* weights = nullptr;  // [rows][used]
+  const float* factors = nullptr;  // of rows, as ExpertRows
+  int* chosen = nullptr;           // [rows][used]; -1: padding
+  float* weights = nullptr;        // [rows][used]
 };
 inline constexpr int kFewRows = 2, kMostFewUsed = 8, kMostFewExperts = 512;
 
 // y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for few rows, whose weights are read once; or
 // for each expert's rows, with w the shape of every table entry and y in the order of places. Gated products
-// have a multiple of sixteen gates.
-void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column,
-          const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors,
-          const ThinSplits& splits = {});
+// have a multiple of sixteen gates. Returns how many parts of a row's squares it leaves.
+int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column,
+         const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors,
+         const ThinSplits& splits = {});
 inline constexpr int kThinRows = 32;
 
 // The same for experts of few rows each, all in equal pieces, where the weights are such that it can. With
@@ -191,9 +214,10 @@ void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Fin
                  const ExpertRows& experts, int multiprocessors);
 
 // Many rows on Hopper (compute capability 9.0). splits > 1: sums only, apart by split_floats, for finish();
-// or split_floats = 0, where they are joined: the whole of it.
-void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
-          std::size_t split_floats, const Finish& finish, const ExpertRows& experts);
+// or split_floats = 0, where they are joined: the whole of it. Returns what thin() does.
+int wide(cudaStream_t stream, const Rows& w, const Operand& x, const RootMeans& means, int rows,
+         int first_column, int splits, std::size_t split_floats, const Finish& finish,
+         const ExpertRows& experts);
 struct WideSplits {
   int splits = 1;
   bool joined = true;  // by the product itself
@@ -235,13 +259,17 @@ void gather_rows(cudaStream_t stream, const float* x, const int* index, int rows
 // y[row · y_columns + i · y_step + j] = x[row · x_columns + i · x_step + j] for `runs` runs of `columns`.
 void copy_columns(cudaStream_t stream, const float* x, int x_columns, int x_step, float* y, int y_columns,
                   int y_step, int rows, int runs, int columns);
-// y[row] = residual[row] + Σ_j weights[row][j] · x[places[row][j]]; places below 0 are left out. older:
-// places and weights were there before the kernel before began.
-void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
-              int rows, int columns, const float* residual, bool older, float* y);
+// Σ_j weights[row][j] · x[places[row][j]], finished; places below 0 are left out. older: places and weights
+// were there before the kernel before began. Returns what thin() does.
+int mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used, int rows,
+             bool older, const Finish& finish);
 // The same of a wide operand's rows, of whole pieces of 32 columns.
 void mix_operand_rows(cudaStream_t stream, const Operand& x, const int* places, const float* weights,
                       int used, int rows, int columns, const float* residual, float* y);
+// y = residual + norm(x) (y may be the residual), and norm(y) to an operand, where it can.
+bool adds_to_operand(int columns, const Norm& norm, const Norm& next);
+void add_to_operand(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
+                    const float* residual, float* y, const Norm& next, const Operand& operand);
 
 // ---------------------------------------------------------------- mixture of experts
 

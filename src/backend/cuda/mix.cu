@@ -9,7 +9,8 @@ constexpr int kThreads = 256;
 
 // A thread an output.
 __global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
-                           int columns, const float* residual, bool older, float* y) {
+                           bool older, const __grid_constant__ Finish f) {
+  const int columns = f.columns;
   const size_t row = blockIdx.y;
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (!older) await();
@@ -21,18 +22,24 @@ __global__ void mix_kernel(const float* __restrict__ x, const int* places, const
     kept[j] = j < used ? places[row * used + j] : -1;
     factors[j] = j < used ? weights[row * used + j] : 0.0f;
   }
+  const float gain = i < columns ? gain_of(f, i) : 1.0f;
   if (older) await();
-  if (i >= columns) return;
-  float sum = residual != nullptr ? residual[row * columns + i] : 0.0f;
+  float sum = 0.0f;
+  if (i < columns) {
+    const float residual = residual_of(f, static_cast<int>(row), i);
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    if (kept[j] >= 0) sum += factors[j] * x[static_cast<size_t>(kept[j]) * columns + i];
+    for (int j = 0; j < kKept; ++j) {
+      if (kept[j] >= 0) sum += factors[j] * x[static_cast<size_t>(kept[j]) * columns + i];
+    }
+    for (int j = kKept; j < used; ++j) {
+      const int place = places[row * used + j];
+      if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
+    }
+    sum = store(f, static_cast<int>(row), i, sum, {gain, residual});
   }
-  for (int j = kKept; j < used; ++j) {
-    const int place = places[row * used + j];
-    if (place >= 0) sum += weights[row * used + j] * x[static_cast<size_t>(place) * columns + i];
-  }
-  y[row * columns + i] = sum;
+  if (f.squares.parts == nullptr) return;
+  const float part = warp_sum(sum * sum);
+  if (threadIdx.x % 32 == 0 && i < columns) f.squares.parts[row * f.squares.stride + i / 32] = part;
 }
 
 // The same of rows in bf16, a wide operand's order: a thread has eight columns, four side by side a piece.
@@ -82,10 +89,11 @@ __global__ __launch_bounds__(kThreads) void mix_operand_kernel(const __grid_cons
 
 }  // namespace
 
-void mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used,
-              int rows, int columns, const float* residual, bool older, float* y) {
-  launch_early(mix_kernel, dim3((columns + 127) / 128, rows), 128, 0, stream, x, places, weights, used,
-               columns, residual, older, y);
+int mix_rows(cudaStream_t stream, const float* x, const int* places, const float* weights, int used, int rows,
+             bool older, const Finish& f) {
+  launch_early(mix_kernel, dim3((f.columns + 127) / 128, rows), 128, 0, stream, x, places, weights, used,
+               older, f);
+  return (f.columns + 31) / 32;
 }
 
 void mix_operand_rows(cudaStream_t stream, const Operand& x, const int* places, const float* weights,

@@ -50,4 +50,17 @@ __device__ inline void open_pairs(const uint4& pairs, float (&v)[8]) {
   }
 }
 
+// To their place.
+__device__ inline void put_eight(const Operand& y, int row, int eight, const float (&values)[8]) {
+  auto* to = static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(row) * y.stride;
+  const uint4 pairs = pack_operand(values);
+  if (!y.wide) {
+    reinterpret_cast<uint4*>(to)[eight] = pairs;
+    return;
+  }
+  const unsigned each[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<unsigned*>(to + operand_place(eight * 8 + i, true)) = each[i];
+}
+
 }  // namespace mlxs::cuda

@@ -121,19 +121,6 @@ __device__ void normalize_kept(const float* x, int columns, const Norm& norm, co
   }
 }
 
-// Eight columns to their place.
-__device__ void put_eight(const Operand& y, int eight, const float (&values)[8]) {
-  auto* to = static_cast<__nv_bfloat16*>(y.data) + static_cast<size_t>(blockIdx.x) * y.stride;
-  const uint4 pairs = pack_operand(values);
-  if (!y.wide) {
-    reinterpret_cast<uint4*>(to)[eight] = pairs;
-    return;
-  }
-  const unsigned each[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) *reinterpret_cast<unsigned*>(to + operand_place(eight * 8 + i, true)) = each[i];
-}
-
 // The same to an operand; a thread has each kThreads-th eight columns.
 __device__ void operand_kept(const float* x, int columns, const Norm& norm, const Operand& y) {
   constexpr int kEights = kKeptFours / 2;
@@ -163,7 +150,8 @@ __device__ void operand_kept(const float* x, int columns, const Norm& norm, cons
     if (eight(n) >= y.stride / 8) continue;
     const float4 low = scaled(v[n][0], gains[n][0], factor, norm.offset),
                  high = scaled(v[n][1], gains[n][1], factor, norm.offset);
-    put_eight(y, eight(n), {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w});
+    put_eight(y, static_cast<int>(blockIdx.x), eight(n),
+              {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w});
   }
 }
 
@@ -223,7 +211,7 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
       values[i] = (values[i] - mean) * factor * (norm.gain[column] + norm.offset);
       if (norm.bias != nullptr) values[i] += norm.bias[column];
     }
-    put_eight(y, eight, values);
+    put_eight(y, static_cast<int>(blockIdx.x), eight, values);
   }
 }
 

@@ -47,7 +47,7 @@ int thin_splits(const Rows& w, int rows, bool gated, int multiprocessors) {
   return max(1, min(8 * multiprocessors / pairs, units / kLeastUnits));
 }
 
-void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column, const Finish& f,
+int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column, const Finish& f,
           const ExpertRows& experts, const FewRows& few, int multiprocessors, const ThinSplits& splits) {
   Thin a{w, x, rows, first_column, experts, few, f};
   a.splits = splits;
@@ -70,14 +70,19 @@ void thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int 
   if (few.part == FewRows::Part::kMixed) blocks = rows;
   switch (w.type) {
     case Codes::k4:
-      return thin_4(stream, a, most, blocks, multiprocessors);
+      thin_4(stream, a, most, blocks, multiprocessors);
+      break;
     case Codes::k8:
-      return thin_8(stream, a, most, blocks, multiprocessors);
+      thin_8(stream, a, most, blocks, multiprocessors);
+      break;
     case Codes::kF8:
-      return thin_f8(stream, a, most, blocks, multiprocessors);
+      thin_f8(stream, a, most, blocks, multiprocessors);
+      break;
     case Codes::kBF16:
-      return thin_bf16(stream, a, most, blocks, multiprocessors);
+      thin_bf16(stream, a, most, blocks, multiprocessors);
+      break;
   }
+  return a.pairs ? w.rows / 32 : ((f.gated ? w.rows / 2 : w.rows) + 15) / 16;
 }
 
 }  // namespace mlxs::cuda

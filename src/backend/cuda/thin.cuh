@@ -10,56 +10,13 @@
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
+#include "backend/cuda/root_means.cuh"
 #include "backend/cuda/route.cuh"
 #include "backend/cuda/thin_norm.cuh"
+#include "backend/cuda/thin_spec.cuh"
 #include "backend/cuda/thin_splits.cuh"
 
 namespace mlxs::cuda {
-
-// Where a block's weights and rows come from.
-enum class Source {
-  kWeight,  // one weight, or the experts of ExpertRows, whose rows stand together
-  kShared,  // one weight, each tile's columns shared by several blocks
-  kRouter,  // a router's, whose last block chooses each row's experts (FewRows)
-  kChosen,  // one of a row's experts
-  kMix,     // all of a row's experts, their outputs weighed and summed
-};
-
-struct Thin {
-  Rows w;
-  ThinInput x;
-  int rows;
-  int first_column;
-  ExpertRows experts;  // table == nullptr: w alone, all rows
-  FewRows few;
-  Finish f;
-  // What all threads would have to work out.
-  int units = 0;          // of a row
-  int own_units = 0;      // of a warp
-  int tiles = 0;          // of outputs
-  int own_tiles = 0;      // of a block
-  int last = 0;           // the last output
-  int operand_bytes = 0;  // of shared memory for inputs that are normalized here
-  int group_rows = 0;     // of a block, if blocks share the rows of one weight
-  ThinSplits splits{};
-  bool pairs = false;  // kGated, but the two halves of the outputs are plain ones that share the reading of x
-};
-
-// Units on their way, of a warp, in a ring of shared memory of which every lane has its own part: weights,
-// and of more than eight rows their inputs, too.
-template <Codes kCodes, bool kGated, int kTiles>
-constexpr int kStages = kTiles > 1               ? (kCodes == Codes::kBF16 && kGated ? 3
-                                                    : kGated                         ? 4
-                                                                                     : 5)
-                        : kCodes == Codes::k4    ? (kGated ? 6 : 8)
-                        : kCodes != Codes::kBF16 ? (kGated ? 4 : 6)
-                                                 : (kGated ? 3 : 5);
-template <Codes kCodes, Scaling kScaling, bool kGated, int kTiles>
-constexpr int kStageBytes = (kUnitBytes<kCodes> + 32 * UnitScales<kScaling>::kLaneBytes) * (kGated ? 2 : 1) +
-                            (kTiles > 1 ? kTiles * 1024 : 0);
-
-template <int kTiles>
-constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // of a block
 
 template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
 __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const __grid_constant__ Thin a) {
@@ -171,9 +128,28 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
     for (int i = 0; i < kStages - 1; ++i) fetch_weights();
   };
   fetch_first();
+  // What follows a sum of the first tile; outputs of a thread's that it reads on the way.
+  constexpr bool kEnds = (kPlain && kSource != Source::kRouter) || kSource == Source::kMix;
+  const int own_output = first_tile * 16 + static_cast<int>(threadIdx.x % 16);
+  float gain = 1.0f, other_gain = 1.0f;
+  if (kEnds && a.f.gain != nullptr && own_output <= a.last) {
+    gain = gain_of(a.f, own_output);
+    if (a.pairs) other_gain = gain_of(a.f, own_output + a.last + 1);
+  }
   KeptGains gains{};
   if (kPlain && a.x.raw != nullptr) gains.read(a.x);
   if (kPlain && a.experts.table == nullptr) await();
+  auto* const squares = reinterpret_cast<float*>(memory);
+  const bool lacks_means = kPlain && a.x.means.squares != nullptr;
+  if (lacks_means) fetch_squares(a.x.means, begin, rows, squares);
+  float residual = 0.0f, other_residual = 0.0f;
+  if (kEnds && a.f.residual != nullptr && own_output <= a.last) {
+    const int row = kSource == Source::kMix
+                        ? static_cast<int>(blockIdx.y)
+                        : begin + min(static_cast<int>(threadIdx.x) / 16, rows - 1);
+    residual = residual_of(a.f, row, a.first_column + own_output);
+    if (a.pairs) other_residual = residual_of(a.f, row, a.first_column + own_output + a.last + 1);
+  }
 
   const char* x_rows = static_cast<const char*>(a.x.operand.data);
   int x_stride = a.x.operand.stride * 2;  // bytes
@@ -361,6 +337,10 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
           }
         }
       }
+      if (lacks_means) {
+        commit_copies();  // should the warp have had no units
+        wait_copies<0>();
+      }
       __syncthreads();
       const int here = kSource == Source::kMix ? 1 : min(rows - first_row, kTiles * 8);
       int parts = warps;
@@ -368,26 +348,47 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
         if (!join_splits(a.splits, shares, warps, here, kOutputs, kWide)) return;
         parts = 1;
       }
-      for (int at = static_cast<int>(threadIdx.x); at < here * 16; at += static_cast<int>(blockDim.x)) {
-        const int o = at % 16, r = at / 16;
-        if (first + o > a.last) continue;
+      // Sixteen lanes a row; whole warps.
+      for (int at = static_cast<int>(threadIdx.x); at < (here + 1) / 2 * 32;
+           at += static_cast<int>(blockDim.x)) {
+        const int o = at % 16, r = min(at / 16, here - 1);
         const int to = a.first_column + first + o;
-        float sum = 0.0f, up = 0.0f;
+        const int y = kSource == Source::kMix ? static_cast<int>(blockIdx.y) : begin + first_row + r;
+        const bool row_is = at < here * 16, is = row_is && first + o <= a.last;
+        float by = 1.0f;
+        if (lacks_means) {
+          by = factor_of(a.x.means, squares + (first_row + r) * squares_row(a.x.means));
+          if (a.x.means.factors != nullptr && tile == 0 && o == 0 && row_is) a.x.means.factors[y] = by;
+        } else if (kPlain && a.experts.factors != nullptr) {
+          by = a.experts.factors[a.experts.rows[y]];
+        } else if (kSource == Source::kChosen && a.few.factors != nullptr) {
+          by = a.few.factors[y / a.few.route.used];
+        }
+        float sum = 0.0f, up = 0.0f, value = 0.0f, other = 0.0f;
         for (int i = 0; i < parts; ++i) {
           const float* share = shares + (i * kOutputs + o) * kWide + r;
           sum += share[0];
           if (kGated) up += share[16 * kWide];
         }
-        if (kSource != Source::kMix && bias != nullptr) {
+        sum *= by;
+        up *= by;
+        if (kSource != Source::kMix && bias != nullptr && is) {
           sum += bias[to];
           if (kGated) up += bias[to + a.last + 1];
         }
-        const int y = kSource == Source::kMix ? static_cast<int>(blockIdx.y) : begin + first_row + r;
+        const bool ahead = kEnds && at == static_cast<int>(threadIdx.x) && tile == first_tile && first_row == 0;
+        const auto put = [&](int column, float sum, float own_gain, float own_residual) {
+          return ahead ? store(a.f, y, column, sum, {own_gain, own_residual}) : store(a.f, y, column, sum);
+        };
         if (kGated && a.pairs) {
-          store(a.f, y, to, activate(sum, a.f.act));
-          store(a.f, y, to + a.last + 1, activate(up, a.f.act));
-        } else {
-          store(a.f, y, to, kGated ? gate(sum, up, a.f.act) : activate(sum, a.f.act));
+          if (is) value = put(to, activate(sum, a.f.act), gain, residual);
+          if (is) other = put(to + a.last + 1, activate(up, a.f.act), other_gain, other_residual);
+        } else if (is) {
+          value = put(to, kGated ? gate(sum, up, a.f.act) : activate(sum, a.f.act), gain, residual);
+        }
+        if (a.f.squares.parts != nullptr) {
+          const float part = sum_of_sixteen(value * value + other * other);
+          if (o == 0 && row_is) a.f.squares.parts[static_cast<size_t>(y) * a.f.squares.stride + tile] = part;
         }
       }
       __syncthreads();  // before the next tile's

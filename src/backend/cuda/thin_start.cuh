@@ -35,6 +35,8 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
   a.tiles = (outputs + 15) / 16;
   // A unit behind the last is read, though not used: not where copies arrive.
   a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) + 128 : 0;
+  if (a.x.means.squares != nullptr)
+    a.operand_bytes = (a.group_rows > 0 ? min(a.rows, a.group_rows) : a.rows) * squares_row(a.x.means) * 4;
   const size_t each =
       (kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
       kStages<kCodes, kGated, kTiles> * kStageBytes<kCodes, kScaling, kGated, kTiles>;  // of a warp

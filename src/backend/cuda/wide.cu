@@ -33,31 +33,37 @@ WideSplits wide_splits(const Rows& w, int rows, int multiprocessors) {
   return {splits, splits == 1};
 }
 
-void wide(cudaStream_t stream, const Rows& w, const Operand& x, int rows, int first_column, int splits,
-          size_t split_floats, const Finish& f, const ExpertRows& experts) {
-  const int half = f.gated ? w.rows / 2 : 0;
+int wide(cudaStream_t stream, const Rows& w, const Operand& x, const RootMeans& means, int rows,
+         int first_column, int splits, size_t split_floats, const Finish& f, const ExpertRows& experts) {
+  const int half = f.gated ? w.rows / 2 : 0, last = (f.gated ? half : w.rows) - 1;
   const Wide a{w,
                x,
+               means,
                rows,
                first_column,
                (x.stride / kDepth + splits - 1) / splits,
                experts,
                f,
                half,
-               (f.gated ? half : w.rows) - 1,
+               last,
                split_floats,
-               stores_eights(f, first_column, f.gated ? half : w.rows)};
+               stores_eights(f, first_column, last + 1)};
   const int most = experts.table != nullptr ? experts.places / experts.count : rows;
   switch (w.type) {
     case Codes::k4:
-      return wide_4(stream, a, most, splits);
+      wide_4(stream, a, most, splits);
+      break;
     case Codes::k8:
-      return wide_8(stream, a, most, splits);
+      wide_8(stream, a, most, splits);
+      break;
     case Codes::kF8:
-      return wide_f8(stream, a, most, splits);
+      wide_f8(stream, a, most, splits);
+      break;
     case Codes::kBF16:
-      return wide_bf16(stream, a, most, splits);
+      wide_bf16(stream, a, most, splits);
+      break;
   }
+  return last / 32 + 1;
 }
 
 }  // namespace mlxs::cuda

@@ -11,99 +11,12 @@
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/operand.cuh"
+#include "backend/cuda/root_means.cuh"
+#include "backend/cuda/wide_spec.cuh"
 
 namespace mlxs::cuda {
 
-constexpr int kDepth = 64;
-constexpr unsigned kMostJoined = 8;
-
-// Of a unit's weights in the ring, a warp's.
-template <Codes kCodes, Scaling kScaling>
-constexpr int kRingBytes = kCodes == Codes::kBF16 ? 0 : kUnitBytes<kCodes> + UnitScales<kScaling>::kBytes;
-// A stage of the ring, swizzled in 1,024 bytes.
-template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
-constexpr int kWideRoom =
-    (kTile * kDepth * 2 + kGroups * 4 * kRingBytes<kCodes, kScaling> + 1023) / 1024 * 1024;
-// As many as fit: two blocks of 128 outputs a multiprocessor, or one of 256.
-template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
-constexpr int kWideStages =
-    std::min(8, (kGroups == 2 ? 110 : 216) * 1024 / kWideRoom<kCodes, kScaling, kTile, kGroups>);
-
-struct Wide {
-  Rows w;
-  Operand x;
-  int rows;
-  int first_column;
-  int units;           // of 64 columns, in a split
-  ExpertRows experts;  // table == nullptr: w alone, all rows
-  Finish f;
-  int half;             // gated: rows of the gates
-  int last;             // the last output
-  size_t split_floats;  // between the sums of two splits; 0: they are joined here
-  bool in_eights;       // stores_eights()
-};
-
-// Whether a block's outputs go to f in whole eights, side by side: operands in pieces of 32 columns.
-inline bool stores_eights(const Finish& f, int first_column, int outputs) {
-  return f.soft_cap == 0 && f.columns % 8 == 0 && first_column % 32 == 0 && outputs % 32 == 0 &&
-         (f.operand.data == nullptr || f.operand.wide);
-}
-
 #if defined(MLXS_HAS_WGMMA)
-
-// Eight outputs of a row, to where f says, as store() does it; a warp together, whose fours of lanes have 32
-// columns. live: there are such outputs.
-__device__ inline void store_eight(const Finish& f, int row, int column, float (&v)[8], bool live) {
-  const size_t at = static_cast<size_t>(row) * f.columns + column;
-  if (live && f.residual != nullptr) {
-    float old[8];
-    read_eight(f.residual + at, old);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] += old[i];
-  }
-  if (live && f.y != nullptr) {
-    auto* y = reinterpret_cast<float4*>(f.y + at);
-    y[0] = {v[0], v[1], v[2], v[3]};
-    y[1] = {v[4], v[5], v[6], v[7]};
-  }
-  if (f.operand.data == nullptr) return;
-  const uint4 words = widely(pack_operand(v));
-  if (!live) return;
-  *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(f.operand.data) +
-                            static_cast<size_t>(row) * f.operand.stride + column) = words;
-}
-
-// Which expert, and which tile of its rows, a block of the grid's y is for; false: none.
-__device__ inline bool find_tile(const ExpertRows& experts, int tile_rows, int& expert, int& tile) {
-  __shared__ int found[2];
-  if (threadIdx.x < 32) {
-    const int lane = static_cast<int>(threadIdx.x), wanted = static_cast<int>(blockIdx.y);
-    int before = 0;
-    if (lane == 0) found[0] = -1;
-    __syncwarp();
-    for (int base = 0; base < experts.count && before <= wanted; base += 32) {
-      const int e = base + lane;
-      const int own =
-          e < experts.count ? (experts.first[e + 1] - experts.first[e] + tile_rows - 1) / tile_rows : 0;
-      int sum = own;
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const int lower = __shfl_up_sync(0xffffffffu, sum, step);
-        if (lane >= step) sum += lower;
-      }
-      const int from = before + sum - own;
-      if (wanted >= from && wanted < from + own) {
-        found[0] = e;
-        found[1] = wanted - from;
-      }
-      before += __shfl_sync(0xffffffffu, sum, 31);
-    }
-  }
-  __syncthreads();
-  expert = found[0];
-  tile = found[1];
-  return expert >= 0;
-}
 
 template <Codes kCodes, Scaling kScaling, int kTile, int kGroups>
 __device__ void product(const Wide& a) {
@@ -145,6 +58,10 @@ __device__ void product(const Wide& a) {
   const char* code_at = static_cast<const char*>(codes) + from * kCodeBytes + lane * 16;
   const char* scale_at = static_cast<const char*>(scales) + from * kScaleBytes + lane * 16;
   char* const own_ring = memory + kRowBytes + warp * kOwnBytes;
+  // Of the outputs of a thread's, which are in one column.
+  const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;  // outputs of the block
+  const int own_output = static_cast<int>(blockIdx.x) * wide + static_cast<int>(threadIdx.x) % wide;
+  const float gain = own_output <= a.last ? gain_of(a.f, own_output) : 1.0f;
   const auto fetch_weights = [&](int unit, int stage) {
     if (kOwnBytes == 0 || unit >= units) return;
     char* to = own_ring + stage * kStageBytes;
@@ -225,6 +142,9 @@ __device__ void product(const Wide& a) {
   };
 #pragma unroll
   for (int i = 0; i < kStages - 2; ++i) fetch_rows(i, i);
+  __shared__ float factors[kTile];
+  const bool lacks_means = a.means.squares != nullptr;
+  if (lacks_means) read_factors(a.means, from_row, min(kTile, rows - from_row), factors);
   unsigned even[4][4], odd[4][4];
   wait_copies<kStages - 3>();
   __syncwarp();
@@ -284,7 +204,6 @@ __device__ void product(const Wide& a) {
 #endif
     return *own;
   };
-  const int wide = a.half > 0 ? kOutputs / 2 : kOutputs;  // outputs of the block
   const int first_out = static_cast<int>(blockIdx.x) * wide, here = min(kTile, rows - from_row);
   if (a.in_eights && !joins) {
     const int across = min(wide, a.last + 1 - first_out) / 8;
@@ -297,12 +216,17 @@ __device__ void product(const Wide& a) {
       const int swap = (row / 2 % 4) * 8;
       float v[8], up[8];
       read_eight(own + (eight * 8 ^ swap), v);
+      const float by = lacks_means ? factors[row] : 1.0f;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i] *= by;
       if (bias != nullptr) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] += bias[to + i];
       }
       if (a.half > 0) {
         read_eight(own + (eight * 8 + kOutputs / 2 ^ swap), up);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) up[i] *= by;
         if (bias != nullptr) {
 #pragma unroll
           for (int i = 0; i < 8; ++i) up[i] += bias[to + a.half + i];
@@ -317,22 +241,40 @@ __device__ void product(const Wide& a) {
     }
     return;
   }
+  // Read one round ahead.
+  const auto residual_at = [&](int at) {
+    return at < here * wide && own_output <= a.last
+               ? residual_of(f, begin + from_row + at / wide, a.first_column + own_output)
+               : 0.0f;
+  };
+  float next_residual = residual_at(first_at);
 #pragma unroll 1
   for (int at = first_at; at < here * wide; at += next_at) {
-    const int row = at / wide, o = at % wide, out = first_out + o, to = a.first_column + out;
-    if (out > a.last) continue;
+    // A warp has outputs of one row.
+    const int row = at / wide, o = at % wide, out = own_output, to = a.first_column + out;
+    const Ahead ahead{gain, next_residual};
+    next_residual = residual_at(at + next_at);
     const float* sums_of = shared + row * kOutputs;
     const int swap = (row / 2 % 4) * 8;
-    if (a.half > 0) {
-      float low = sum_of(sums_of + (o ^ swap)), up = sum_of(sums_of + ((o + kOutputs / 2) ^ swap));
+    const float by = lacks_means ? factors[row] : 1.0f;
+    float value = 0.0f;
+    if (out > a.last) {
+    } else if (a.half > 0) {
+      float low = by * sum_of(sums_of + (o ^ swap)),
+            up = by * sum_of(sums_of + ((o + kOutputs / 2) ^ swap));
       if (bias != nullptr) {
         low += bias[to];
         up += bias[to + a.half];
       }
-      store(f, begin + from_row + row, to, gate(low, up, f.act));
+      value = store(f, begin + from_row + row, to, gate(low, up, f.act), ahead);
     } else {
-      const float sum = sum_of(sums_of + (o ^ swap)) + (bias != nullptr ? bias[to] : 0.0f);
-      store(f, begin + from_row + row, to, activate(sum, f.act));
+      const float sum = by * sum_of(sums_of + (o ^ swap)) + (bias != nullptr ? bias[to] : 0.0f);
+      value = store(f, begin + from_row + row, to, activate(sum, f.act), ahead);
+    }
+    if (f.squares.parts != nullptr) {
+      const float part = warp_sum(value * value);
+      if (lane == 0 && out <= a.last)
+        f.squares.parts[static_cast<size_t>(from_row + row) * f.squares.stride + out / 32] = part;
     }
   }
 #if defined(MLXS_HAS_CLUSTERS)

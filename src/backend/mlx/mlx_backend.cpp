@@ -137,7 +137,7 @@ Tensor MlxBackend::add_positions(Tensor x, const Weight& table) {
 
 Tensor MlxBackend::norm(Tensor x, const NormSpec& spec) { return keep(normalized(array_of(x), spec)); }
 
-Tensor MlxBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual) {
+Tensor MlxBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec&) {
   mx::array y = array_of(residual) + normalized(array_of(x), spec);
   release(residual);
   return keep(std::move(y));
