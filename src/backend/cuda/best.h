@@ -2,7 +2,7 @@
 // by the host compiler.
 #pragma once
 
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/sampling.h"
 
 namespace mlxs::cuda {
 

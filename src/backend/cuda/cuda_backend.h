@@ -15,6 +15,7 @@
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/pack_rows.h"
+#include "backend/cuda/sampling.h"
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_index.h"
 #include "backend/cuda/weight_stream.h"

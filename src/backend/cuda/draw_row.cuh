@@ -3,7 +3,7 @@
 #pragma once
 
 #include "backend/cuda/block_sums.cuh"
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/sampling.h"
 
 namespace mlxs::cuda {
 

@@ -3,6 +3,7 @@
 // its result invalid.
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/sampling.h"
 
 namespace mlxs::cuda {
 namespace {
