@@ -3,10 +3,12 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <vector>
 
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/sampling.h"
 #include "backend/ops.h"
 
 namespace mlxs::cuda {
