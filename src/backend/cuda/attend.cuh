@@ -67,6 +67,29 @@ __device__ void put_columns(float* y, const Operand& operand, int row, int colum
   }
 }
 
+// A block's part of a row that is alone in its sequence, by the grid: x the row, y a KV head and up to kRows
+// of the heads that share it, z the split. It sees tokens begin … end - 1.
+struct RowPart {
+  int row, split, kv_head, part, first_head, heads, position, begin, end;
+  const int* pages;
+};
+template <int kRows>
+__device__ RowPart row_part(const StepRows& step, const Attention& spec, const KvLayer& kv) {
+  RowPart own;
+  own.row = static_cast<int>(blockIdx.x);
+  own.split = static_cast<int>(blockIdx.z);
+  const int group = spec.heads / kv.kv_heads, parts = (group + kRows - 1) / kRows;
+  own.part = static_cast<int>(blockIdx.y) % parts;
+  own.kv_head = static_cast<int>(blockIdx.y) / parts;
+  own.first_head = own.kv_head * group + own.part * kRows;
+  own.heads = min(kRows, group - own.part * kRows);
+  own.position = step.positions[own.row];
+  own.pages = step.pages + step.first_page[own.row];
+  own.begin = spec.window > 0 ? max(0, own.position - spec.window + 1) : 0;
+  own.end = spec.causal ? own.position + 1 : step.lengths[own.row];
+  return own;
+}
+
 // Of what a row sees, which may be nothing. NaN stays.
 __device__ inline float share_of(float value, float total) { return total == 0.0f ? 0.0f : value / total; }
 

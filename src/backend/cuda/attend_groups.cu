@@ -45,14 +45,11 @@ __global__ __launch_bounds__(kThreads) void groups_kernel(const __grid_constant_
     query_gains[i] = spec.norm_query ? spec.query_norm.gain[lane + 32 * i] + spec.query_norm.offset : 1.0f;
     key_gains[i] = spec.norm_key ? spec.key_norm.gain[lane + 32 * i] + spec.key_norm.offset : 1.0f;
   }
-  const int row = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.z), splits = a.splits;
-  const int group = spec.heads / kv.kv_heads, parts = (group + kRows - 1) / kRows;
-  const int kv_head = static_cast<int>(blockIdx.y) / parts, part = static_cast<int>(blockIdx.y) % parts;
-  const int first_head = kv_head * group + part * kRows, heads = min(kRows, group - part * kRows);
-  const int position = step.positions[row];
-  const int* pages = step.pages + step.first_page[row];
-  const int begin = spec.window > 0 ? max(0, position - spec.window + 1) : 0;
-  const int end = spec.causal ? position + 1 : step.lengths[row];
+  const RowPart at = row_part<kRows>(step, spec, kv);
+  const int row = at.row, split = at.split, splits = a.splits, kv_head = at.kv_head, part = at.part;
+  const int first_head = at.first_head, heads = at.heads, position = at.position;
+  const int begin = at.begin, end = at.end;
+  const int* pages = at.pages;
   const int all_pages = end > begin ? (end - 1) / kPage + 1 - begin / kPage : 0;
   const int each = (all_pages + splits - 1) / splits;
   const int from_page = begin / kPage + split * each;

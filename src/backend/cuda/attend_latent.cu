@@ -55,14 +55,11 @@ __global__ __launch_bounds__(kThreads) void latent_kernel(const __grid_constant_
   auto* const weights = reinterpret_cast<__nv_bfloat16*>(scores + kSlices * kRows * kShare);
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int row = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.z), splits = a.splits;
-  const int group = spec.heads / kv.kv_heads, parts = (group + kRows - 1) / kRows;
-  const int kv_head = static_cast<int>(blockIdx.y) / parts, part = static_cast<int>(blockIdx.y) % parts;
-  const int first_head = kv_head * group + part * kRows, heads = min(kRows, group - part * kRows);
-  const int position = step.positions[row];
-  const int* pages = step.pages + step.first_page[row];
-  const int begin = spec.window > 0 ? max(0, position - spec.window + 1) : 0;
-  const int end = spec.causal ? position + 1 : step.lengths[row];
+  const RowPart at = row_part<kRows>(step, spec, kv);
+  const int row = at.row, split = at.split, splits = a.splits, kv_head = at.kv_head;
+  const int first_head = at.first_head, heads = at.heads;
+  const int begin = at.begin, end = at.end;
+  const int* pages = at.pages;
   const int first = begin / kPage * kPage;  // tiles begin with a page
   const int tiles = end > begin ? (end - first + kTokens - 1) / kTokens : 0;
   const int each = (tiles + splits - 1) / splits;

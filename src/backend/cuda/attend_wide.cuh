@@ -79,19 +79,20 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
       multiply_as<kOwn, false, true>(sums, weights[k], further(values, k * 2 * kBlock));
     commit_products();
   };
+  // Of codes of 8 bits: each token's scale.
+  const auto rescale = [&](const float* scales) {
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+      const float2 two = *reinterpret_cast<const float2*>(scales + 2 * t + n * 8);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) scores[4 * n + c] *= c % 2 == 0 ? two.x : two.y;
+    }
+  };
   // Scores to weights that are not rounded yet.
   const auto weigh = [&](int j, int stage) {
     settle(scores);
     const int first = item.begin + j * kKeys;
-    if constexpr (kInt8) {
-      const float* own = ring.scale(stage, 0) + 2 * t;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-        const float2 two = *reinterpret_cast<const float2*>(own + n * 8);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) scores[4 * n + c] *= c % 2 == 0 ? two.x : two.y;
-      }
-    }
+    if constexpr (kInt8) rescale(ring.scale(stage, 0));
     if constexpr (kCap) {
       const float cap = spec.soft_cap * kLog2e;
 #pragma unroll
@@ -140,15 +141,7 @@ __device__ void attend_rows(const PromptRing<kDims, kKeys>& ring, const Prompts&
     }
   };
   const auto round = [&](int stage) {
-    if constexpr (kInt8) {
-      const float* own = ring.scale(stage, 1) + 2 * t;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-        const float2 two = *reinterpret_cast<const float2*>(own + n * 8);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) scores[4 * n + c] *= c % 2 == 0 ? two.x : two.y;
-      }
-    }
+    if constexpr (kInt8) rescale(ring.scale(stage, 1));
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
       const float* own = scores + 8 * k;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/expert_arrays.h"
 #include "backend/cuda/op_specs.h"
 
 namespace mlxs::cuda {
@@ -58,24 +59,20 @@ Tensor CudaBackend::linear_heads(Tensor x, std::int32_t first, std::int32_t step
   const Operand operand = make_operand(places, columns, hopper_ && x.rows > kThinHeadRows);
   normalize_operand(stream_.get(), lie_so ? floats(x) : packed.floats(), places, columns, nullptr, operand);
 
-  const auto count = static_cast<std::size_t>(heads);
   const Scratch routing(memory_,
-                        (static_cast<std::size_t>(places) + (4 + kTurnRows) * count + 3) * sizeof(int));
+                        (static_cast<std::size_t>(places) + ExpertArrays::ints(heads)) * sizeof(int));
   auto* const rows_of = static_cast<int*>(routing.data());
-  int* const first_places = rows_of + places;
-  int* const turns = first_places + heads + 1;
-  int* const alive = turns + heads + 1;
-  int* const active = alive + heads + 1;
-  int* const leading = active + heads;
-  const ExpertRows rows{.first = first_places,
-                        .active = active,
-                        .turns = turns,
-                        .alive = alive,
+  const ExpertArrays order(rows_of + places, heads);
+  const ExpertRows rows{.first = order.first,
+                        .active = order.active,
+                        .turns = order.turns,
+                        .alive = order.alive,
                         .rows = rows_of,
-                        .leading = leading,
+                        .leading = order.leading,
                         .count = heads,
                         .places = places};
-  route_heads(stream_.get(), heads, x.rows, first_places, turns, alive, active, leading, rows_of);
+  route_heads(stream_.get(), heads, x.rows, order.first, order.turns, order.alive, order.active,
+              order.leading, rows_of);
   const Tensor y = allocate(x.rows, static_cast<std::int64_t>(heads) * out);
   if (x.rows == 1) {
     expert_product(weight, table_of(weights), rows, operand, {.y = floats_of(y), .columns = out});

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/expert_arrays.h"
 #include "backend/cuda/op_specs.h"
 #include "mlxs/error.h"
 
@@ -174,16 +175,17 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   product(router, input.thin, x.rows, {.y = choices.floats(), .columns = count});
 
   const auto all = static_cast<std::size_t>(places), wide = static_cast<std::size_t>(x.columns);
-  const Scratch routing(memory_, (3 * all + (4 + kTurnRows) * spec.experts.size() + 3) * sizeof(int));
+  const Scratch routing(memory_, (3 * all + ExpertArrays::ints(count)) * sizeof(int));
   auto* numbers = static_cast<int*>(routing.data());
+  const ExpertArrays order(numbers + 3 * all, count);
   const Routed routed{.weights = routing.floats(),
                       .places = numbers + all,
                       .rows = numbers + 2 * all,
-                      .first = numbers + 3 * all,
-                      .turns = numbers + 3 * all + count + 1,
-                      .alive = numbers + 3 * all + 2 * count + 2,
-                      .leading = numbers + 3 * all + 4 * count + 3,
-                      .active = numbers + 3 * all + 3 * count + 3};
+                      .first = order.first,
+                      .turns = order.turns,
+                      .alive = order.alive,
+                      .leading = order.leading,
+                      .active = order.active};
   route(stream_.get(), choices.floats(), index_.rows().positions, x.rows, way, routed);
 
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),

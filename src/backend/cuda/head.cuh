@@ -30,6 +30,24 @@ __device__ inline void turn_head(const float* from, int dims, bool normalizes, c
   __syncwarp();
 }
 
+// The rotation alone, of 32 · kOwn dims whose turns are in registers: lane l has each 32nd from l on.
+template <int kOwn>
+__device__ inline void rotate_vector(const Rotation& rotation, const float2 (&turns)[kOwn / 2],
+                                     float* vector) {
+  const int lane = threadIdx.x % 32;
+  const int half = rotation.dims / 2;
+#pragma unroll
+  for (int j = 0; j < kOwn / 2; ++j) {
+    const int i = lane + 32 * j;
+    if (i >= half) continue;
+    const int a = rotation.interleaved ? 2 * i : i, b = rotation.interleaved ? 2 * i + 1 : i + half;
+    const float x = vector[a], y = vector[b];
+    vector[a] = x * turns[j].x - y * turns[j].y;
+    vector[b] = x * turns[j].y + y * turns[j].x;
+  }
+  __syncwarp();
+}
+
 // The same for a head of 32 · kOwn dims that is in registers already, as its gains (offset included) and
 // turns are: lane l has each 32nd from l on.
 template <int kOwn>
@@ -47,17 +65,7 @@ __device__ inline void turn_head(const float (&from)[kOwn], bool normalizes, con
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) vector[lane + 32 * i] = normalizes ? from[i] * (factor * gains[i]) : from[i];
   __syncwarp();
-  const int half = rotation.dims / 2;
-#pragma unroll
-  for (int j = 0; j < kOwn / 2; ++j) {
-    const int i = lane + 32 * j;
-    if (i >= half) continue;
-    const int a = rotation.interleaved ? 2 * i : i, b = rotation.interleaved ? 2 * i + 1 : i + half;
-    const float x = vector[a], y = vector[b];
-    vector[a] = x * turns[j].x - y * turns[j].y;
-    vector[b] = x * turns[j].y + y * turns[j].x;
-  }
-  __syncwarp();
+  rotate_vector<kOwn>(rotation, turns, vector);
 }
 
 // Several sums over the warp side by side.
@@ -108,20 +116,11 @@ __device__ inline void rotate_head(float (&own)[kOwn], const Rotation& rotation,
     }
     return;
   }
-  const int lane = threadIdx.x % 32, half = rotation.dims / 2;
+  const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) vector[lane + 32 * i] = own[i];
   __syncwarp();
-#pragma unroll
-  for (int j = 0; j < kOwn / 2; ++j) {
-    const int i = lane + 32 * j;
-    if (i >= half) continue;
-    const int a = rotation.interleaved ? 2 * i : i, b = rotation.interleaved ? 2 * i + 1 : i + half;
-    const float x = vector[a], y = vector[b];
-    vector[a] = x * turns[j].x - y * turns[j].y;
-    vector[b] = x * turns[j].y + y * turns[j].x;
-  }
-  __syncwarp();
+  rotate_vector<kOwn>(rotation, turns, vector);
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) own[i] = vector[lane + 32 * i];
   __syncwarp();

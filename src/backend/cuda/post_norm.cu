@@ -1,29 +1,13 @@
 // Norms behind a block (Gemma): a row's norm is added to the stream, and what the next product reads of the
 // stream, normed itself, is made beside it.
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/norm.cuh"
 #include "backend/cuda/operand.cuh"
 
 namespace mlxs::cuda {
 namespace {
 
 constexpr int kThreads = 256, kEights = 3;  // of columns, that a thread has at most
-
-__device__ float block_sum(float value, float (&shares)[kThreads / 32]) {
-  value = warp_sum(value);
-  if (threadIdx.x % 32 == 0) shares[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kThreads / 32; ++i) sum += shares[i];
-  return sum;
-}
-
-// Four columns at once.
-__device__ float squares_of(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
-__device__ float4 scaled(const float4& v, const float4& gain, float factor, float offset) {
-  return {v.x * factor * (gain.x + offset), v.y * factor * (gain.y + offset),
-          v.z * factor * (gain.z + offset), v.w * factor * (gain.w + offset)};
-}
 
 // A block a row, of which a thread has each kThreads-th eight columns.
 __global__ __launch_bounds__(kThreads) void add_kernel(const float* __restrict__ x, int columns,
@@ -57,7 +41,7 @@ __global__ __launch_bounds__(kThreads) void add_kernel(const float* __restrict__
       squares += squares_of(v[n][i]);
     }
   }
-  const float factor = rsqrtf(block_sum(squares, shares[0]) / columns + norm.epsilon);
+  const float factor = rsqrtf(sum_of_block(squares, shares[0]) / columns + norm.epsilon);
   squares = 0.0f;
 #pragma unroll
   for (int n = 0; n < kEights; ++n) {
@@ -70,7 +54,7 @@ __global__ __launch_bounds__(kThreads) void add_kernel(const float* __restrict__
       squares += squares_of(v[n][i]);
     }
   }
-  const float next_factor = rsqrtf(block_sum(squares, shares[1]) / columns + next.epsilon);
+  const float next_factor = rsqrtf(sum_of_block(squares, shares[1]) / columns + next.epsilon);
 #pragma unroll
   for (int n = 0; n < kEights; ++n) {
     if (eight(n) >= operand.stride / 8) continue;

@@ -1,6 +1,7 @@
 // Ops that walk rows of activations: embedding, norms, gathering.
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/norm.cuh"
 #include "backend/cuda/operand.cuh"
 
 namespace mlxs::cuda {
@@ -66,14 +67,8 @@ __global__ void embed_kernel(const __grid_constant__ Segments segments, const in
 
 __device__ float block_sum(float value) {
   __shared__ float shares[kThreads / 32];
-  value = warp_sum(value);
   __syncthreads();  // the last sum has been read
-  if (threadIdx.x % 32 == 0) shares[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kThreads / 32; ++i) sum += shares[i];
-  return sum;
+  return sum_of_block(value, shares);
 }
 
 // Of a row, what a thread keeps in registers: rows up to that long are read once, their gains before the rows
@@ -82,13 +77,6 @@ constexpr int kKeptFours = 6;
 
 __device__ bool keeps(int columns, const Norm& norm) {
   return !norm.layer && norm.bias == nullptr && columns % 8 == 0 && columns <= kThreads * 4 * kKeptFours;
-}
-
-__device__ float squares_of(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
-
-__device__ float4 scaled(const float4& v, const float4& gain, float factor, float offset) {
-  return {v.x * factor * (gain.x + offset), v.y * factor * (gain.y + offset),
-          v.z * factor * (gain.z + offset), v.w * factor * (gain.w + offset)};
 }
 
 // A block a row, in which a thread has each kThreads-th four columns.

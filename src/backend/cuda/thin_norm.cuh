@@ -2,6 +2,7 @@
 // it: bf16 rows in shared memory, in the order of an operand.
 #pragma once
 
+#include "backend/cuda/norm.cuh"
 #include "backend/cuda/operand.cuh"
 
 namespace mlxs::cuda {
@@ -26,8 +27,6 @@ struct KeptGains {
     }
   }
 };
-
-__device__ inline float squares_of(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
 
 // Whole blocks. x.raw: f32 rows, a multiple of eight columns.
 __device__ inline void normalize_here(const ThinInput& x, const KeptGains& gains, int rows, char* memory) {
