@@ -1,7 +1,7 @@
-"""docs/models.md from the results of the family tests (pytest's JUnit files), or a check that it says what they say.
+"""The table of docs/models.md from the results of the family tests (pytest's JUnit files), or a check that it is theirs.
 
 usage: models_table.py RESULTS_DIR [--check]
-What a backend that did not run here had in the table is kept. --check: exit 1 if the file is stale, 77 if the tests did not run.
+What a backend that did not run here had in the table is kept. --check: exit 1 if the table is stale, 77 if the tests did not run.
 """
 
 import json
@@ -14,23 +14,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 FILES = {"safetensors": "parity.families.test_families.xml", "GGUF": "parity.families.test_gguf.xml"}
 COLUMNS = [(backend, form) for backend in ("cpu", "mlx", "cuda") for form in FILES]
 NO_FILE = {"llama-dynamic", "deepseek_v3-dense"}  # of GGUF: llama.cpp has no words for them
-HEAD = """# Models
-
-Made by `scripts/models_table.py` from the results of `tests/parity/families`, and checked against them in `make test`. Each row
-is a tiny random model of that configuration, saved by mlx-lm, or written as GGUF from the same weights in the layout of
-llama.cpp's converter. The logits of 96 tokens are held to mlx-lm's, computed in fp32: within 1.5 % of their spread on a backend
-in fp32 (4 % on AMX, whose activations are bf16; mixtures of experts, where close scores flip, three times that at the median
-row).
-
-The storage forms named in a cell passed there; *supported*: the ops it needs pass that backend's conformance tests; –: there is
-no such file. `cpu` is each of AMX, AVX-512, AVX2 and portable for safetensors, the first and the last for GGUF. Heads of more
-than 256 dimensions do not run on `cuda` yet, which is what DeepSeek V3's own size needs; they are refused before the
-weights are loaded.
-
-Folders as their makers publish them are read too (`test_files.py`): shards with an index, FP8 in blocks (Qwen, DeepSeek),
-gpt-oss's own MXFP4, DeepSeek's joined `kv_b_proj`; MLX's 2 to 6 and 8 bits in any group, and layers that differ.
-
-"""
+BEGIN, END = "<!-- models -->\n", "<!-- /models -->"
 
 
 def results(folder):
@@ -55,7 +39,7 @@ def cells_of(page):
     return {(row[0], *column): text for row in rows[1:] for column, text in zip(COLUMNS, row[1:], strict=False)}
 
 
-def page_of(passed, before):
+def table(passed, before):
     ran = {backend for _, backend, _ in passed}
     lines = ["| configuration | " + " | ".join(f"{backend}, {form}" for backend, form in COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 1) + "|")
@@ -69,7 +53,7 @@ def page_of(passed, before):
             else:
                 row.append(before.get((family, backend, form), "supported"))
         lines.append(f"| {family} | " + " | ".join(row) + " |")
-    return HEAD + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main():
@@ -77,8 +61,9 @@ def main():
     if not passed:
         print("the family tests did not run: nothing to compare docs/models.md with")
         return 77
-    before = PAGE.read_text() if PAGE.exists() else ""
-    page = page_of(passed, cells_of(before))
+    before = PAGE.read_text()
+    rows = table(passed, cells_of(before))
+    page = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: BEGIN + rows + END, before, flags=re.DOTALL)
     if "--check" not in sys.argv:
         PAGE.write_text(page)
     elif page != before:
