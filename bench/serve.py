@@ -90,6 +90,8 @@ def load(args, server, clients):
     if run.returncode != 0:
         raise SystemExit(f"{' '.join(command)}:\n{run.stderr}")
     out = json.loads(run.stdout)
+    if out["without_text"]:
+        raise SystemExit(f"{out['without_text']} of {out['requests']} answers had no text: {run.stdout}")
     if out["failed"]:
         raise SystemExit(f"{out['failed']} of {out['requests']} requests failed: {run.stdout}")
     return {

@@ -47,8 +47,8 @@ def byte_symbols() -> list[str]:
 def metadata(config: dict, arch: str) -> dict:
     vocabulary = config["vocab_size"]
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *byte_symbols(), "he"]
-    plain = len(tokens)
-    tokens += [f"<unused{i}>" for i in range(vocabulary - plain)]
+    # Random weights choose mostly these: tokens of text as others, for clients that wait for some.
+    tokens += [f"<unused{i}>" for i in range(vocabulary - len(tokens))]
     values = {
         "general.architecture": arch,
         "general.name": "synthetic " + arch,
@@ -66,7 +66,7 @@ def metadata(config: dict, arch: str) -> dict:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3] * 3 + [1] * (plain - 3) + [5] * (vocabulary - plain),
+        "tokenizer.ggml.token_type": [3] * 3 + [1] * (vocabulary - 3),
         "tokenizer.ggml.merges": ["h e"],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,

@@ -15,6 +15,7 @@ namespace mlxs::cli {
 namespace {
 
 nlohmann::json percentiles_json(const std::vector<double>& values) {
+  if (values.empty()) return nullptr;
   nlohmann::json result;
   for (const int p : {50, 90, 95, 99}) result[fmt::format("p{}", p)] = percentile(values, p);
   return result;
@@ -30,6 +31,7 @@ int serve_load(const ServeLoad& load, bool json) {
                                       {"prompt_tokens", figures.prompt_tokens},
                                       {"cached_tokens", figures.cached_tokens},
                                       {"generated_tokens", figures.generated_tokens},
+                                      {"without_text", figures.without_text},
                                       {"tokens_per_second", figures.tokens_per_second()},
                                       {"ttft_ms", percentiles_json(figures.ttft_ms)},
                                       {"itl_ms", percentiles_json(figures.itl_ms)},
@@ -43,10 +45,16 @@ int serve_load(const ServeLoad& load, bool json) {
       figures.requests, figures.seconds, figures.failed, figures.tokens_per_second(), figures.prompt_tokens,
       figures.cached_tokens, figures.generated_tokens);
   for (const auto& [reason, count] : figures.failures) fmt::print("  {} x {}\n", count, reason);
+  if (figures.without_text > 0) {
+    fmt::print(
+        "  {} answers had no text (unused or special tokens alone?): first tokens and gaps are not theirs\n",
+        figures.without_text);
+  }
   std::vector<std::vector<std::string>> table{{"MILLISECONDS", "P50", "P90", "P95", "P99"}};
   const auto add = [&](const char* name, const std::vector<double>& values) {
     std::vector<std::string> row{name};
-    for (const int p : {50, 90, 95, 99}) row.push_back(fmt::format("{:.1f}", percentile(values, p)));
+    for (const int p : {50, 90, 95, 99})
+      row.push_back(values.empty() ? "-" : fmt::format("{:.1f}", percentile(values, p)));
     table.push_back(std::move(row));
   };
   add("time to first token", figures.ttft_ms);

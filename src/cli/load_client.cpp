@@ -245,7 +245,11 @@ class LoadRun {
   }
 
   void count(const Transfer& transfer, RequestFigures& one) {
-    if (!transfer.first) figures_.ttft_ms.push_back(transfer.ttft_ms);
+    if (transfer.first) {
+      ++figures_.without_text;
+    } else {
+      figures_.ttft_ms.push_back(transfer.ttft_ms);
+    }
     figures_.e2e_ms.push_back(one.e2e_ms);
     figures_.itl_ms.insert(figures_.itl_ms.end(), transfer.itl_ms.begin(), transfer.itl_ms.end());
     if (!transfer.usage.is_object()) {

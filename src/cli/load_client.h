@@ -12,9 +12,9 @@
 namespace mlxs::cli {
 
 struct RequestFigures {
-  int number = 0;       // from 0, in the order of sending
-  std::string failure;  // empty: none
-  double ttft_ms = 0, e2e_ms = 0;
+  int number = 0;                  // from 0, in the order of sending
+  std::string failure;             // empty: none
+  double ttft_ms = 0, e2e_ms = 0;  // ttft: 0 if the answer had no text
   int prompt_tokens = 0, generated_tokens = 0;
 };
 
@@ -43,6 +43,7 @@ struct ServeFigures {
   double seconds = 0;                   // first request sent → last answer ended
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;  // as the server counted them
   int without_usage = 0;  // answers whose tokens the server did not count: their pieces of text are
+  int without_text = 0;   // answers that ended well without any text: nothing of theirs is in ttft and itl
   std::vector<double> ttft_ms, itl_ms, e2e_ms;  // itl: between two pieces of text of one answer
 
   double tokens_per_second() const {

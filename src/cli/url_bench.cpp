@@ -52,7 +52,12 @@ json figures_json(const ServeFigures& f) {
               {"ttft_curve_ms", curve(f.ttft_ms)},
               {"e2e_curve_ms", curve(f.e2e_ms)}};
   if (f.without_usage > 0) result["without_usage"] = f.without_usage;
+  if (f.without_text > 0) result["without_text"] = f.without_text;
   return result;
+}
+
+std::string first_after(const RequestFigures& one) {
+  return one.ttft_ms > 0 ? fmt::format("first after {:.1f} ms", one.ttft_ms) : "none of them text";
 }
 
 std::string utc_now() {
@@ -153,11 +158,10 @@ class Runner {
         load.questions = questions(fmt::format("{} {}.{}", kind, x, number + 1), load.requests);
       if (bench_.verbose) {
         load.on_request = [this, &label](const RequestFigures& one) {
-          bench_.tell(
-              one.failure.empty()
-                  ? fmt::format("{}: request {}: {} tokens, first after {:.1f} ms, all after {:.1f} ms",
-                                label, one.number + 1, one.generated_tokens, one.ttft_ms, one.e2e_ms)
-                  : fmt::format("{}: request {}: {}", label, one.number + 1, one.failure));
+          bench_.tell(one.failure.empty()
+                          ? fmt::format("{}: request {}: {} tokens, {}, all after {:.1f} ms", label,
+                                        one.number + 1, one.generated_tokens, first_after(one), one.e2e_ms)
+                          : fmt::format("{}: request {}: {}", label, one.number + 1, one.failure));
         };
       }
       const ServeFigures figures = run_serve_load(load);

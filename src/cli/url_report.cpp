@@ -91,17 +91,20 @@ std::string spread(const std::vector<double>& values, int digits) {
 
 std::string failures_of(const Result& result) {
   std::map<std::string, int> all;
-  int failed = 0, requests = 0, uncounted = 0;
+  int failed = 0, requests = 0, uncounted = 0, silent = 0;
   for (const json& run : result.runs()) {
     failed += run.at("failed").get<int>();
     requests += run.at("requests").get<int>();
     uncounted += run.value("without_usage", 0);
+    silent += run.value("without_text", 0);
     for (const auto& [reason, count] : run.at("failures").items()) all[reason] += count.get<int>();
   }
   std::string text = fmt::format("{} requests, {} failed.", requests, failed);
   for (const auto& [reason, count] : all) text += fmt::format(" {} x {}.", count, reason);
   if (uncounted > 0)
     text += fmt::format(" {} answers came without `usage`: their pieces of text count as tokens.", uncounted);
+  if (silent > 0)
+    text += fmt::format(" {} answers had no text: first tokens and gaps are not theirs.", silent);
   return text;
 }
 

@@ -1,9 +1,13 @@
 """`bench`: each measurement runs, and its figures fit together. What they are is for `make bench`, not for a test."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from program import MODEL, needs_model, run
+from other_server import OtherServer
+from program import MODEL, ServeProcess, needs_model, run
 
 pytestmark = needs_model
 
@@ -105,6 +109,23 @@ def test_load_on_a_server_counts_refusals_by_their_reason(tmp_path, api):
     assert "nope" in next(iter(failures))
 
 
+def test_answers_without_text_have_no_first_token(tmp_path):
+    server = OtherServer(words=0, usage=True)
+    try:
+        flags = ["--url", server.url, "--requests", "3"]
+        figures = bench(tmp_path, "serve", *flags)
+        table = run("bench", "serve", *flags, cache=tmp_path)
+        quick = run("bench", "quick", "--url", server.url, "-q", "2", "-v", cache=tmp_path)
+    finally:
+        server.close()
+    assert (figures["failed"], figures["without_text"]) == (0, 3)
+    assert (figures["ttft_ms"], figures["itl_ms"]) == (None, None)
+    assert figures["e2e_ms"]["p50"] > 0
+    assert "3 answers had no text" in table.out
+    assert [line.split()[-4:] for line in table.out.splitlines() if line.startswith(("time to", "between"))] == [["-"] * 4] * 2
+    assert "2 answers had no text" in quick.out and "none of them text" in quick.err
+
+
 def test_load_on_nobody_says_what_to_do(tmp_path):
     result = run("bench", "serve", "--url", "http://127.0.0.1:1", cache=tmp_path)
     assert result.status == 1
@@ -148,3 +169,18 @@ def test_a_synthetic_model_of_an_unknown_quantization_is_refused(tmp_path):
     result = run("bench", "synthetic", str(config), "--backend", "cpu", cache=tmp_path)
     assert result.status != 0
     assert "quantization" in result.err
+
+
+def test_a_server_of_a_synthetic_file_answers_with_text(tmp_path):
+    config, model = tmp_path / "config.json", tmp_path / "model.gguf"
+    config.write_text(json.dumps(SYNTHETIC | {"max_position_embeddings": 2048, "rope_theta": 1e6}))
+    script = Path(__file__).resolve().parents[2] / "bench" / "synthetic_gguf.py"
+    subprocess.run([sys.executable, script, config, model], check=True)
+    server = ServeProcess(str(model), "--threads", "1", "--backend", "cpu", cache=tmp_path)
+    try:
+        flags = ["--url", server.url, "--requests", "4", "--prompt-words", "5", "--max-tokens", "6"]
+        figures = bench(tmp_path, "serve", *flags)
+    finally:
+        server.close()
+    assert (figures["failed"], figures["without_text"]) == (0, 0)
+    assert 0 < figures["ttft_ms"]["p50"] <= figures["e2e_ms"]["p99"]
