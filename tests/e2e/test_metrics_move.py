@@ -539,7 +539,21 @@ def test_no_metric_is_missing_here(tmp_path):
                 listed |= words(name, key.strip().strip("`"), *(value.strip() for value in values.split(",")))
     elsewhere = set().union(*ELSEWHERE.values())
     moved = set().union(
-        REQUESTS, PLACES, LATE, PAGES, PASSED, OWN_PAGES, AGAIN, CACHE, CLIENTS, RATES, AHEAD, WINDOW, HELD, TOLD, DEVICE,
+        REQUESTS,
+        PLACES,
+        LATE,
+        PAGES,
+        PASSED,
+        OWN_PAGES,
+        AGAIN,
+        CACHE,
+        CLIENTS,
+        RATES,
+        AHEAD,
+        WINDOW,
+        HELD,
+        TOLD,
+        DEVICE,
         elsewhere,
     )
     moved.add("mlxs_failed_steps_total")
