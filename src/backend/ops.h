@@ -124,12 +124,15 @@ struct SampleRow {
   float repetition_penalty = 1.0f;  // over prompt and generated tokens (CTRL, Keskar et al. 2019)
   float presence_penalty = 0.0f;    // over generated tokens, OpenAI's definition
   float frequency_penalty = 0.0f;
-  std::uint64_t seed = 0;          // with `draw` it determines the draw on every run and batch composition
-  std::uint64_t draw = 0;          // index of the generated token
-  std::int32_t top_logprobs = -1;  // -1: none; 0: the chosen token's only; n: the n best too
-  std::span<const TokenBias> bias;
-  std::span<const TokenCount> counts;      // needed if a penalty is on
+  std::uint64_t seed = 0;           // with `draw` it determines the draw on every run and batch composition
+  std::uint64_t draw = 0;           // index of the generated token
+  std::int32_t top_logprobs = -1;   // -1: none; 0: the chosen token's only; n: the n best too
+  std::span<const TokenBias> bias;  // a token once at most
+  std::span<const TokenCount> counts;      // needed if a penalty is on; a token once at most
   std::span<const std::uint32_t> allowed;  // bit per token, 1 = allowed; empty: all
+  // The row's own token was generated and is not among `counts` yet, where it counts once more: of a row that
+  // is fed (Batch::fed), whose token the host does not know.
+  bool counts_own = false;
 };
 
 // ---------------------------------------------------------------- the ragged batch of a step
@@ -161,8 +164,9 @@ struct Batch {
   // token is what that step draws for its sampled row i, and tokens[row] says nothing; -1: tokens[row]. Where
   // that draw turns out invalid the row has any token, and the caller drops what becomes of it.
   std::span<const std::int32_t> fed = {};
-  // [sampled_rows], or empty: what sample() will be called with, masks apart, which may not be there yet.
-  // Only rows that are announced so, or greedy, count as draws_on_device().
+  // [sampled_rows], or empty: what sample() will be called with; but the bits of a mask, whose size `allowed`
+  // says, need not be there yet. Only rows that are announced so, or are greedy without bias, counts and
+  // mask, count as draws_on_device().
   std::span<const SampleRow> sampling = {};
 };
 
@@ -345,7 +349,9 @@ class Backend {
   virtual Tensor gather_sampled(Tensor x) = 0;  // → [num_sampled, columns]
   // Final projection in f32, soft-capped if cap > 0: → [num_sampled, vocabulary]
   virtual Tensor logits(Tensor x, const Weight& head, const NormSpec* norm, float soft_cap = 0.0f) = 0;
-  // rows.size() == logits.rows. Results are valid after end_step; the spans in `rows` must outlive it.
+  // rows.size() == logits.rows. Results are valid after end_step. The spans in `rows` must outlive it, but
+  // those of rows that count as draws_on_device(): they are read now, or were by begin_step. What a row is
+  // drawn from, after bias, mask and penalties, may stand in its logits afterwards.
   virtual void sample(Tensor logits, std::span<const SampleRow> rows) = 0;
   // Ends the oldest step under way: waits for it and returns what its sample() drew (empty if it was not
   // called), valid until the next begin_step or end_step. A step that was not submitted is submitted first.
@@ -373,8 +379,9 @@ class Backend {
   virtual void submit_step() {}
   virtual RunAhead run_ahead() const { return RunAhead::kNo; }  // kNo: submit_step() is not called
   // Whether the token that is drawn by `row` is known to the device without the host's help, so that a row of
-  // the next step can be fed with it. Of this the host needs nothing but `row`: counts, bias and mask are
-  // complete when sample() is called.
+  // the next step can be fed with it. Of this the host needs nothing but `row`: bias and counts are complete
+  // when it is announced, its mask is when sample() is called. The same of a row that differs only in what
+  // these hold, and in counts_own, so that it can be asked ahead.
   virtual bool draws_on_device(const SampleRow& row) const {
     static_cast<void>(row);
     return false;

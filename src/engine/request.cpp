@@ -70,7 +70,15 @@ Request::Request(RequestId request_id, const GenerateParams& params, std::vector
   sampling.frequency_penalty = params.frequency_penalty;
   sampling.seed = params.seed ? *params.seed : random_seed();
   sampling.top_logprobs = params.top_logprobs;
-  for (const auto& [token, value] : params.logit_bias) bias.push_back({token, value});
+  auto biases = params.logit_bias;
+  std::ranges::stable_sort(biases, {}, [](const auto& pair) { return pair.first; });
+  for (const auto& [token, value] : biases) {  // a token once
+    if (!bias.empty() && bias.back().token == token) {
+      bias.back().bias += value;
+    } else {
+      bias.push_back({token, value});
+    }
+  }
   if (penalized) counts.add_prompt(tokens);
 }
 

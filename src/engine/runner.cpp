@@ -90,7 +90,7 @@ MaskPool* Runner::begin_masks() {
 }
 
 bool Runner::feeds(const Request& request, const SampleRow& row) const {
-  return !request.grammar && !request.penalized && request.bias.empty() && backend_.draws_on_device(row);
+  return !request.grammar && backend_.draws_on_device(row);
 }
 
 void Runner::fill(Host& host, const StepPlan& plan, const std::function<Request&(RequestId)>& request_of) {
@@ -124,7 +124,10 @@ void Runner::fill(Host& host, const StepPlan& plan, const std::function<Request&
     }
     host.sampled_rows.push_back(first_row + span.count - 1);
     SampleRow& row = host.sampling.emplace_back(request.sample_row());
-    if (span.fed >= 0) ++row.draw;  // the token before is drawn and not known
+    if (span.fed >= 0) {  // the token before is drawn and not known
+      ++row.draw;
+      row.counts_own = request.penalized;
+    }
     host.feeds_next = host.feeds_next && feeds(request, row);
     if (!request.grammar) continue;
     // Log probabilities are those among the allowed tokens: they need the mask.

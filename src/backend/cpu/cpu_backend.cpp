@@ -278,6 +278,17 @@ Tensor CpuBackend::logits(Tensor x, const Weight& head, const NormSpec* norm, fl
 void CpuBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
   draws_.count = rows.size();
   if (draws_.rows.size() < rows.size()) draws_.rows.resize(rows.size());
+  std::vector<SampleRow> complete;  // rows that count their own token
+  std::vector<std::vector<TokenCount>> counts;
+  if (std::ranges::any_of(rows, &SampleRow::counts_own)) {
+    complete.assign(rows.begin(), rows.end());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows[i].counts_own) continue;
+      const auto own = static_cast<std::size_t>(batch_.sampled_rows[i]);
+      complete[i].counts = counts.emplace_back(with_own(rows[i].counts, batch_.tokens[own]));
+    }
+    rows = complete;
+  }
   cpu::sample(pool_, isa_, floats_of(logits), logits.rows, logits.columns, rows,
               std::span(draws_.rows).first(rows.size()), sample_scratch_);
 }

@@ -346,6 +346,17 @@ void sample(ThreadPool& pool, Isa isa, const float* logits, int rows, int vocabu
   });
 }
 
+std::vector<TokenCount> with_own(std::span<const TokenCount> counts, TokenId own) {
+  std::vector<TokenCount> all(counts.begin(), counts.end());
+  const auto found = std::ranges::find(all, own, &TokenCount::token);
+  if (found != all.end()) {
+    ++found->generated;
+  } else {
+    all.push_back({own, 1});
+  }
+  return all;
+}
+
 void resample(ThreadPool& pool, Isa isa, const float* logits, int vocabulary,
               std::span<const std::int32_t> rows, const ResampleOps::Spec& spec, std::span<Sampled> results,
               SampleScratch& scratch) {

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "backend/cpu/isa.h"
 #include "backend/ops.h"
@@ -30,6 +31,8 @@ class SampleScratch {
 // results.size() == rows.
 void sample(ThreadPool& pool, Isa isa, const float* logits, int rows, int vocabulary,
             std::span<const SampleRow> specs, std::span<Sampled> results, SampleScratch& scratch);
+// What a row counts whose own token is `own`: SampleRow::counts_own.
+std::vector<TokenCount> with_own(std::span<const TokenCount> counts, TokenId own);
 // Of rows[i] of the logits by spec(i), where it is to be drawn: see ResampleOps.
 void resample(ThreadPool& pool, Isa isa, const float* logits, int vocabulary,
               std::span<const std::int32_t> rows, const ResampleOps::Spec& spec, std::span<Sampled> results,

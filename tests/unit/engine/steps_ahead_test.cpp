@@ -105,10 +105,15 @@ TEST_F(StepsAheadTest, AnswersAreThoseOfStepsInTurn) {
   compare("until a stop token", params, true);
   params = request(60);
   params.repetition_penalty = 1.3f;
-  compare("its rows need the tokens before", params, false);
+  compare("its rows count the token that they are fed with", params, true);
+  params.presence_penalty = 0.7f;
+  params.frequency_penalty = 0.4f;
+  params.temperature = 0.9f;
+  params.seed = 3;
+  compare("every penalty", params, true);
   params = request(60);
   params.logit_bias = {{70, 2.0f}};
-  compare("biased", params, false);
+  compare("biased", params, true);
   params = request(60);
   params.ignore_eos = false;
   params.structured = {StructuredOutput::Kind::kRegex, "[a-f]{3}-[0-9]{1,40};"};
