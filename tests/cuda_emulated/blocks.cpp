@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 
 namespace mlxs::emulated {
 namespace {
@@ -201,13 +202,40 @@ const std::array<std::array<std::uint64_t, 4>, kLanes>& exchange(const void* val
   return given;
 }
 
+namespace {
+
+std::mutex allowed_lock;  // weights are loaded by several threads
+std::map<const void*, std::size_t> allowed;
+
+[[noreturn]] void refuse(const char* why) {
+  std::fprintf(stderr, "%s\n", why);
+  std::abort();
+}
+
+}  // namespace
+
+std::size_t most_shared() {
+  const char* chosen = std::getenv("MLXS_EMULATED_SM");
+  const int sm = chosen != nullptr ? std::atoi(chosen) : 90;
+  return std::size_t{sm == 80 ? 163u : sm / 10 == 9 || sm / 10 == 10 ? 227u : 99u} << 10;
+}
+void allow_shared(const void* kernel, std::size_t bytes) {
+  if (bytes > most_shared()) refuse("a kernel asks for more shared memory than there is");
+  const std::lock_guard lock(allowed_lock);
+  allowed[kernel] = bytes;
+}
+void check_shared(const void* kernel, std::size_t bytes) {
+  const std::lock_guard lock(allowed_lock);
+  const auto found = allowed.find(kernel);
+  if (bytes > (found != allowed.end() ? found->second : std::size_t{48} << 10))
+    refuse("a launch with more shared memory than its kernel may have");
+}
+
 void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel) {
   while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
   if (shared_bytes > kShared || threads % kLanes != 0 || threads > 1024 || grid.x == 0 || grid.y == 0 ||
-      grid.z == 0 || grid.y > 65535 || grid.z > 65535) {
-    std::fprintf(stderr, "a launch that a GPU would refuse\n");
-    std::abort();
-  }
+      grid.z == 0 || grid.y > 65535 || grid.z > 65535)
+    refuse("a launch that a GPU would refuse");
   std::vector<Warp> warps(threads / kLanes);
   kernel_now = &kernel;
   running.size = dim3(threads);

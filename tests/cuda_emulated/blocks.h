@@ -91,6 +91,11 @@ std::size_t device_memory_most();
 
 // Queued on the stream: at once, or when the graph that is being captured is launched.
 void queue(std::function<void()> work);
+// Shared memory of a block: what the GPU has at most (MLXS_EMULATED_SM), and what this kernel may have, 48
+// KiB unless it asked for more. Aborts on what a GPU would refuse.
+std::size_t most_shared();
+void allow_shared(const void* kernel, std::size_t bytes);
+void check_shared(const void* kernel, std::size_t bytes);
 void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel);
 
 }  // namespace mlxs::emulated

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "backend/cuda/architectures.h"
 #include "backend/cuda/cuda_factory.h"
 #include "backend/cuda/cuda_kv.h"
 #include "backend/cuda/op_specs.h"
@@ -12,7 +13,17 @@
 #include "backend/metal_options.h"
 #include "mlxs/error.h"
 
+#ifndef MLXS_CUDA_ARCHITECTURES  // cmake/cuda.cmake; any
+#define MLXS_CUDA_ARCHITECTURES ""
+#endif
+
 namespace mlxs::cuda {
+namespace {
+
+constexpr std::string_view kArchitectures = MLXS_CUDA_ARCHITECTURES;
+
+}  // namespace
+
 Stream::Stream(int device) {
   check(cudaSetDevice(device), fmt::format("device {}", device));
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
@@ -331,6 +342,13 @@ std::string why_not(int device) {
   cudaGetLastError();  // a refusal is no error of a later call
   if (status != cudaSuccess) return cudaGetErrorString(status);
   if (device < 0 || device >= count) return fmt::format("there is no device {}, only {}", device, count);
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (!has_kernels_for(kArchitectures, major, minor)) {
+    return fmt::format("device {} is of sm_{}{}, and this build has kernels for {} (MLXS_CUDA_ARCHITECTURES)",
+                       device, major, minor, kArchitectures);
+  }
   return {};
 }
 

@@ -9,6 +9,17 @@
 
 namespace mlxs::cuda {
 
+// The current GPU's compute capability, the part before the dot.
+inline int gpu_major() {
+  static const int found = [] {
+    int device = 0, major = 0;
+    const bool known = cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess;
+    return known ? major : 0;
+  }();
+  return found;
+}
+
 // together: blocks of the grid's z that run at once and see each other's shared memory, on Hopper.
 template <class... Parameters, class... Arguments>
 void launch(bool early, int together, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
@@ -20,7 +31,7 @@ void launch(bool early, int together, void (*kernel)(Parameters...), dim3 grid, 
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  if (early) {
+  if (early && gpu_major() >= 9) {
     cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -56,16 +67,9 @@ void allow_shared(Kernel kernel, size_t bytes) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
 // Whether kernels were compiled with clusters for this GPU: MLXS_HAS_CLUSTERS of machine.cuh.
-inline bool can_cluster() {
-  static const bool can = [] {
-    int device = 0, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-           major == 9;
-  }();
-  return can;
-}
-// The most that a block may have, less some for what is not dynamic: 227 KiB on Hopper, 99 on other GPUs.
+inline bool can_cluster() { return gpu_major() == 9; }
+// The most that a block may have, less some for what is not dynamic: 227 KiB on Hopper and sm_100, 163 on
+// sm_80, 99 on other GPUs.
 inline size_t most_shared() {
   static const size_t most = [] {
     int device = 0, bytes = 48 * 1024;

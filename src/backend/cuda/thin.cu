@@ -62,7 +62,12 @@ int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int f
     a.pairs =
         !f.gated && w.rows % 32 == 0 && rows > 8 && tiles / 2 * ((rows + 15) / 16) >= multiprocessors * 3 / 4;
     most = rows <= 8 ? 8 : rows <= 16 || a.pairs ? 16 : 32;
-    while (!a.pairs && most > 8 && 2 * tiles * ((rows + most - 1) / most) < multiprocessors) most /= 2;
+    // Nor more than have room for their squares.
+    const size_t squares = x.means.squares != nullptr ? 4 * static_cast<size_t>(squares_row(x.means)) : 0;
+    while (!a.pairs && most > 8 &&
+           (2 * tiles * ((rows + most - 1) / most) < multiprocessors ||
+            most * squares + kMostOfWarp > most_shared()))
+      most /= 2;
     a.group_rows = most;
     blocks = (rows + most - 1) / most;
   }

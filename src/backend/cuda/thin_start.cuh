@@ -21,6 +21,7 @@ struct ThinPlan {
   int warps = 1;      // of a block, which share a tile's columns
   int own_tiles = 1;  // of a block, one after the other
 };
+constexpr size_t kMostOfWarp = 33 * 1024;  // bytes of shared memory
 ThinPlan plan_thin(const ThinShape& shape);
 int expected_weights(const ExpertRows& experts, int most);  // that have rows
 
@@ -37,9 +38,10 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
   a.operand_bytes = a.x.raw != nullptr ? a.rows * normalized_stride(a.x.operand.stride) + 128 : 0;
   if (a.x.means.squares != nullptr)
     a.operand_bytes = (a.group_rows > 0 ? min(a.rows, a.group_rows) : a.rows) * squares_row(a.x.means) * 4;
-  const size_t each =
+  constexpr size_t each =
       (kGated ? 32 : 16) * (kTiles * 8 + 1) * 4 +
       kStages<kCodes, kGated, kTiles> * kStageBytes<kCodes, kScaling, kGated, kTiles>;  // of a warp
+  static_assert(each <= kMostOfWarp);
   const int most = min(kMostWarps<kTiles>, static_cast<int>((most_shared() - a.operand_bytes) / each));
   int warps;
   if constexpr (kSource == Source::kMix) {

@@ -12,39 +12,15 @@
 #include "backend_weights.h"
 #include "backends_here.h"
 #include "conformance_model.h"
+#include "fp8_weight.h"
 
 namespace mlxs {
 namespace {
 
 using test::distance;
+using test::Fp8;
 using test::random_floats;
 using test::weight_of;
-
-struct Fp8 {
-  int rows, columns, group, group_rows;
-  std::vector<std::byte> codes;
-  std::vector<float> scales;
-
-  Fp8(int rows_, int columns_, int group_, int group_rows_, std::mt19937& random)
-      : rows(rows_), columns(columns_), group(group_), group_rows(group_rows_) {
-    const int blocks = (rows + group_rows - 1) / group_rows * ((columns + group - 1) / group);
-    std::uniform_real_distribution<float> size(2e-5f, 3e-5f);  // less than what f16 holds well
-    for (int i = 0; i < blocks; ++i) scales.push_back(size(random));
-    for (int i = 0; i < rows * columns; ++i)
-      codes.push_back(static_cast<std::byte>(random() % 127u + (random() & 1u) * 128u));
-  }
-  RawWeight raw() const {
-    return {.name = "w",
-            .type = DType::kF8E4M3,
-            .rows = rows,
-            .columns = columns,
-            .bytes = codes,
-            .scales = {.type = DType::kF32,
-                       .group = group,
-                       .group_rows = group_rows,
-                       .scales = std::as_bytes(std::span(scales))}};
-  }
-};
 
 class Fp8Weights : public testing::TestWithParam<std::string> {
  protected:

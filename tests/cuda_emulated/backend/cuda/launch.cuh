@@ -8,6 +8,7 @@ namespace mlxs::cuda {
 template <class... Parameters, class... Arguments>
 void launch_after(void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared_bytes,
                   cudaStream_t, Arguments&&... arguments) {
+  emulated::check_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
   emulated::queue(
       [=, values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
         emulated::run_grid(grid, threads, shared_bytes, [&] { std::apply(kernel, values); });
@@ -24,10 +25,10 @@ void launch_cluster(Kernel kernel, int, dim3 grid, unsigned threads, std::size_t
   launch_after(kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
 }
 template <class Kernel>
-void allow_shared(Kernel, std::size_t) {}
-inline bool can_cluster() { return false; }
-inline std::size_t most_shared() {
-  return (std::getenv("MLXS_EMULATED_SM") != nullptr ? 99 : 227) * 1024 - 10 * 1024;
+void allow_shared(Kernel kernel, std::size_t bytes) {
+  emulated::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
 }
+inline bool can_cluster() { return false; }
+inline std::size_t most_shared() { return emulated::most_shared() - 10 * 1024; }
 
 }  // namespace mlxs::cuda
