@@ -40,7 +40,8 @@ std::vector<Key> engine_keys() {
           .says(
               "Of models that mix layers with a sliding window and layers without (Gemma, gpt-oss): how many "
               "KV pages the former have at most, as a share of what they would have if they kept every "
-              "token; 1: they keep every token (cpu and cuda backends)"),
+              "token; 1, or pages on disk (prompt_cache.persistence): they keep every token (cpu and cuda "
+              "backends)"),
       MLXS_KEY("engine.kv_swap_bytes", engine.kv_swap_bytes)
           .bytes()
           .range(0, 0x1p50)

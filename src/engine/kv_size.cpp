@@ -67,9 +67,17 @@ KvPages LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& ba
     log::debug("KV cache of '{}': {} tokens, and {} in the layers that see {}; {} if those kept every token",
                info_.id, kv.pages * kPageTokens, kv.window_pages * kPageTokens, cut.window,
                bytes / cut.page_bytes * kPageTokens);
-  } else if (model_->config().layer_window > 0 && !engine.prefix_cache_dir.empty()) {
-    log::info("KV cache of '{}': layers with a window keep every token, as pages on disk have all layers",
-              info_.id);
+  }
+  if (!engine.prefix_cache_dir.empty()) {
+    EngineOptions without = engine;
+    without.prefix_cache_dir.clear();
+    const KvPages more = kv_cut(model_->config(), without, backend).of(bytes);
+    if (more.window_pages > 0) {
+      log::info(
+          "KV cache of '{}': {} tokens, as pages on disk have all layers: those with a window keep every "
+          "token (kv_window_share has no effect); without prefix_cache_dir there were room for {}",
+          info_.id, kv.pages * kPageTokens, more.pages * kPageTokens);
+    }
   }
   return kv;
 }

@@ -110,6 +110,27 @@ TEST_F(CudaMemory, LayersWithAWindowKeepFewPages) {
   EXPECT_EQ(apart.kv_window_pages_held, 0);
 }
 
+// Pages on disk have all layers: those with a window keep every token, and what one engine leaves there the
+// next one answers from.
+TEST_F(CudaMemory, PagesOnDiskOfLayersWithAWindow) {
+  const test::TempDir dir;
+  path_ = test::TinyModel{.layers = 4, .window = 40, .sliding = {1, 0, 1, 0}}.write(dir.path());
+  const auto answer = [&] {
+    start(
+        {.kv_cache_bytes = 1 << 20, .token_budget = 32, .prefix_cache_dir = (dir.path() / "pages").string()});
+    return engine_->generate({.model = "tiny",
+                              .prompt = "a prompt that is longer than what a window of forty tokens sees",
+                              .max_tokens = 40,
+                              .temperature = 0,
+                              .ignore_eos = true});
+  };
+  const GenerateResult first = answer();
+  EXPECT_EQ(engine_->scheduler_stats().at(0).kv_window_pages_total, 0);
+  const GenerateResult second = answer();
+  EXPECT_GE(second.stats.cached_prompt_tokens, 48);
+  EXPECT_EQ(second.text, first.text);
+}
+
 // Unless asked for, a step has as many tokens as prompts gain from, and memory has room for.
 TEST_F(CudaMemory, StepsAreAsLargeAsTheirShareOfTheMemory) {
   const auto file = ModelFile::open(path_);

@@ -76,6 +76,23 @@ TEST_F(DiskTierTest, AnEngineFindsWhatTheOneBeforeComputed) {
   EXPECT_EQ(stats.disk_damaged_files, 0u);
 }
 
+// Pages on disk have all layers, so layers with a window have no pages of their own, and lose no hit.
+TEST_F(DiskTierTest, LayersWithAWindowComeBackWhole) {
+  const auto folder = folder_.path() / "mixed";
+  std::filesystem::create_directories(folder);
+  path_ = test::TinyModel{.layers = 4, .window = 40, .sliding = {1, 0, 1, 0}}.write(folder);
+  restart();
+  const std::vector<std::int32_t> prompt = tokens(10, 100);
+  const GenerateResult first = run(prompt);
+  EXPECT_EQ(engine_->scheduler_stats().at(0).kv_window_pages_total, 0);
+  wait_until_saved(6);
+  restart();
+  const GenerateResult restored = run(prompt);
+  EXPECT_EQ(restored.stats.cached_prompt_tokens, 96);
+  EXPECT_EQ(restored.tokens, first.tokens);
+  EXPECT_EQ(engine_->scheduler_stats().at(0).disk_restored_pages, 6u);
+}
+
 // Its first pages are whole, but a request that failed must leave nothing that another could come to use.
 TEST_F(DiskTierTest, WhatABrokenRequestComputedDoesNotComeBack) {
   restart();
