@@ -27,7 +27,7 @@ __device__ Found best_of_warp(Found own) {
 }
 
 // A thread has each kThreads-th column of the block's share, which are consecutive ones.
-__global__ __launch_bounds__(kThreads) void take_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(kThreads) void take_kernel(const float* logits, int columns,
                                                         Found* found) {
   await();
   __shared__ Found bests[2][kThreads / 32];
@@ -60,7 +60,7 @@ __global__ __launch_bounds__(kThreads) void take_kernel(const float* __restrict_
 }
 
 // A warp a row, whose lanes have a share's each, best first.
-__global__ __launch_bounds__(kShares) void merge_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(kShares) void merge_kernel(const float* logits, int columns,
                                                         const Found* found, const Pick* picks, const int* turn,
                                                         Best* first, Best* second) {
   await();

@@ -128,7 +128,7 @@ struct UnitCodes {
   uint4 words[kUnitBytes<kCodes> / 512];
   __device__ void load(const char* lane_at) {  // of the unit, the lane's first sixteen bytes
 #pragma unroll
-    for (int i = 0; i < kUnitBytes<kCodes> / 512; ++i) words[i] = stream16(lane_at + i * 512);
+    for (int i = 0; i < kUnitBytes<kCodes> / 512; ++i) words[i] = stream_weights16(lane_at + i * 512);
   }
   // By way of shared memory, where every lane has what it copied itself.
   static __device__ void copy(char* to, const char* lane_at) {

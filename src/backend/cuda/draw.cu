@@ -32,7 +32,7 @@ __device__ bool cuts(const Draw& draw) {
 }
 
 // Sixteen lanes a group, eight groups a block.
-__global__ __launch_bounds__(kLanes * 8) void weigh_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(kLanes * 8) void weigh_kernel(const float* logits, int columns,
                                                            const Draw* draws, const Pick* picks,
                                                            Sums* sums) {
   await();
@@ -138,7 +138,7 @@ __device__ Choice choose(const Draw& draw, const Sums* sums, int chunks, int chu
 }
 
 // A warp a group, a block a chunk: the ids of the candidates, in their order.
-__global__ __launch_bounds__(256) void list_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(256) void list_kernel(const float* logits, int columns,
                                                    const Draw* draws, const Pick* picks, const Sums* sums,
                                                    int* ids) {
   await();
@@ -228,7 +228,7 @@ __device__ int draw_of_all(const Values& values, int columns, const Sums* sums, 
   return drawn;
 }
 
-__global__ __launch_bounds__(kBlock) void draw_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(kBlock) void draw_kernel(const float* logits, int columns,
                                                       const Draw* draws, const Sums* sums, int chunks,
                                                       const int* ids, const __grid_constant__ Picks to,
                                                       int first) {

@@ -8,7 +8,7 @@ namespace {
 
 // Columns that a thread finishes; eight only of columns, and columns before, in whole eights.
 template <int kEach>
-__global__ __launch_bounds__(128) void finish_kernel(const float* __restrict__ sums, int splits, int rows,
+__global__ __launch_bounds__(128) void finish_kernel(const float* sums, int splits, int rows,
                                                      const __grid_constant__ Finish f, int first,
                                                      int columns) {
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * kEach;

@@ -37,7 +37,7 @@ __device__ Share join_warp(Share s) {
   return s;
 }
 
-__global__ __launch_bounds__(kThreads) void share_kernel(const float* __restrict__ logits, int columns,
+__global__ __launch_bounds__(kThreads) void share_kernel(const float* logits, int columns,
                                                          Share* parts) {
   await();
   const float* row = logits + static_cast<size_t>(blockIdx.y) * columns;

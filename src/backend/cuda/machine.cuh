@@ -60,12 +60,23 @@ __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Read once: past the L1 cache, which is for what others read too.
-__device__ inline uint4 stream16(const void* from) {
+// Of weights, which no kernel writes: read once, so past the L1 cache, which is for what others read too. The
+// assembler may move such loads (ld.global.nc; __ldg() and __restrict__ make them, too) before await(): what
+// the kernels before leave must not be read so.
+__device__ inline uint4 stream_weights16(const void* from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(from));
+  return v;
+}
+// The same of what a kernel before has written.
+__device__ inline uint4 stream16(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from)
+               : "memory");
   return v;
 }
 

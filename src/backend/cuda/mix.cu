@@ -8,7 +8,7 @@ namespace {
 constexpr int kThreads = 256;
 
 // A thread an output.
-__global__ void mix_kernel(const float* __restrict__ x, const int* places, const float* weights, int used,
+__global__ void mix_kernel(const float* x, const int* places, const float* weights, int used,
                            bool older, const __grid_constant__ Finish f) {
   const int columns = f.columns;
   const size_t row = blockIdx.y;

@@ -10,7 +10,7 @@ namespace {
 constexpr int kThreads = 256, kEights = 3;  // of columns, that a thread has at most
 
 // A block a row, of which a thread has each kThreads-th eight columns.
-__global__ __launch_bounds__(kThreads) void add_kernel(const float* __restrict__ x, int columns,
+__global__ __launch_bounds__(kThreads) void add_kernel(const float* x, int columns,
                                                        const __grid_constant__ Norm norm,
                                                        const float* residual, float* y,
                                                        const __grid_constant__ Norm next,

@@ -143,7 +143,7 @@ __device__ void operand_kept(const float* x, int columns, const Norm& norm, cons
   }
 }
 
-__global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict__ x, int columns,
+__global__ __launch_bounds__(kThreads) void norm_kernel(const float* x, int columns,
                                                         const __grid_constant__ Norm norm,
                                                         const float* residual, float* y) {
   if (keeps(columns, norm)) return normalize_kept(x, columns, norm, residual, y);
@@ -170,7 +170,7 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(const float* __restrict_
 }
 
 // A block a row.
-__global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restrict__ x, int columns,
+__global__ __launch_bounds__(kThreads) void operand_kernel(const float* x, int columns,
                                                            const __grid_constant__ Norm norm, bool normalize,
                                                            const __grid_constant__ Operand y) {
   if (normalize && keeps(columns, norm)) return operand_kept(x, columns, norm, y);
@@ -206,7 +206,7 @@ __global__ __launch_bounds__(kThreads) void operand_kernel(const float* __restri
 // Many rows at once, to a wide operand: kWarps warps share a row, each thread has each 32 · kWarps-th eight
 // columns.
 template <int kWarps, int kEights>
-__global__ __launch_bounds__(128) void operand_rows_kernel(const float* __restrict__ x, int rows, int columns,
+__global__ __launch_bounds__(128) void operand_rows_kernel(const float* x, int rows, int columns,
                                                            const __grid_constant__ Norm norm, bool normalize,
                                                            const __grid_constant__ Operand y) {
   constexpr int kTeam = 32 * kWarps, kRows = 128 / kTeam;
@@ -264,20 +264,29 @@ __global__ void widen_kernel(const __grid_constant__ Operand x, int columns, flo
     to[i] = __bfloat162float(from[operand_place(i, x.wide)]);
 }
 
-__global__ void gather_kernel(const float* __restrict__ x, const int* index, int columns, float* y) {
+__global__ void gather_kernel(const float* x, const int* index, int columns, float* y) {
   await();
   const size_t from = static_cast<size_t>(index[blockIdx.x]) * columns;
   const size_t to = static_cast<size_t>(blockIdx.x) * columns;
-  for (int i = threadIdx.x; i < columns; i += kThreads) y[to + i] = x[from + i];
+  constexpr int kOnce = 4;  // on their way together
+  for (int base = threadIdx.x; base < columns; base += kOnce * kThreads) {
+    float values[kOnce];
+#pragma unroll
+    for (int n = 0; n < kOnce; ++n) values[n] = x[from + min(base + n * kThreads, columns - 1)];
+#pragma unroll
+    for (int n = 0; n < kOnce; ++n) {
+      if (base + n * kThreads < columns) y[to + base + n * kThreads] = values[n];
+    }
+  }
 }
 
-__global__ void copy_columns_kernel(const float* __restrict__ x, int x_columns, int x_step, float* y,
+__global__ void copy_columns_kernel(const float* x, int x_columns, int x_step, float* y,
                                     int y_columns, int y_step, int runs, int columns) {
   const float* from = x + static_cast<size_t>(blockIdx.x) * x_columns;
   float* to = y + static_cast<size_t>(blockIdx.x) * y_columns;
   for (int i = blockIdx.y * kThreads + threadIdx.x; i < runs * columns; i += gridDim.y * kThreads) {
     const int run = i / columns, column = i % columns;
-    to[run * y_step + column] = from[run * x_step + column];
+    to[run * y_step + column] = __ldg(from + run * x_step + column);  // the kernels before have ended
   }
 }
 

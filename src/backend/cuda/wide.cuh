@@ -75,7 +75,7 @@ __device__ void product(const Wide& a) {
       const char* at = code_at + min(unit, units - 1) * kCodeBytes;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint4 four = stream16(at + i * 512);
+        const uint4 four = stream_weights16(at + i * 512);
         left[i][0] = four.x;
         left[i][1] = four.y;
         left[i][2] = four.z;

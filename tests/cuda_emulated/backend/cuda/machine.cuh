@@ -31,6 +31,7 @@ void wait_copies() {
     copies.pop_front();
   }
 }
+inline uint4 stream_weights16(const void* from) { return *static_cast<const uint4*>(from); }
 inline uint4 stream16(const void* from) { return *static_cast<const uint4*>(from); }
 
 inline float low_half(unsigned pair) { return __uint_as_float(pair << 16); }
