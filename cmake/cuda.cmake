@@ -41,7 +41,7 @@ target_compile_options(mlxs_cuda_kernels PRIVATE -Xcompiler=-Wall,-Wextra --expt
   $<$<BOOL:${MLXS_WERROR}>:-Werror=all-warnings>)
 
 string(REPLACE ";" "," architectures "${MLXS_CUDA_ARCHITECTURES}")
-set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/cuda_backend.cpp PROPERTIES
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/cuda_factory.cpp PROPERTIES
   COMPILE_DEFINITIONS "MLXS_CUDA_ARCHITECTURES=\"${architectures}\"")
 target_sources(mlxs_backend PRIVATE ${cuda_hosts} $<TARGET_OBJECTS:mlxs_cuda_kernels>)
 target_compile_definitions(mlxs_backend PRIVATE MLXS_HAVE_CUDA)

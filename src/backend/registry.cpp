@@ -30,9 +30,9 @@ constexpr std::string_view kBest = "cpu";
 // CUDA wherever a GPU and its driver are; a build with it says why it is not used.
 std::string_view best_here([[maybe_unused]] int device) {
 #ifdef MLXS_HAVE_CUDA
-  const std::string reason = cuda::why_not(device);
-  if (reason.empty()) return "cuda";
-  log::info("no CUDA: {}; using {}", reason, kBest);
+  const cuda::Obstacle found = cuda::obstacle(device);
+  if (found.reason.empty()) return "cuda";
+  log::info("no CUDA: {}; using {}", found.reason, kBest);
 #endif
   return kBest;
 }

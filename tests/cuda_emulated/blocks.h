@@ -89,6 +89,14 @@ void set_device_memory(std::size_t bytes);
 std::size_t device_memory_taken();
 std::size_t device_memory_most();
 
+// The machine as the runtime finds it.
+struct Machine {
+  int devices = 1;
+  int driver = 13000;    // CUDA's release that the driver knows; 0: there is none
+  int architecture = 0;  // of the devices; 0: MLXS_EMULATED_SM, or 90
+};
+void set_machine(const Machine& machine);
+
 // Queued on the stream: at once, or when the graph that is being captured is launched.
 void queue(std::function<void()> work);
 // Shared memory of a block: what the GPU has at most (MLXS_EMULATED_SM), and what this kernel may have, 48

@@ -44,7 +44,11 @@ cudaError_t give(void* memory) {
   return cudaSuccess;
 }
 
+mlxs::emulated::Machine machine;
+constexpr int kRuntime = 13000;
+
 int architecture() {
+  if (machine.architecture != 0) return machine.architecture;
   const char* chosen = std::getenv("MLXS_EMULATED_SM");
   return chosen != nullptr ? std::atoi(chosen) : 90;
 }
@@ -52,6 +56,8 @@ int architecture() {
 }  // namespace
 
 namespace mlxs::emulated {
+
+void set_machine(const Machine& as) { machine = as; }
 
 void set_device_memory(size_t bytes) {
   device_memory = bytes;
@@ -76,7 +82,16 @@ using mlxs::emulated::queue;
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = machine.driver < kRuntime ? 0 : machine.devices;
+  if (machine.driver < kRuntime) return cudaErrorInsufficientDriver;
+  return machine.devices == 0 ? cudaErrorNoDevice : cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = machine.driver;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = kRuntime;
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }

@@ -5,25 +5,13 @@
 #include <algorithm>
 #include <chrono>
 
-#include "backend/cuda/architectures.h"
-#include "backend/cuda/cuda_factory.h"
 #include "backend/cuda/cuda_kv.h"
 #include "backend/cuda/op_specs.h"
 #include "backend/cuda/pack_rows.h"
 #include "backend/metal_options.h"
 #include "mlxs/error.h"
 
-#ifndef MLXS_CUDA_ARCHITECTURES  // cmake/cuda.cmake; any
-#define MLXS_CUDA_ARCHITECTURES ""
-#endif
-
 namespace mlxs::cuda {
-namespace {
-
-constexpr std::string_view kArchitectures = MLXS_CUDA_ARCHITECTURES;
-
-}  // namespace
-
 Stream::Stream(int device) {
   check(cudaSetDevice(device), fmt::format("device {}", device));
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
@@ -52,7 +40,10 @@ CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& opti
     turn.picks.reserve(kMostPicks * sizeof(Pick));
     turn.bests.reserve(kMostPicks * kMostBest * sizeof(Best));
   }
-  if (hopper_ && (blas_ = Blas::load()) != nullptr) name_ += ", cuBLASLt " + blas_->version();
+  if (hopper_) {
+    blas_ = Blas::load();
+    name_ += blas_ != nullptr ? ", cuBLASLt " + blas_->version() : ", no cuBLASLt";
+  }
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
   check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");
 }
@@ -332,32 +323,6 @@ void CudaBackend::read(Tensor tensor, std::span<float> out) {
                         cudaMemcpyDeviceToHost, stream_.get()),
         "reading a tensor");
   check(cudaStreamSynchronize(stream_.get()), "reading a tensor");
-}
-
-// ---------------------------------------------------------------- the factory
-
-std::string why_not(int device) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  cudaGetLastError();  // a refusal is no error of a later call
-  if (status != cudaSuccess) return cudaGetErrorString(status);
-  if (device < 0 || device >= count) return fmt::format("there is no device {}, only {}", device, count);
-  int major = 0, minor = 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (!has_kernels_for(kArchitectures, major, minor)) {
-    return fmt::format("device {} is of sm_{}{}, and this build has kernels for {} (MLXS_CUDA_ARCHITECTURES)",
-                       device, major, minor, kArchitectures);
-  }
-  return {};
-}
-
-std::unique_ptr<Backend> make_cuda_backend(int device, int threads, const MetalOptimizations& optimizations) {
-  if (const std::string reason = why_not(device); !reason.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("the cuda backend cannot run here: {}", reason),
-                "use --backend cpu, or install NVIDIA's driver; nvidia-smi lists the devices", "backend");
-  }
-  return std::make_unique<CudaBackend>(device, threads, optimizations);
 }
 
 }  // namespace mlxs::cuda

@@ -9,9 +9,13 @@
 
 namespace mlxs::cuda {
 
-// Why the backend cannot run on `device` of this machine; empty if it can.
-std::string why_not(int device);
-// threads: of the packing at load and of the sampler. Throws kInvalidArgument with why_not()'s reason.
+// Why the backend cannot run on a device, and what would help; both empty if it can.
+struct Obstacle {
+  std::string reason, remedy;
+};
+// Of `device` of this machine: driver, number, compute capability and this build's kernels.
+Obstacle obstacle(int device);
+// threads: of the packing at load and of the sampler. Throws kInvalidArgument with what obstacle() says.
 std::unique_ptr<Backend> make_cuda_backend(int device, int threads, const MetalOptimizations& optimizations);
 
 }  // namespace mlxs::cuda

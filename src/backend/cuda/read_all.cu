@@ -1,4 +1,5 @@
-// What the memory delivers at most: the yardstick of the matrix-vector kernels.
+// What the memory delivers at most, the yardstick of the matrix-vector kernels; and whether any kernel of
+// this build is for the GPU, which this one answers for all.
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.cuh"
 
