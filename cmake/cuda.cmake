@@ -32,6 +32,13 @@ set(CMAKE_CUDA_STANDARD 17)  # Debian 12's CMake knows no later one of nvcc's
 set(CMAKE_CUDA_EXTENSIONS OFF)
 find_library(MLXS_CUDART cudart_static HINTS ${cuda_root}/lib64 ${cuda_root}/lib ${cuda_root}/targets/x86_64-linux/lib REQUIRED)
 
+# The wheel's cuBLASLt, for the programs of this folder; dlopen() looks there, too. An installed program takes the system's.
+file(GLOB cublas ${PROJECT_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/nvidia/cu*/lib/libcublasLt.so*)
+foreach(library ${cublas})
+  get_filename_component(cublas_folder ${library} DIRECTORY)
+  list(APPEND CMAKE_BUILD_RPATH ${cublas_folder})
+endforeach()
+
 file(GLOB cuda_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/cuda/*.cu)
 file(GLOB cuda_hosts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/cuda/*.cpp)
 # The kernels see no header of the project but their own, so they need none of its libraries.

@@ -17,11 +17,18 @@ if [ $# -eq 0 ] && [ "$preset" = release ] && [ "$(uname -s)" != Darwin ] && com
   mlx=-DMLXS_MLX=TESTS
 fi
 
+# Where NVIDIA GPUs are, the program is built for them, too: asked once, as the folder is configured.
+cuda=()
+if [ "$preset" = release ] && [ ! -f "$folder/build.ninja" ]; then
+  arguments=$(scripts/cuda_args.sh) || { echo "build: CUDA=off builds for the processor alone" >&2; exit 1; }
+  while IFS= read -r argument; do [ -z "$argument" ] || cuda+=("$argument"); done <<<"$arguments"
+fi
+
 configured_with() { grep -qs "^$1\$" "$folder/CMakeCache.txt"; }
 if [ ! -f "$folder/build.ninja" ]; then
   tests=OFF
   if [ $# -eq 0 ] && [ "$preset" != fuzz ]; then tests=ON; fi
-  cmake --preset "$preset" -DMLXS_TESTS=$tests $mlx >&2
+  cmake --preset "$preset" -DMLXS_TESTS=$tests $mlx ${cuda[@]+"${cuda[@]}"} >&2
 elif [ $# -eq 0 ] && [ "$preset" != fuzz ] && { ! configured_with 'MLXS_TESTS:BOOL=ON' || { [ -n "$mlx" ] && ! configured_with 'MLXS_MLX:STRING=TESTS'; }; }; then
   cmake --preset "$preset" -DMLXS_TESTS=ON $mlx >&2
 fi
