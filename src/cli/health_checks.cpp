@@ -89,7 +89,7 @@ void judge_backends(const MachineFacts& f, Findings& out) {
               "--backend auto uses the next best one");
     } else if (backend.name == "cuda" && f.nvidia_driver) {
       out.add(Level::kWarning, "backend cuda", "an NVIDIA driver is here, but this binary has no CUDA",
-              "build it with -DMLXS_CUDA=ON");
+              "`make run` builds it with CUDA where nvidia-smi finds a GPU: make clean run");
     }
   }
 }
