@@ -25,3 +25,6 @@ add_test(NAME docs.clients WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${MLXS_TEST_PYTHON} scripts/clients_table.py ${CMAKE_BINARY_DIR}/pytest --check)
 set_tests_properties(docs.clients PROPERTIES LABELS docs SKIP_RETURN_CODE 77
   DEPENDS "e2e.test_anthropic_client;e2e.test_client_helpers;e2e.test_embeddings;e2e.test_ollama_client;e2e.test_ollama_models;e2e.test_openai_client;e2e.test_openai_node;e2e.test_openai_responses")
+
+add_test(NAME docs.cuda_chart COMMAND ${MLXS_TEST_PYTHON} ${PROJECT_SOURCE_DIR}/bench/cuda_chart.py --check)
+set_tests_properties(docs.cuda_chart PROPERTIES LABELS docs)
