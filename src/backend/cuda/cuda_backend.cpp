@@ -188,8 +188,26 @@ Tensor CudaBackend::embed(const Weight& table, float scale) {
   hidden_ = weight.columns();
   const Tensor y = allocate(index_.rows().rows, weight.columns());
   cuda::embed(stream_.get(), weight.segments().data(), weight.first_rows().data(),
-              static_cast<int>(weight.segments().size()), index_.tokens(), y.rows, scale, floats_of(y));
+              static_cast<int>(weight.segments().size()), index_.tokens(), y.rows, scale, false,
+              floats_of(y));
   return graphs_.note(y);
+}
+
+void CudaBackend::set_position_rows(std::span<const std::int32_t> rows) {
+  // An encoder's steps end before the next begins, so the last one's copy has been made.
+  std::byte* staged = position_staging_.reserve(rows.size_bytes());
+  std::ranges::copy(std::as_bytes(rows), staged);
+  void* on_gpu = memory_.allocate(rows.size_bytes());
+  check(cudaMemcpyAsync(on_gpu, staged, rows.size_bytes(), cudaMemcpyHostToDevice, stream_.get()),
+        "positions");
+  position_rows_ = static_cast<const int*>(on_gpu);
+}
+
+Tensor CudaBackend::add_positions(Tensor x, const Weight& table) {
+  const CudaWeight& weight = cuda_weight(table);
+  cuda::embed(stream_.get(), weight.segments().data(), weight.first_rows().data(),
+              static_cast<int>(weight.segments().size()), position_rows_, x.rows, 1.0f, true, floats(x));
+  return overwrite(x);
 }
 
 Tensor CudaBackend::norm(Tensor x, const NormSpec& spec) {

@@ -19,6 +19,7 @@
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_index.h"
 #include "backend/cuda/weight_stream.h"
+#include "backend/encoder_ops.h"
 #include "backend/ops.h"
 #include "base/thread_pool.h"
 
@@ -39,7 +40,7 @@ class Stream {
 inline constexpr std::int64_t kLongSum = 16384;
 inline constexpr std::size_t kMostPicks = 16384;  // rows that the GPU samples in one step
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public EncoderOps {
  public:
   CudaBackend(int device, int threads, const MetalOptimizations& optimizations);
   ~CudaBackend() override;
@@ -57,6 +58,8 @@ class CudaBackend final : public Backend {
 
   void begin_step(const Batch& batch) override;
   Tensor embed(const Weight& table, float scale) override;
+  void set_position_rows(std::span<const std::int32_t> rows) override;
+  Tensor add_positions(Tensor x, const Weight& table) override;
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
@@ -165,6 +168,8 @@ class CudaBackend final : public Backend {
   std::unordered_map<const void*, Qkv> brief_;      // tensors for attention, in bf16
   std::unordered_map<const void*, Normed> normed_;
   std::int64_t hidden_ = 0;  // columns of the stream
+  PinnedBuffer position_staging_;
+  const int* position_rows_ = nullptr;  // of this step, if it is an encoder's
 
   cpu::SampleScratch sample_scratch_;
   // What the host keeps of a step; of those under way each has its own.

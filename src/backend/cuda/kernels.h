@@ -244,8 +244,9 @@ void unpack_tiles(cudaStream_t stream, const Rows& w, int first_tile, int tiles,
 
 // ---------------------------------------------------------------- rows
 
+// y = the tokens' rows · scale, or y plus them.
 void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int num_segments,
-           const int* tokens, int rows, float scale, float* y);
+           const int* tokens, int rows, float scale, bool add, float* y);
 // y = norm(x), plus residual if given (may be y).
 void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
                const float* residual, float* y);

@@ -16,7 +16,8 @@ struct Segments {
   int count;
 };
 
-template <Codes kCodes>
+// To y, or added to it.
+template <Codes kCodes, bool kAdd>
 __device__ void read_eight(const Rows& w, int row, int eight, float scale, float* y) {
   Eight<kCodes> codes;
   codes.read(eight_at<kCodes>(w, row, eight));
@@ -27,16 +28,21 @@ __device__ void read_eight(const Rows& w, int row, int eight, float scale, float
   if (w.columns % 8 == 0) {
     if (eight * 8 >= w.columns) return;
     auto* to = reinterpret_cast<float4*>(y) + 2 * eight;
+    if constexpr (kAdd) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i] += y[eight * 8 + i];
+    }
     to[0] = {v[0], v[1], v[2], v[3]};
     to[1] = {v[4], v[5], v[6], v[7]};
     return;
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    if (eight * 8 + i < w.columns) y[eight * 8 + i] = v[i];
+    if (eight * 8 + i < w.columns) y[eight * 8 + i] = v[i] + (kAdd ? y[eight * 8 + i] : 0.0f);
   }
 }
 
+template <bool kAdd>
 __global__ void embed_kernel(const __grid_constant__ Segments segments, const int* tokens, float scale,
                              float* y) {
   await();
@@ -50,16 +56,16 @@ __global__ void embed_kernel(const __grid_constant__ Segments segments, const in
        eight += static_cast<int>(blockDim.x)) {
     switch (w.type) {
       case Codes::k4:
-        read_eight<Codes::k4>(w, row, eight, scale, to);
+        read_eight<Codes::k4, kAdd>(w, row, eight, scale, to);
         break;
       case Codes::k8:
-        read_eight<Codes::k8>(w, row, eight, scale, to);
+        read_eight<Codes::k8, kAdd>(w, row, eight, scale, to);
         break;
       case Codes::kF8:
-        read_eight<Codes::kF8>(w, row, eight, scale, to);
+        read_eight<Codes::kF8, kAdd>(w, row, eight, scale, to);
         break;
       case Codes::kBF16:
-        read_eight<Codes::kBF16>(w, row, eight, scale, to);
+        read_eight<Codes::kBF16, kAdd>(w, row, eight, scale, to);
         break;
     }
   }
@@ -293,14 +299,15 @@ __global__ void copy_columns_kernel(const float* x, int x_columns, int x_step, f
 }  // namespace
 
 void embed(cudaStream_t stream, const Rows* segments, const int* first_rows, int num_segments,
-           const int* tokens, int rows, float scale, float* y) {
+           const int* tokens, int rows, float scale, bool add, float* y) {
   Segments all{};
   all.count = min(num_segments, kMaxSegments);
   for (int i = 0; i < all.count; ++i) {
     all.rows[i] = segments[i];
     all.first[i] = first_rows[i];
   }
-  launch_early(embed_kernel, dim3(rows), 128, 0, stream, all, tokens, scale, y);
+  launch_early(add ? embed_kernel<true> : embed_kernel<false>, dim3(rows), 128, 0, stream, all, tokens, scale,
+               y);
 }
 
 void normalize(cudaStream_t stream, const float* x, int rows, int columns, const Norm& norm,
