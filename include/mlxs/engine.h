@@ -86,6 +86,9 @@ struct LoadOptions {
   int context_length = 0;   // 0: the model's own; more than that is refused, but for an encoder, which keeps
                             // its own
   bool force = false;       // load it even if it will not fit into the memory that is free
+  // Models that will be loaded behind it: on a device with memory of its own, room is left for them, and the
+  // KV caches of those that generate are as large as each other.
+  std::vector<std::string> next;
 };
 
 // How a model's makers want it sampled; unset where they say nothing, or nothing possible.

@@ -149,12 +149,13 @@ int serve(const ServeFlags& flags) {
   server.start();
   const std::string url = server_url(server_options, server.port());
 
-  for (const std::string& model : settings.models) {
-    fetch_if_absent(model);
-    const ModelInfo info = engine->load_model({.model = model,
+  for (const std::string& model : settings.models) fetch_if_absent(model);
+  for (auto model = settings.models.begin(); model != settings.models.end(); ++model) {
+    const ModelInfo info = engine->load_model({.model = *model,
                                                .served_name = {},
                                                .context_length = settings.context_length,
-                                               .force = settings.force_load});
+                                               .force = settings.force_load,
+                                               .next = {model + 1, settings.models.end()}});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
               info.context_length, info.load_seconds);

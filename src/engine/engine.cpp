@@ -24,6 +24,7 @@ ModelInfo Engine::load_model(const LoadOptions& options) {
   LoadOptions wanted = options;
   const std::filesystem::path path = impl_->catalog.resolve(options.model);
   if (wanted.served_name.empty()) wanted.served_name = impl_->catalog.display_name(options.model);
+  for (std::string& model : wanted.next) model = impl_->catalog.resolve(model).string();
   {
     const std::lock_guard lock(impl_->mutex);
     const auto found = impl_->models.find(wanted.served_name);

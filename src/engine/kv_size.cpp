@@ -18,27 +18,35 @@ constexpr std::int64_t kMostOwnPages = 1 << 20;  // 16 million tokens
 }  // namespace
 
 // As asked. Else, of a device with its own memory, what weights and a step leave of the share that may be
-// taken. Else room for every running request's whole context, but at most a fifth of the free memory and at
-// least one context, or as much of it as memory holds: untouched pages cost nothing there.
+// taken, divided among this model and those that will be loaded behind it. Else room for every running
+// request's whole context, but at most a fifth of the free memory and at least one context, or as much of it
+// as memory holds: untouched pages cost nothing there.
 KvPages LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& backend,
-                                  bool context_was_asked) const {
+                                  const LoadOptions& options) const {
+  const bool context_was_asked = options.context_length > 0;
   const KvCut cut = kv_cut(model_->config(), engine, backend);
   const std::int64_t one_context = KvPool::pages_for(info_.context_length);
   const DeviceInfo device = backend.device();
   std::uint64_t bytes = engine.kv_cache_bytes;
   if (engine.kv_cache_bytes == 0 && device.own_memory) {
-    const std::uint64_t usable = usable_bytes(device, engine), step = step_bytes(*file_, engine);
-    bytes = usable > step ? usable - step : 0;
+    const LaterModels later = plan_later(options.next, backend, engine);
+    const std::uint64_t usable = usable_bytes(device, engine),
+                        step = std::max(step_bytes(*file_, engine), later.step_bytes),
+                        kept = step + later.bytes;
+    bytes = usable > kept ? (usable - kept) / static_cast<std::uint64_t>(later.caches) : 0;
     const std::int64_t least =
         context_was_asked ? one_context : std::min<std::int64_t>(one_context, kMinContext / kPageTokens);
     if (cut.of(bytes).pages < least) {
       throw Error(
           ErrorCode::kOutOfMemory,
-          fmt::format("no room for the KV cache of '{}': {} MB are free behind its weights, of which {} "
-                      "MB may be taken (gpu_memory_utilization {}); a step needs {} MB and {} tokens "
-                      "of KV {} MB",
-                      info_.id, device.free_bytes / 1000000, usable / 1000000, engine.gpu_memory_utilization,
-                      step / 1000000, least * kPageTokens, cut.bytes_for(least) / 1000000),
+          fmt::format(
+              "no room for the KV cache of '{}': {} MB are free behind its weights, of which {} "
+              "MB may be taken (gpu_memory_utilization {}); a step needs {} MB{} and {} tokens "
+              "of KV {} MB",
+              info_.id, device.free_bytes / 1000000, usable / 1000000, engine.gpu_memory_utilization,
+              step / 1000000,
+              later.bytes > 0 ? fmt::format(", the models behind it {} MB", later.bytes / 1000000) : "",
+              least * kPageTokens, cut.bytes_for(least) / 1000000),
           "end other programs on the device, raise --gpu-memory-utilization, ask for less --context, "
           "take --kv-cache-dtype int8 or a smaller model",
           "gpu_memory_utilization");

@@ -114,6 +114,20 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   return plan;
 }
 
+LaterModels plan_later(std::span<const std::string> paths, const Backend& backend,
+                       const EngineOptions& engine) {
+  LaterModels later;
+  for (const std::string& path : paths) {
+    const auto file = ModelFile::open(path);
+    const LoadPlan plan = plan_load(*file, backend, engine, 0);
+    const bool encoder = is_encoder(*file);
+    later.bytes += plan.weight_bytes + (encoder ? plan.kv_bytes : 0);
+    later.step_bytes = std::max(later.step_bytes, plan.batch_bytes);
+    later.caches += encoder ? 0 : 1;
+  }
+  return later;
+}
+
 EngineOptions with_budget(const LoadPlan& plan, EngineOptions engine) {
   if (engine.token_budget != 0) engine.large_step_ms = 0;
   engine.token_budget = plan.token_budget;

@@ -4,6 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
 
 #include "backend/ops.h"
 #include "engine/kv_cut.h"
@@ -52,6 +55,15 @@ inline constexpr std::int64_t kMinContext = 2048;
 // would take more than an eighth of what weights leave, down to kSureBudget.
 inline constexpr std::int32_t kSureBudget = 512;
 LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOptions& engine, int context);
+
+// What models that are loaded behind one will take on the same device: all but the KV caches of those that
+// generate, of which `caches` counts the one's own. Steps take turns in one memory: the largest counts.
+struct LaterModels {
+  std::uint64_t bytes = 0, step_bytes = 0;
+  int caches = 1;
+};
+LaterModels plan_later(std::span<const std::string> paths, const Backend& backend,
+                       const EngineOptions& engine);
 
 // The options with that token budget; large_step_ms is 0 where it was asked for.
 EngineOptions with_budget(const LoadPlan& plan, EngineOptions engine);

@@ -85,7 +85,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
 
   void load(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
   void make_decoder_parts(const LoadOptions& options, const EngineOptions& engine, Backend& backend);
-  KvPages pages_for_kv(const EngineOptions& engine, const Backend& backend, bool context_was_asked) const;
+  KvPages pages_for_kv(const EngineOptions& engine, const Backend& backend, const LoadOptions& options) const;
   std::int32_t swap_slots(const EngineOptions& engine) const;
   void make_disk_tier(const EngineOptions& engine, const Backend& backend);
   // True: the prompt's pages are being read, and enqueue() follows when they are there.

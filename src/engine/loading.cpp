@@ -131,7 +131,7 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
   engine.max_running = concurrency_limit_ = running_limit(given, info_.parameter_count);
   if (engine.max_running != given.max_running)
     log::info("'{}' has 30 billion parameters or more: its requests run one at a time", info_.id);
-  const KvPages kv = pages_for_kv(engine, backend, options.context_length > 0);
+  const KvPages kv = pages_for_kv(engine, backend, options);
   const auto num_pages = static_cast<std::int32_t>(kv.pages);
   make_publisher(engine, backend);
   const bool mock = file_->format() == kMockFormat;

@@ -103,7 +103,8 @@ double ModelKeeper::load(const std::string& name) {
   const TimePoint start = std::chrono::steady_clock::now();
   for (;;) {
     try {
-      engine_.load_model({.model = name, .served_name = name, .context_length = 0, .force = false});
+      engine_.load_model(
+          {.model = name, .served_name = name, .context_length = 0, .force = false, .next = {}});
       break;
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kOutOfMemory || !evict_one()) throw;

@@ -84,6 +84,27 @@ TEST_F(CudaMemory, WhatDoesNotFitIsRefusedWithTheFigures) {
   engine_.reset();
 }
 
+TEST_F(CudaMemory, ModelsThatFollowFindRoomAndAsLargeACache) {
+  const test::TempDir dir;
+  const std::filesystem::path other = test::TinyModel{.layers = 4}.write(dir.path());
+  const ModelInfo alone = start({});
+  const ModelInfo rest = engine_->load_model({.model = other.string(), .served_name = "other"});
+  EXPECT_LT(rest.kv_bytes, alone.kv_bytes / 10) << "the first one took what there was";
+  engine_->unload_model(rest.id);
+  engine_->unload_model(alone.id);
+  const ModelInfo first = engine_->load_model({.model = path_.string(), .next = {other.string()}}),
+                  second = engine_->load_model({.model = other.string(), .served_name = "other"});
+  EXPECT_LT(first.kv_bytes, alone.kv_bytes * 6 / 10);
+  EXPECT_NEAR(static_cast<double>(first.kv_bytes), static_cast<double>(second.kv_bytes),
+              0.05 * static_cast<double>(second.kv_bytes));
+  EXPECT_LE(emulated::device_memory_taken(), kMemory * 9 / 10);
+  for (const ModelInfo& model : {first, second}) {
+    const auto answer = engine_->generate(
+        {.model = model.id, .prompt = "a prompt", .max_tokens = 4, .temperature = 0, .ignore_eos = true});
+    EXPECT_EQ(answer.tokens.size(), 4u) << model.id;
+  }
+}
+
 // Layers with a window beside others: more tokens in as many bytes, and the same answers.
 TEST_F(CudaMemory, LayersWithAWindowKeepFewPages) {
   const test::TempDir dir;
