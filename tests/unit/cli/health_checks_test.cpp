@@ -62,7 +62,7 @@ TEST(Doctor, NamesEachComplaintWithItsRemedy) {
       {"huge pages", "madvise", [](MachineFacts& f) { f.huge_pages = "never"; }},
       {"backend cuda", "--backend auto",
        [](MachineFacts& f) { f.backends[1] = {.name = "cuda", .built = true, .reason = "no driver"}; }},
-      {"backend cuda", "MLXS_CUDA", [](MachineFacts& f) { f.nvidia_driver = true; }},
+      {"backend cuda", "make clean run", [](MachineFacts& f) { f.nvidia_driver = true; }},
       {"cache", "mlx-serving rm", [](MachineFacts& f) { f.cache.free_bytes = 1; }},
       {"hub", "pull", [](MachineFacts& f) { f.hub_offline = true; }},
       {"open files", "LimitNOFILE", [](MachineFacts& f) { f.open_files_soft = f.open_files_hard = 256; }},
