@@ -84,9 +84,10 @@ T from_lane(const std::array<std::array<std::uint64_t, 4>, kLanes>& given, int l
   return value;
 }
 
-// What the device has; more than that is refused. What is allocated of it now, and at most since it was set.
+// What the devices have together; more than that is refused. What is allocated of it now, of one of them (-1:
+// of all), and at most since it was set.
 void set_device_memory(std::size_t bytes);
-std::size_t device_memory_taken();
+std::size_t device_memory_taken(int device = -1);
 std::size_t device_memory_most();
 
 // The machine as the runtime finds it.
@@ -96,6 +97,9 @@ struct Machine {
   int architecture = 0;  // of the devices; 0: MLXS_EMULATED_SM, or 90
 };
 void set_machine(const Machine& machine);
+
+// Aborts unless it is a stream of the thread's device.
+void check_stream(cudaStream_t stream);
 
 // Queued on the stream: at once, or when the graph that is being captured is launched.
 void queue(std::function<void()> work);

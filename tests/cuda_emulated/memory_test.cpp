@@ -68,6 +68,19 @@ TEST_F(CudaMemory, KvTakesWhatIsLeftOfTheShare) {
   EXPECT_EQ(start({.kv_cache_bytes = 1 << 20}).kv_bytes, 1u << 20);
 }
 
+// The engine's thread did not make the backend.
+TEST_F(CudaMemory, AnyDeviceButTheFirst) {
+  emulated::set_machine({.devices = 2});
+  start({.device = 1, .kv_cache_bytes = 1 << 20});
+  const auto result =
+      engine_->generate({.model = "tiny", .prompt = "hello", .max_tokens = 4, .ignore_eos = true});
+  EXPECT_EQ(result.tokens.size(), 4u);
+  EXPECT_EQ(emulated::device_memory_taken(0), 0u);
+  EXPECT_GT(emulated::device_memory_taken(1), std::size_t{1} << 20);
+  engine_.reset();
+  emulated::set_machine({});
+}
+
 TEST_F(CudaMemory, WhatDoesNotFitIsRefusedWithTheFigures) {
   const auto refusal = [&](const EngineOptions& options) {
     try {

@@ -1,13 +1,15 @@
 // As much of CUDA's runtime as the backend calls, on host memory: streams run at once, graphs keep what was
-// queued while they were captured. MLXS_EMULATED_SM: the GPU's architecture, 90 unless said otherwise.
+// queued while they were captured. MLXS_EMULATED_SM: the GPUs' architecture, 90 unless said otherwise.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "blocks.h"
 
@@ -19,9 +21,22 @@ std::recursive_mutex alone;
 using Work = std::vector<std::function<void()>>;
 Work* capturing = nullptr;
 
-// Host and device memory that is taken, and what there is of the device's.
-std::map<void*, size_t> taken;
+// Memory that is taken, of a device or the host's (-1), and what there is of the devices'.
+struct Taken {
+  size_t bytes;
+  int device;
+};
+std::map<void*, Taken> taken;
 size_t device_taken = 0, most_taken = 0, device_memory = size_t{1} << 30;
+
+constexpr size_t kMostPitch = size_t{64} << 10;  // less than a GPU's, so that pages of tests reach it
+
+thread_local int device_now = 0;
+// Streams and events are their device's number and one.
+template <class Handle>
+Handle handle_here() {
+  return reinterpret_cast<Handle>(static_cast<size_t>(device_now) + 1);
+}
 
 cudaError_t take(void** to, size_t bytes, bool of_device) {
   const std::lock_guard lock(alone);
@@ -29,15 +44,15 @@ cudaError_t take(void** to, size_t bytes, bool of_device) {
     return cudaErrorMemoryAllocation;
   *to = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*to, 0xff, bytes);  // nobody may count on zeros
-  taken[*to] = of_device ? bytes : 0;
-  device_taken += taken[*to];
+  taken[*to] = {bytes, of_device ? device_now : -1};
+  if (of_device) device_taken += bytes;
   most_taken = std::max(most_taken, device_taken);
   return cudaSuccess;
 }
 cudaError_t give(void* memory) {
   const std::lock_guard lock(alone);
   if (const auto found = taken.find(memory); found != taken.end()) {
-    device_taken -= found->second;
+    if (found->second.device >= 0) device_taken -= found->second.bytes;
     taken.erase(found);
     std::free(memory);
   }
@@ -46,6 +61,13 @@ cudaError_t give(void* memory) {
 
 mlxs::emulated::Machine machine;
 constexpr int kRuntime = 13000;
+
+// What cudaMemcpy() from pageable memory and cudaMemset() have still to do when they return. Of the engine's
+// thread.
+thread_local Work late;
+void run_late() {
+  for (const auto& work : std::exchange(late, {})) work();
+}
 
 int architecture() {
   if (machine.architecture != 0) return machine.architecture;
@@ -64,7 +86,20 @@ void set_device_memory(size_t bytes) {
   most_taken = device_taken;
 }
 size_t device_memory_most() { return most_taken; }
-size_t device_memory_taken() { return device_taken; }
+size_t device_memory_taken(int device) {
+  const std::lock_guard lock(alone);
+  size_t bytes = 0;
+  for (const auto& [memory, own] : taken) {
+    if (device < 0 ? own.device >= 0 : own.device == device) bytes += own.bytes;
+  }
+  return bytes;
+}
+
+void check_stream(cudaStream_t stream) {
+  if (stream == handle_here<cudaStream_t>()) return;
+  std::fprintf(stderr, "a launch to a stream of another device\n");
+  std::abort();
+}
 
 void queue(std::function<void()> work) {
   const std::lock_guard lock(alone);
@@ -94,7 +129,15 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = kRuntime;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= machine.devices) return cudaErrorInvalidDevice;
+  device_now = device;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = device_now;
+  return cudaSuccess;
+}
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t) { return "an error"; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
@@ -113,6 +156,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrComputeCapabilityMinor:
       *value = architecture() % 10;
       return cudaSuccess;
+    case cudaDevAttrMaxPitch:
+      *value = static_cast<int>(kMostPitch);
+      return cudaSuccess;
     default:
       return cudaErrorInvalidValue;
   }
@@ -128,7 +174,9 @@ cudaError_t cudaFree(void* memory) { return give(memory); }
 cudaError_t cudaMallocHost(void** to, size_t bytes) { return take(to, bytes, false); }
 cudaError_t cudaFreeHost(void* memory) { return give(memory); }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
-  std::memcpy(to, from, bytes);
+  const auto* const own = static_cast<const char*>(from);
+  late.push_back(
+      [to, read = std::vector<char>(own, own + bytes)] { std::memcpy(to, read.data(), read.size()); });
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
@@ -137,6 +185,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind, cudaStream_t) {
+  if (to_pitch > kMostPitch || from_pitch > kMostPitch) return cudaErrorInvalidPitchValue;
   queue([=] {
     for (size_t i = 0; i < height; ++i)
       std::memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch,
@@ -145,7 +194,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   return cudaSuccess;
 }
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
-  std::memset(to, value, bytes);
+  late.push_back([=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
@@ -153,7 +202,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = reinterpret_cast<cudaStream_t>(1);
+  *stream = handle_here<cudaStream_t>();
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
@@ -166,17 +215,26 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream == nullptr) run_late();
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  run_late();
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = reinterpret_cast<cudaEvent_t>(1);
+  *event = handle_here<cudaEvent_t>();
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t) { return cudaErrorNotReady; }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return static_cast<void*>(event) == static_cast<void*>(stream) ? cudaSuccess
+                                                                 : cudaErrorInvalidResourceHandle;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   *status = capturing != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;

@@ -344,11 +344,10 @@ constexpr int kRing = kWarps * (kStages * kStageBytes<kDims, kInt8> + kOpenBytes
 template <int kDims, int kStages, bool kInt8>
 void start(cudaStream_t stream, const Attend& a) {
   constexpr int kOwn = kRing<kDims, kStages, kInt8>, kBytes = kOwn > kSums<kDims> ? kOwn : kSums<kDims>;
-  const auto kernel = groups_kernel<kDims, kStages, kInt8>;
-  static const bool allowed = (allow_shared(kernel, kBytes), true);
-  static_cast<void>(allowed);
+  constexpr auto kKernel = groups_kernel<kDims, kStages, kInt8>;
+  allow_shared<kKernel>(kBytes);
   const dim3 grid(a.step.rows, blocks_of(a.step, a.spec.heads, a.kv) / a.step.rows, a.splits);
-  launch_cluster(kernel, a.joined ? a.splits : 1, grid, kThreads, kBytes, stream, a);
+  launch_cluster(kKernel, a.joined ? a.splits : 1, grid, kThreads, kBytes, stream, a);
 }
 
 }  // namespace

@@ -311,13 +311,12 @@ int blocks_a_row(int heads, const KvLayer& kv) {
 
 template <int kTokens, int kStages, bool kInt8, bool kLatent>
 bool start(cudaStream_t stream, const Attend& a) {
-  const auto kernel = latent_kernel<kTokens, kStages, kInt8, kLatent>;
+  constexpr auto kKernel = latent_kernel<kTokens, kStages, kInt8, kLatent>;
   const int bytes = Layout<kTokens, kStages, kInt8>(a.kv.key_dim, a.kv.value_dim).all();
   if (static_cast<size_t>(bytes) > most_shared()) return false;
-  static const bool allowed = (allow_shared(kernel, most_shared()), true);
-  static_cast<void>(allowed);
-  launch_early(kernel, dim3(a.step.rows, blocks_a_row(a.spec.heads, a.kv), a.splits), kThreads, bytes, stream,
-               a);
+  allow_shared<kKernel>(most_shared());
+  launch_early(kKernel, dim3(a.step.rows, blocks_a_row(a.spec.heads, a.kv), a.splits), kThreads, bytes,
+               stream, a);
   return true;
 }
 template <bool kInt8>

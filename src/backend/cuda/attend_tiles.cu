@@ -215,11 +215,10 @@ void start(cudaStream_t stream, const float* q, const StepRows& step, const Atte
   const int group = spec.heads / kv.kv_heads, heads = group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
   constexpr int kTile = 2 * kKeys * (kDims + 8) * 2,
                 kBytes = kInt8 ? kTile + 2 * kArrivedBytes<kDims> : 2 * kTile;
-  static const bool allowed = (allow_shared(tiles_kernel<kDims, kInt8>, kBytes), true);
-  static_cast<void>(allowed);
+  constexpr auto kKernel = tiles_kernel<kDims, kInt8>;
+  allow_shared<kKernel>(kBytes);
   const dim3 grid(step.num_tiles, spec.heads / heads, kTileRows * heads / (kRows * kWarps));
-  launch_early(tiles_kernel<kDims, kInt8>, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y,
-               operand);
+  launch_early(kKernel, grid, kThreads, kBytes, stream, q, step, spec, kv, heads, y, operand);
 }
 
 }  // namespace

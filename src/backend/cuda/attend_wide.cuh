@@ -292,10 +292,9 @@ template <int kDims, int kKeys, bool kInt8, bool kCap>
 void start_prompts(cudaStream_t stream, Prompts a, int multiprocessors) {
   a.items = a.step.num_tiles * a.spec.heads * (kTileRows / PromptRing<kDims, kKeys>::kRows);
   constexpr int kBytes = PromptRing<kDims, kKeys>::kBytes;
-  const auto kernel = prompts_kernel<kDims, kKeys, kInt8, kCap>;
-  static const bool allowed = (allow_shared(kernel, kBytes), true);
-  static_cast<void>(allowed);
-  launch_early(kernel, dim3(min(multiprocessors, a.items)), kPromptThreads, kBytes, stream, a);
+  constexpr auto kKernel = prompts_kernel<kDims, kKeys, kInt8, kCap>;
+  allow_shared<kKernel>(kBytes);
+  launch_early(kKernel, dim3(min(multiprocessors, a.items)), kPromptThreads, kBytes, stream, a);
 }
 
 template <int kDims, int kKeys>

@@ -9,7 +9,7 @@
 namespace mlxs::cuda {
 
 CopyStream::CopyStream(int device, const MetalOptimizations::BlitQueue& options) : options_(options) {
-  check(cudaSetDevice(device), "the copy stream");
+  use_device(device);
   int least = 0, greatest = 0;
   check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "the copy stream");
   const int priority = options.queue_priority == 0   ? least

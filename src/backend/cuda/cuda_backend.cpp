@@ -13,7 +13,7 @@
 
 namespace mlxs::cuda {
 Stream::Stream(int device) {
-  check(cudaSetDevice(device), fmt::format("device {}", device));
+  use_device(device);
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
@@ -45,12 +45,13 @@ CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& opti
     name_ += blas_ != nullptr ? ", cuBLASLt " + blas_->version() : ", no cuBLASLt";
   }
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
-  check(cudaMemset(counters_.data(), 0, counters_.bytes()), "attention");
+  check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), stream_.get()), "attention");
 }
 
 CudaBackend::~CudaBackend() { cudaStreamSynchronize(stream_.get()); }
 
 DeviceInfo CudaBackend::device() const {
+  use_device(device_);
   std::size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "the free memory");
   return {.name = "cuda",
@@ -69,6 +70,7 @@ MetalOptimizationsStats CudaBackend::optimization_stats() const {
 
 double CudaBackend::read_gb_per_second() {
   constexpr std::size_t kBytes = std::size_t{4} << 30;
+  use_device(device_);
   const DeviceBuffer memory(kBytes, "measuring the memory"), sink(sizeof(unsigned), "measuring the memory");
   check(cudaMemsetAsync(memory.data(), 0, kBytes, stream_.get()), "measuring the memory");
   double best = 0;
@@ -85,10 +87,12 @@ double CudaBackend::read_gb_per_second() {
 }
 
 WeightPtr CudaBackend::prepare(std::span<const RawWeight> parts, WeightUse use, WeightCache*) {
+  use_device(device_);
   return std::make_unique<CudaWeight>(weights_, arena_, parts, use);  // repacking is cheaper than a cache
 }
 
 void CudaBackend::finish_loading() {
+  use_device(device_);
   arena_.close();
   weights_.finish();
 }

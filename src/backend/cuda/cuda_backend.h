@@ -1,6 +1,7 @@
 // The op set on one NVIDIA GPU: the residual stream in f32, weights packed, products of bf16 operands summed
 // in f32; every op is queued on one stream, or replayed from a graph, and end_step() waits for it. Owned by
-// the engine; its thread makes every call. Failures of the driver throw kInternal, of memory kOutOfMemory.
+// the engine; its thread makes every call, another one than made the backend: what a step or a load begins
+// with names the GPU to it. Failures of the driver throw kInternal, of memory kOutOfMemory.
 #pragma once
 
 #include <unordered_map>

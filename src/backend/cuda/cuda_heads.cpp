@@ -1,5 +1,6 @@
 // Heads with weights of their own, as experts that each have all rows: one product for all of them.
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
@@ -31,9 +32,7 @@ const ExpertWeight* table_of(std::span<const WeightPtr> weights) {
       const Rows& rows = cuda_weight(*weight).segments().front();
       entries.push_back({rows.codes, rows.scales, nullptr});
     }
-    table = DeviceBuffer(entries.size() * sizeof(ExpertWeight), "the heads of a layer");
-    check(cudaMemcpy(table.data(), entries.data(), table.bytes(), cudaMemcpyHostToDevice),
-          "the heads of a layer");
+    table = uploaded(std::as_bytes(std::span(entries)), "the heads of a layer");
   }
   return reinterpret_cast<const ExpertWeight*>(table.data());
 }

@@ -51,9 +51,7 @@ const ExpertWeight* table_of(std::span<const Expert> experts, WeightPtr Expert::
             {weight.segments()[s].codes, weight.segments()[s].scales, floats_of((expert.*bias).get())});
       }
     }
-    table = DeviceBuffer(entries.size() * sizeof(ExpertWeight), "a layer's experts");
-    check(cudaMemcpy(table.data(), entries.data(), table.bytes(), cudaMemcpyHostToDevice),
-          "a layer's experts");
+    table = uploaded(std::as_bytes(std::span(entries)), "a layer's experts");
   }
   return reinterpret_cast<const ExpertWeight*>(table.data());
 }

@@ -21,6 +21,8 @@ void check(cudaError_t status, std::string_view what) {
               fmt::format("CUDA, {}: {}", what, cudaGetErrorString(status)));
 }
 
+void use_device(int device) { check(cudaSetDevice(device), fmt::format("device {}", device)); }
+
 DeviceBuffer::DeviceBuffer(std::size_t bytes, std::string_view what) : bytes_(bytes) {
   if (cudaMalloc(&data_, std::max<std::size_t>(bytes, 1)) == cudaSuccess) return;
   cudaGetLastError();
@@ -31,6 +33,13 @@ DeviceBuffer::DeviceBuffer(std::size_t bytes, std::string_view what) : bytes_(by
               fmt::format("{} needs {} MiB on the GPU; {} of {} MiB are free", what, (bytes >> 20) + 1,
                           free >> 20, total >> 20),
               "end other programs on this GPU, choose a smaller model, or lower kv_cache_bytes");
+}
+
+DeviceBuffer uploaded(std::span<const std::byte> bytes, std::string_view what) {
+  DeviceBuffer made(bytes.size(), what);
+  check(cudaMemcpy(made.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice), what);
+  check(cudaStreamSynchronize(nullptr), what);
+  return made;
 }
 
 Event::Event() { check(cudaEventCreate(&event_), "an event"); }

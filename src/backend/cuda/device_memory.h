@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -19,6 +20,9 @@ namespace mlxs::cuda {
 
 // what: the thing that was being done, for the message.
 void check(cudaError_t status, std::string_view what);
+
+// What this thread allocates and launches from now on is for that GPU; a thread begins with the first one.
+void use_device(int device);
 
 class DeviceBuffer {
  public:
@@ -40,6 +44,10 @@ class DeviceBuffer {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
+
+// The host's bytes on the GPU, there for every stream: cudaMemcpy() alone returns when pageable memory has been
+// read, and streams as ours do not wait for the rest.
+DeviceBuffer uploaded(std::span<const std::byte> bytes, std::string_view what);
 
 // A moment of a stream.
 class Event {

@@ -332,9 +332,8 @@ size_t shared_bytes(const Team& team) {
 
 template <Scaling kScaling, int kOwn, bool kGated>
 void start(cudaStream_t stream, Experts a, const Team& team, int multiprocessors) {
-  const auto kernel = experts_kernel<kScaling, kOwn, kGated>;
-  static const bool allowed = (allow_shared(kernel, most_shared()), true);
-  static_cast<void>(allowed);
+  constexpr auto kKernel = experts_kernel<kScaling, kOwn, kGated>;
+  allow_shared<kKernel>(most_shared());
   // At most so many turns; each block has room for its share of them.
   const int most = min(a.experts.count, a.experts.places) + a.experts.places / kTurnRows;
   const int wanted = team.size > kBlockWarps ? multiprocessors : 2 * multiprocessors;
@@ -347,7 +346,7 @@ void start(cudaStream_t stream, Experts a, const Team& team, int multiprocessors
     a.guessed = min(blocks / a.experts.count, a.tiles / 2 / a.each) * a.each;
     if ((most * a.tiles / blocks + 1) / (a.tiles - a.guessed) + 3 > kMostTurns) a.guessed = 0;
   }
-  launch_early(kernel, dim3(blocks), 32 * team.block_warps(), shared_bytes<kScaling, kOwn, kGated>(team),
+  launch_early(kKernel, dim3(blocks), 32 * team.block_warps(), shared_bytes<kScaling, kOwn, kGated>(team),
                stream, a);
 }
 

@@ -100,9 +100,7 @@ Rotation StepIndex::rotation(const RopeSpec& rope, StepMemory& memory, cudaStrea
   std::vector<float> key(rope.inverse_frequencies.begin(), rope.inverse_frequencies.end());
   auto found = frequencies_.find(key);
   if (found == frequencies_.end()) {
-    DeviceBuffer buffer(key.size() * sizeof(float), "rotation frequencies");
-    check(cudaMemcpy(buffer.data(), key.data(), key.size() * sizeof(float), cudaMemcpyHostToDevice),
-          "rotation frequencies");
+    DeviceBuffer buffer = uploaded(std::as_bytes(std::span(key)), "rotation frequencies");
     found = frequencies_.emplace(std::move(key), std::move(buffer)).first;
   }
   void*& table = tables_[{found->second.data(), rope.magnitude}];

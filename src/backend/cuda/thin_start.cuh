@@ -27,9 +27,8 @@ int expected_weights(const ExpertRows& experts, int most);  // that have rows
 
 template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
 void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
-  const auto kernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource>;
-  static const bool allowed = (allow_shared(kernel, most_shared()), true);
-  static_cast<void>(allowed);
+  constexpr auto kKernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource>;
+  allow_shared<kKernel>(most_shared());
   const int outputs = kGated ? a.w.rows / 2 : a.w.rows, used = a.few.route.used;
   a.last = outputs - 1;
   a.units = a.x.operand.stride / 64;
@@ -65,7 +64,7 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
   size_t shared = warps * each;
   if constexpr (kSource == Source::kRouter)
     shared = max(shared, static_cast<size_t>(warps) * a.few.route.experts * 8);
-  launch_early(kernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks, a.splits.splits), warps * 32,
+  launch_early(kKernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks, a.splits.splits), warps * 32,
                a.operand_bytes + shared, stream, a);
 }
 

@@ -119,7 +119,6 @@ void WeightStream::add(Batch& batch, Piece piece) {
 
 void WeightStream::run(const DeviceBuffer& staging) {
   name_this_thread("mlxs-load");
-  cudaSetDevice(device_);
   std::unique_ptr<Slots> slots;
   for (;;) {
     Waiting now{};
@@ -141,7 +140,10 @@ void WeightStream::run(const DeviceBuffer& staging) {
     bool filled = false;
     try {
       if (!failed) {
-        if (!slots) slots = std::make_unique<Slots>(staging);
+        if (!slots) {
+          use_device(device_);
+          slots = std::make_unique<Slots>(staging);
+        }
         Slots::Slot& slot = slots->next(now.piece.bytes);
         std::byte* const pinned = slot.pinned.reserve(std::max(now.piece.bytes, piece_bytes_));
         now.piece.fill(pinned);

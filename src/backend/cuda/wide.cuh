@@ -305,10 +305,9 @@ void start_wide(cudaStream_t stream, const Wide& a, int splits) {
                         kWideRoom<kCodes, kScaling, kTile, kGroups>,
                 kSums = kTile * kOutputs * 4;
   constexpr int kBytes = kRing > kSums ? kRing : kSums;
-  const auto kernel = wide_kernel<kCodes, kScaling, kTile, kGroups>;
-  static const bool allowed = (allow_shared(kernel, kBytes), true);
-  static_cast<void>(allowed);
-  launch_cluster(kernel, a.split_floats == 0 ? splits : 1, grid, kGroups * 128, kBytes, stream, a);
+  constexpr auto kKernel = wide_kernel<kCodes, kScaling, kTile, kGroups>;
+  allow_shared<kKernel>(kBytes);
+  launch_cluster(kKernel, a.split_floats == 0 ? splits : 1, grid, kGroups * 128, kBytes, stream, a);
 }
 
 template <Codes kCodes, Scaling kScaling>

@@ -7,7 +7,8 @@ namespace mlxs::cuda {
 
 template <class... Parameters, class... Arguments>
 void launch_after(void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared_bytes,
-                  cudaStream_t, Arguments&&... arguments) {
+                  cudaStream_t stream, Arguments&&... arguments) {
+  emulated::check_stream(stream);
   emulated::check_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
   emulated::queue(
       [=, values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
@@ -24,9 +25,9 @@ void launch_cluster(Kernel kernel, int, dim3 grid, unsigned threads, std::size_t
                     cudaStream_t stream, Arguments&&... arguments) {
   launch_after(kernel, grid, threads, shared_bytes, stream, static_cast<Arguments&&>(arguments)...);
 }
-template <class Kernel>
-void allow_shared(Kernel kernel, std::size_t bytes) {
-  emulated::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
+template <auto kKernel>
+void allow_shared(std::size_t bytes) {
+  emulated::allow_shared(reinterpret_cast<const void*>(kKernel), bytes);
 }
 inline bool can_cluster() { return false; }
 inline std::size_t most_shared() { return emulated::most_shared() - 10 * 1024; }
