@@ -256,6 +256,21 @@ TEST_F(CudaMemory, AFileThatCannotBeReadEndsTheLoad) {
   EXPECT_NE(backend->make_kv(kv), nullptr);
 }
 
+// A layer's pages may be more than what a copy of several layers may have between them.
+TEST_F(CudaMemory, PagesOfLargeCachesAreCopied) {
+  const auto backend = make_backend("cuda", {.threads = 1});
+  for (const int pages : {4, 40}) {  // of 4 KiB each, of K and of V
+    const auto kv =
+        backend->make_kv({.layers = 3, .kv_heads = 2, .key_dim = 64, .value_dim = 64, .num_pages = pages});
+    std::vector<std::byte> written(kv->page_bytes()), read(kv->page_bytes());
+    for (std::size_t i = 0; i < written.size(); ++i) written[i] = static_cast<std::byte>(i / 512 + i);
+    kv->write_page(1, -1, written);
+    backend->copy_page(*kv, 1, pages - 1);
+    kv->read_page(pages - 1, -1, read);
+    EXPECT_EQ(read, written) << pages;
+  }
+}
+
 // A step's memory in heaps, weights by a copy stream: the same answers, and both count.
 TEST_F(CudaMemory, SwitchesOfTheDevice) {
   const auto answer = [&] {

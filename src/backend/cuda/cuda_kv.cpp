@@ -48,6 +48,10 @@ CudaKvStore::CudaKvStore(const KvSpec& spec, cudaStream_t stream)
   key_page_ = slots * static_cast<std::size_t>(spec.key_dim) * element;
   value_page_ = slots * static_cast<std::size_t>(spec.value_dim) * element;
   if (int8) scale_page_ = slots * sizeof(float);
+  int device = 0, most_pitch = 0;
+  check(cudaGetDevice(&device), "the KV cache");
+  check(cudaDeviceGetAttribute(&most_pitch, cudaDevAttrMaxPitch, device), "the KV cache");
+  most_pitch_ = static_cast<std::size_t>(most_pitch);
   std::size_t next[2] = {};
   for (int layer = 0; layer < spec.layers; ++layer) own_.push_back(next[this->windowed(layer) ? 1 : 0]++);
   all_ = make_pool(next[0], spec.num_pages);
@@ -94,12 +98,23 @@ void CudaKvStore::for_page(const Pool& pool, PageId page, const Each& each) cons
   of(pool.value_scales, scale_page_);
 }
 
+void CudaKvStore::copy_layers(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t bytes, std::size_t layers, cudaMemcpyKind kind) const {
+  if (std::max(to_pitch, from_pitch) <= most_pitch_) {
+    check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, layers, kind, stream_), "copying a page");
+    return;
+  }
+  for (std::size_t i = 0; i < layers; ++i) {
+    check(cudaMemcpyAsync(static_cast<std::byte*>(to) + i * to_pitch,
+                          static_cast<const std::byte*>(from) + i * from_pitch, bytes, kind, stream_),
+          "copying a page");
+  }
+}
+
 void CudaKvStore::copy(const Pool& pool, PageId from, PageId to) {
   for_page(pool, from, [&](std::byte* source, std::size_t pitch, std::size_t bytes) {
-    check(cudaMemcpy2DAsync(
-              source + (static_cast<std::ptrdiff_t>(to) - from) * static_cast<std::ptrdiff_t>(bytes), pitch,
-              source, pitch, bytes, pool.layers, cudaMemcpyDeviceToDevice, stream_),
-          "copying a page");
+    copy_layers(source + (static_cast<std::ptrdiff_t>(to) - from) * static_cast<std::ptrdiff_t>(bytes), pitch,
+                source, pitch, bytes, pool.layers, cudaMemcpyDeviceToDevice);
   });
 }
 
@@ -109,9 +124,7 @@ void CudaKvStore::read_page(PageId page, PageId window, std::span<std::byte> out
     if (pool == &windowed_ && window < 0) break;
     for_page(*pool, pool == &all_ ? page : window,
              [&](const std::byte* source, std::size_t pitch, std::size_t bytes) {
-               check(cudaMemcpy2DAsync(to, bytes, source, pitch, bytes, pool->layers, cudaMemcpyDeviceToHost,
-                                       stream_),
-                     "reading a page");
+               copy_layers(to, bytes, source, pitch, bytes, pool->layers, cudaMemcpyDeviceToHost);
                to += bytes * pool->layers;
              });
   }
@@ -123,8 +136,7 @@ void CudaKvStore::write_page(PageId page, PageId window, std::span<const std::by
   for (const Pool* pool : {&all_, &windowed_}) {
     if (pool == &windowed_ && window < 0) break;
     for_page(*pool, pool == &all_ ? page : window, [&](std::byte* to, std::size_t pitch, std::size_t bytes) {
-      check(cudaMemcpy2DAsync(to, pitch, from, bytes, bytes, pool->layers, cudaMemcpyHostToDevice, stream_),
-            "writing a page");
+      copy_layers(to, pitch, from, bytes, bytes, pool->layers, cudaMemcpyHostToDevice);
       from += bytes * pool->layers;
     });
   }

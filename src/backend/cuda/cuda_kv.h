@@ -46,10 +46,14 @@ class CudaKvStore final : public KvStore {
   // Calls each(the page's bytes in a layer's buffer, from layer to layer, bytes of one) for K, V and scales.
   template <class Each>
   void for_page(const Pool& pool, PageId page, const Each& each) const;
+  // A page's bytes of all of a pool's layers, so far apart here and there.
+  void copy_layers(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t bytes,
+                   std::size_t layers, cudaMemcpyKind kind) const;
 
   KvSpec spec_;
   cudaStream_t stream_;
   std::uint64_t serial_;
+  std::size_t most_pitch_ = 0;  // of a copy of several layers, 2 GiB; a layer's pages may be more
   std::size_t key_page_ = 0, value_page_ = 0, scale_page_ = 0;  // bytes of a page of one layer
   Pool all_, windowed_;                                         // windowed_: of those with pages of their own
   std::vector<std::size_t> own_;                                // of a layer: its place in its pool
