@@ -256,6 +256,24 @@ TEST_F(CudaMemory, AFileThatCannotBeReadEndsTheLoad) {
   EXPECT_NE(backend->make_kv(kv), nullptr);
 }
 
+// Nor does a load hang for which there is no memory beside the weights.
+TEST_F(CudaMemory, AnUploadThatFindsNoMemoryEndsTheLoad) {
+  const auto backend = make_backend("cuda", {.threads = 1});
+  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float));
+  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes};
+  emulated::set_device_memory(emulated::device_memory_taken() + (std::size_t{2} << 20));
+  try {
+    (void)backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+    FAIL() << "there is room for the weight alone";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
+  }
+  emulated::set_device_memory(kMemory);
+  const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+  EXPECT_NE(backend->make_kv({.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2}),
+            nullptr);
+}
+
 // A layer's pages may be more than what a copy of several layers may have between them.
 TEST_F(CudaMemory, PagesOfLargeCachesAreCopied) {
   const auto backend = make_backend("cuda", {.threads = 1});

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/thread_name.h"
+#include "mlxs/error.h"
 
 namespace mlxs::cuda {
 namespace {
@@ -99,22 +100,31 @@ std::shared_ptr<WeightStream::Batch> WeightStream::batch() {
 }
 
 void WeightStream::add(Batch& batch, Piece piece) {
+  const std::lock_guard lock(mutex_);
+  if (threads_.empty()) began_ = std::chrono::steady_clock::now();
+  if (static_cast<std::size_t>(idle_) <= waiting_.size() &&
+      threads_.size() < static_cast<std::size_t>(most_threads_)) {
+    start_thread();
+  }
   {
-    const std::lock_guard lock(batch.mutex_);
+    const std::lock_guard batch_lock(batch.mutex_);
     ++batch.unfilled_;
     ++batch.unsent_;
   }
-  const std::lock_guard lock(mutex_);
-  if (threads_.empty()) began_ = std::chrono::steady_clock::now();
   bytes_ += piece.bytes;
   waiting_.push_back({&batch, std::move(piece)});
-  if (static_cast<std::size_t>(idle_) < waiting_.size() &&
-      threads_.size() < static_cast<std::size_t>(most_threads_)) {
+  changed_.notify_one();
+}
+
+// Should there be no memory for one more, those that there are do.
+void WeightStream::start_thread() {
+  try {
     // On this thread, so that device() knows of it.
     auto staging = std::make_shared<DeviceBuffer>(kSlots * piece_bytes_, "loading weights");
     threads_.emplace_back([this, staging] { run(*staging); });
+  } catch (const Error&) {
+    if (threads_.empty()) throw;  // nobody would take what is added
   }
-  changed_.notify_one();
 }
 
 void WeightStream::run(const DeviceBuffer& staging) {

@@ -69,6 +69,7 @@ class WeightStream {
     Batch* batch;
     Piece piece;
   };
+  void start_thread();
   void run(const DeviceBuffer& staging);
   void join();
 
