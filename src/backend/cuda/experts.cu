@@ -313,21 +313,34 @@ struct Team {
   int block_warps() const { return size > kBlockWarps ? size : kBlockWarps / size * size; }
   int warps() const { return size > kBlockWarps ? size : 2 * block_warps(); }
 };
-Team team_of(int units) {
-  Team best;
-  for (const int own : {4, 3, 2}) {
-    const Team team{units / own, own};
-    if (units % own != 0 || team.size > kMostWarps) continue;
-    if (best.own == 0 || team.warps() > best.warps()) best = team;
-  }
-  return best;
-}
 
 template <Scaling kScaling, int kOwn, bool kGated>
 size_t shared_bytes(const Team& team) {
   const int warps = team.block_warps();
   return static_cast<size_t>(warps) * kStages<kOwn, kGated> * kStageBytes<kScaling, kOwn, kGated> +
          static_cast<size_t>(2 * kTilesARound<kGated>) * warps * (kGated ? 2 : 1) * kTileSums * 4;
+}
+template <Scaling kScaling, bool kGated>
+size_t team_bytes(const Team& team) {
+  return team.own == 4   ? shared_bytes<kScaling, 4, kGated>(team)
+         : team.own == 3 ? shared_bytes<kScaling, 3, kGated>(team)
+                         : shared_bytes<kScaling, 2, kGated>(team);
+}
+
+// The best one whose block has room.
+Team team_of(const Rows& w, bool gated) {
+  const auto bytes_of =
+      w.group_shift >= 6
+          ? (gated ? team_bytes<Scaling::kUnits, true> : team_bytes<Scaling::kUnits, false>)
+          : (gated ? team_bytes<Scaling::kHalves, true> : team_bytes<Scaling::kHalves, false>);
+  const int units = w.padded / 64;
+  Team best;
+  for (const int own : {4, 3, 2}) {
+    const Team team{units / own, own};
+    if (units % own != 0 || team.size > kMostWarps || bytes_of(team) > most_shared()) continue;
+    if (best.own == 0 || team.warps() > best.warps()) best = team;
+  }
+  return best;
 }
 
 template <Scaling kScaling, int kOwn, bool kGated>
@@ -366,24 +379,18 @@ void start(cudaStream_t stream, const Experts& a, const Team& team, int multipro
 }  // namespace
 
 bool takes_experts(const Rows& w, const Finish& f, int places, int count) {
-  const Team team = team_of(w.padded / 64);
-  if (w.type != Codes::k4 || w.group_shift < 5 || team.own == 0 || 2 * places > kTurnRows * count)
-    return false;
+  if (w.type != Codes::k4 || w.group_shift < 5 || 2 * places > kTurnRows * count) return false;
   // Gated ones to the next product, the others to rows.
   if (f.residual != nullptr || f.soft_cap != 0 || w.rows % (f.gated ? 32 : 16) != 0) return false;
   if (f.gated ? f.y != nullptr || f.operand.wide : f.operand.data != nullptr || f.act != Act::kNone)
     return false;
-  // The most that it may be.
-  const size_t bytes = f.gated ? shared_bytes<Scaling::kHalves, 4, true>(team)
-                               : shared_bytes<Scaling::kHalves, 3, false>(team);
-  return bytes <= most_shared();
+  return team_of(w, f.gated).own != 0;
 }
 
 void expert_rows(cudaStream_t stream, const Rows& w, const Operand& x, const Finish& f,
                  const ExpertRows& experts, int multiprocessors) {
-  const int units = w.padded / 64;
-  const Team team = team_of(units);
-  const Experts a{w, x, experts, f, units, team.size, w.rows / (f.gated ? 32 : 16)};
+  const Team team = team_of(w, f.gated);
+  const Experts a{w, x, experts, f, w.padded / 64, team.size, w.rows / (f.gated ? 32 : 16)};
   if (w.group_shift >= 6) return start<Scaling::kUnits>(stream, a, team, multiprocessors);
   start<Scaling::kHalves>(stream, a, team, multiprocessors);
 }

@@ -85,10 +85,10 @@ class FewRowExperts : public testing::TestWithParam<std::string> {};
 
 TEST_P(FewRowExperts, AreTheCpusMixtures) {
   const std::unique_ptr<Backend> cpu = make_backend("cpu", {.threads = 2}), other = make_backend(GetParam());
-  // Sums of 4, 3, 12, 2, 32 and, which no team shares evenly, 7 units of 64; outputs enough that blocks begin
-  // before they know who has rows.
-  for (const Mixture& m :
-       {Mixture{256, 192, 64, true}, Mixture{768, 256, 32}, Mixture{2048, 64, 64}, Mixture{448, 128, 64}}) {
+  // Sums of 4, 3, 12, 2, 32, 48, whose largest team has no room, and, which no team shares evenly, 7 units of
+  // 64; outputs enough that blocks begin before they know who has rows.
+  for (const Mixture& m : {Mixture{256, 192, 64, true}, Mixture{768, 256, 32}, Mixture{2048, 64, 64},
+                           Mixture{3072, 64, 64}, Mixture{448, 128, 64}}) {
     for (const int rows : {3, 16}) {
       std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
       for (int i = 0; i < rows; ++i) tokens[static_cast<std::size_t>(i)] = i < 11 ? 5 : i;  // eleven alike
