@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/kernels.h"
 #include "backend/registry.h"
 #include "base/file_ranges.h"
 #include "blocks.h"
@@ -272,6 +273,17 @@ TEST_F(CudaMemory, AnUploadThatFindsNoMemoryEndsTheLoad) {
   const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
   EXPECT_NE(backend->make_kv({.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2}),
             nullptr);
+}
+
+// What a grid has in y is less than the rows that experts may have.
+TEST_F(CudaMemory, ManyRowsAreFinishedInPieces) {
+  constexpr int kRows = 65540;
+  cudaStream_t stream{};
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, 0), cudaSuccess);
+  std::vector<float> sums(2 * kRows), y(kRows);
+  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = static_cast<float>(i % 1000);
+  cuda::finish(stream, sums.data(), 1, kRows, {.y = y.data(), .columns = 1, .gated = true});
+  for (std::size_t row = 0; row < kRows; ++row) ASSERT_EQ(y[row], sums[2 * row] * sums[2 * row + 1]) << row;
 }
 
 // A layer's pages may be more than what a copy of several layers may have between them.

@@ -189,18 +189,19 @@ Tensor CudaBackend::moe(Tensor x, const MoeSpec& spec) {
   const CudaWeight &gate_up = cuda_weight(*spec.experts.front().gate_up),
                    &down = cuda_weight(*spec.experts.front().down);
   const Input own = wide_experts == input.thin.operand.wide ? Input{} : input_of(x, spec.norm, wide_experts);
+  const bool apart = own.thin.operand.data != nullptr;  // from the router's
   ExpertRows rows{.first = routed.first,
                   .active = routed.active,
                   .turns = routed.turns,
                   .alive = routed.alive,
                   .rows = routed.rows,
                   .leading = routed.leading,
-                  .factors = own.owned != nullptr ? nullptr : input.thin.means.factors,
+                  .factors = apart ? nullptr : input.thin.means.factors,
                   .count = count,
                   .places = places};
   const Operand inner = make_operand(places, static_cast<int>(down.columns()), wide_experts);
   rows.older = expert_product(gate_up, table_of(spec.experts, &Expert::gate_up, &Expert::gate_up_bias), rows,
-                              own.owned != nullptr ? own.thin.operand : input.thin.operand,
+                              apart ? own.thin.operand : input.thin.operand,
                               {.operand = inner,
                                .columns = static_cast<int>(down.columns()),
                                .act = act_of(spec.activation),

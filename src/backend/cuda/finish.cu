@@ -141,6 +141,18 @@ void start_gates(cudaStream_t stream, const Sum* sums, int rows, const Finish& f
                first, columns);
 }
 
+constexpr int kMostGridY = 65535;
+
+// What follows its first rows.
+Finish behind(Finish f, int rows) {
+  const auto skipped = static_cast<size_t>(rows);
+  if (f.residual != nullptr) f.residual += skipped * f.columns;
+  if (f.y != nullptr) f.y += skipped * f.columns;
+  if (f.operand.data != nullptr)
+    f.operand.data = static_cast<__nv_bfloat16*>(f.operand.data) + skipped * f.operand.stride;
+  return f;
+}
+
 }  // namespace
 
 bool gates_rows(const Finish& f, int first_column, int columns) {
@@ -159,6 +171,11 @@ void finish(cudaStream_t stream, const float* sums, int splits, int rows, const 
   if (columns == 0) columns = f.columns;
   if (splits == 1 && rows >= kManyRows && gates_rows(f, first_column, columns))
     return start_gates(stream, sums, rows, f, first_column, columns);
+  if (rows > kMostGridY && splits == 1) {  // those of a step's experts may be as many
+    finish(stream, sums, 1, kMostGridY, f, first_column, columns);
+    return finish(stream, sums + static_cast<size_t>(kMostGridY) * columns * (f.gated ? 2 : 1), 1,
+                  rows - kMostGridY, behind(f, kMostGridY), first_column, columns);
+  }
   if (columns % 8 == 0 && first_column % 8 == 0 && f.columns % 8 == 0) {
     launch_early(finish_kernel<8>, dim3((columns / 8 + 127) / 128, rows), 128, 0, stream, sums, splits, rows,
                  f, first_column, columns);

@@ -45,7 +45,10 @@ StepGraphs::Shape StepGraphs::begin(const Batch& batch, std::uint64_t kv, int sa
 
   shape.rows = round_rows(shape.rows);
   shape.longest = static_cast<int>(std::bit_ceil(static_cast<unsigned>(std::max(shape.longest, 256))));
-  if (graphs_.size() >= kMostGraphs) clear();
+  if (graphs_.size() >= kMostGraphs) {
+    check(cudaStreamSynchronize(stream), "the step before");  // it may be one of them
+    clear();
+  }
   current_ = &graphs_[{batch.program, kv, shape.rows, shape.longest, sampling}];
   if (current_->exec != nullptr) {
     mode_ = Mode::kReplay;
