@@ -47,8 +47,8 @@ class CudaKvStore final : public KvStore {
   template <class Each>
   void for_page(const Pool& pool, PageId page, const Each& each) const;
   // A page's bytes of all of a pool's layers, so far apart here and there.
-  void copy_layers(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t bytes,
-                   std::size_t layers, cudaMemcpyKind kind) const;
+  void copy_layers(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                   std::size_t bytes, std::size_t layers, cudaMemcpyKind kind) const;
 
   KvSpec spec_;
   cudaStream_t stream_;

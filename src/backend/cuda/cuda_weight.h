@@ -1,4 +1,4 @@
-// A weight on the GPU: the file's codes kept packed (4 or 8 bits in groups, or bf16), or a vector in f32.
+// A weight on the GPU: the file's codes kept packed (4 or 8 bits in groups, FP8, bf16), or a vector in f32.
 // Made at once; its bytes come by a WeightStream, whose finish() says that they are there. Most formats are
 // packed by the GPU, the others by the stream's threads.
 #pragma once

@@ -1,5 +1,6 @@
-// Memory of the GPU and pinned memory of the host, owned; and the activations of a step. Engine thread only.
-// Failures throw Error: kOutOfMemory with the figures, kInternal for anything else that the driver reports.
+// Memory of the GPU and of the host, pinned, owned: any thread. Arenas of weights and what a step works on:
+// the engine's thread. Failures throw Error: kOutOfMemory with the figures, kInternal for anything else that
+// the driver reports.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -45,8 +46,8 @@ class DeviceBuffer {
   std::size_t bytes_ = 0;
 };
 
-// The host's bytes on the GPU, there for every stream: cudaMemcpy() alone returns when pageable memory has been
-// read, and streams as ours do not wait for the rest.
+// The host's bytes on the GPU, there for every stream: cudaMemcpy() alone returns when pageable memory has
+// been read, and streams as ours do not wait for the rest.
 DeviceBuffer uploaded(std::span<const std::byte> bytes, std::string_view what);
 
 // A moment of a stream.

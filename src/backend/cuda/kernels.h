@@ -30,7 +30,7 @@ struct Rows {
   const void* scales = nullptr;  // half2
   int rows = 0;
   int columns = 0;
-  int padded = 0;
+  int padded = 0;  // columns, to whole units
   int group_shift = 5;
   Codes type = Codes::kBF16;
 };
