@@ -1,7 +1,7 @@
 # pytest files as ctest entries, one each: tests/{e2e,parity,chaos}/**/test_*.py. scripts/run_tests.py counts their cases one by one
 # from the JUnit files. They run alone (RUN_SERIAL): each starts servers and loads the model.
 set(MLXS_TEST_PYTHON ${PROJECT_SOURCE_DIR}/.venv-test/bin/python CACHE FILEPATH "Python with tests/requirements.txt")
-set(MLXS_TEST_TIMEOUT 900 CACHE STRING "Seconds that one pytest file may take")
+set(MLXS_TEST_TIMEOUT 1800 CACHE STRING "Seconds that one pytest file may take")
 
 file(GLOB_RECURSE python_tests CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests
   ${PROJECT_SOURCE_DIR}/tests/e2e/test_*.py ${PROJECT_SOURCE_DIR}/tests/parity/test_*.py ${PROJECT_SOURCE_DIR}/tests/chaos/test_*.py)

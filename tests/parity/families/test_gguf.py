@@ -7,7 +7,7 @@ import gguf_files
 import numpy as np
 import pytest
 import tiny
-from test_families import BASE, BOUND, FAMILIES, MIXTURES, PATHS, SLIDING, TOKENS, YARN, row_errors
+from test_families import BASE, BOUND, EMULATED, FAMILIES, MIXTURES, PATHS, SLIDING, TOKENS, YARN, logits_on, row_errors
 
 Type = gguf.GGMLQuantizationType
 TYPES = {"f32": Type.F32, "q8_0": Type.Q8_0, "mxfp4": Type.MXFP4}
@@ -38,11 +38,11 @@ def test_prefill_logits_are_those_of_the_folder(family, kind, tmp_path, record_p
     slides = config.get("sliding_window") and config.get("use_sliding_window", True)
     reference = tiny.oracle_logits(folder, TOKENS, SLIDING.get(family) if slides else None)
     worst = {}
-    for backend, isa in [path for path in PATHS if path not in (("cpu", "avx512"), ("cpu", "avx2"))]:
-        environment = {"MLXS_TEST_BACKEND": backend, "MLXS_CPU_ISA": isa}
-        errors = row_errors(tiny.our_logits(file, TOKENS, tmp_path, environment), reference)
+    paths = [path for path in PATHS if path not in (("cpu", "avx512"), ("cpu", "avx2"))]
+    for path in paths + (EMULATED if kind != "f32" else []):
+        errors = row_errors(logits_on(path, file, TOKENS, tmp_path), reference)
         total = np.median(errors) if family in MIXTURES else np.sqrt((errors**2).mean())
-        worst[f"{backend}/{isa}"] = float(total)
+        worst["/".join(path)] = float(total)
     print(family, kind, {k: f"{v:.1e}" for k, v in worst.items()})
     record_property("result", json.dumps({"family": family, "format": kind, "errors": worst}))
     room = 3 if family in MIXTURES else 1

@@ -105,11 +105,16 @@ def backends():
     return [name for name in listed.stdout.split() if name != "auto"]
 
 
-def our_logits(folder, tokens, scratch, environment=None):
+def emulated():
+    """Whether this build has the CUDA backend with its kernels compiled for the CPU."""
+    return (BUILD / "tests" / "eval_logits_emulated").exists()
+
+
+def our_logits(folder, tokens, scratch, environment=None, program="eval_logits"):
     given, result = Path(scratch) / "tokens", Path(scratch) / "logits"
     given.write_bytes(np.asarray(tokens, dtype=np.int32).tobytes())
     done = subprocess.run(
-        [BUILD / "tests" / "eval_logits", folder, given, result],
+        [BUILD / "tests" / program, folder, given, result],
         capture_output=True,
         text=True,
         env={**os.environ, "MLXS_CACHE_DIR": str(Path(scratch) / "cache"), **(environment or {})},
