@@ -1,5 +1,5 @@
 // The panels of a weight in the order in which threads multiply them, with what each should fetch from memory
-// meanwhile. A view of a weight and a hint; both must outlive it. Any pool thread may ask.
+// meanwhile. A view of a weight, which must outlive it. Any pool thread may ask.
 #pragma once
 
 #include <algorithm>
@@ -91,7 +91,7 @@ class OutputPanels {
   }
 
   const CpuWeight& weight_;
-  const NextWeight& next_;
+  NextWeight next_;
   bool gated_;
   std::int64_t panels_;
   std::size_t panel_bytes_;

@@ -105,7 +105,8 @@ TEST_F(PlanningAhead, NothingBehindTheLastTokenOfAll) {
 }
 
 TEST_F(PlanningAhead, NotWhileAPromptIsNotComplete) {
-  start({1, 2}, 50);  // the budget holds one and a piece of the other
+  start({1, 2}, 40);  // the budget holds one and a page of the other
+  ASSERT_EQ(plan_.spans.size(), 2u);
   ASSERT_FALSE(plan_.spans[1].samples);
   EXPECT_FALSE(ahead());
   commit();
