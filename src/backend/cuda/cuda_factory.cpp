@@ -10,14 +10,14 @@
 #include "backend/cuda/cuda_backend.h"
 #include "mlxs/error.h"
 
-#ifndef MLXS_CUDA_ARCHITECTURES  // cmake/cuda.cmake; any
-#define MLXS_CUDA_ARCHITECTURES ""
-#endif
-
 namespace mlxs::cuda {
 namespace {
 
+#ifdef MLXS_CUDA_ARCHITECTURES  // cmake/cuda.cmake
 constexpr std::string_view kArchitectures = MLXS_CUDA_ARCHITECTURES;
+#else
+constexpr std::string_view kArchitectures;  // any
+#endif
 constexpr int kLeastMajor = 8;  // mma.sync of bf16, cp.async
 
 std::string release(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
