@@ -329,14 +329,23 @@ Tensor CudaBackend::gather_sampled(Tensor x) {
 }
 
 Tensor CudaBackend::logits(Tensor x, const Weight& head, const NormSpec* norm_spec, float soft_cap) {
-  if (graphs_.replaying()) return graphs_.next();
-  const Tensor y = allocate(x.rows, head.rows());
-  if (x.rows == 0) return graphs_.note(y);
-  const Input input = input_for(cuda_weight(head), x, norm_spec, false);
-  product(cuda_weight(head), input.thin, x.rows,
-          {.y = floats_of(y), .columns = y.columns, .soft_cap = soft_cap});
-  memory_.release(input.owned);
-  return graphs_.note(y);
+  Turn& turn = turns_[turn_];
+  Tensor y, room;
+  if (graphs_.replaying()) {
+    y = graphs_.next();
+    if (turn.masked) room = graphs_.next();
+  } else {
+    y = graphs_.note(allocate(x.rows, head.rows()));
+    if (x.rows == 0) return y;
+    const Input input = input_for(cuda_weight(head), x, norm_spec, false);
+    product(cuda_weight(head), input.thin, x.rows,
+            {.y = floats_of(y), .columns = y.columns, .soft_cap = soft_cap});
+    memory_.release(input.owned);
+    if (turn.masked) room = graphs_.note({memory_.allocate(room_of(turn, y.rows, y.columns).bytes)});
+  }
+  turn.room = static_cast<std::byte*>(room.handle);
+  if (turn.masked) hand_over();
+  return y;
 }
 
 void CudaBackend::read(Tensor tensor, std::span<float> out) {

@@ -10,6 +10,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/cpu/sample.h"
+#include "backend/cuda/adjust.h"
 #include "backend/cuda/best.h"
 #include "backend/cuda/blas.h"
 #include "backend/cuda/cuda_weight.h"
@@ -140,9 +141,16 @@ class CudaBackend final : public Backend, public EncoderOps {
   void few_experts(Tensor x, const MoeSpec& spec, const Route& route, Tensor y);
   void finish_loading();
   struct Turn;
+  void announce(std::span<const SampleRow> rows, Turn& turn) const;  // what the GPU will do of them
+  // Where sample()'s kernels keep what they find, from the start of one block of memory.
+  struct SampleRoom {
+    std::size_t parts = 0, found = 0, highest = 0, adjusted = 0, draws = 0, bytes = 0;
+  };
+  static SampleRoom room_of(const Turn& turn, int rows, int columns);
+  void send_masks(Turn& turn, int columns);
+  void hand_over();  // the step's graph, if it has one, to the GPU
   Picks picks_to();
-  bool drawn_here(const Turn& turn, std::size_t row) const;  // by the GPU
-  void fill_draws(std::span<const SampleRow> rows, std::vector<Draw>& draws) const;
+  bool drawn_here(const Turn& turn, std::size_t row) const;   // by the GPU
   std::size_t sample_on_host(Turn& turn, std::size_t first);  // returns the row behind those that it sampled
   Pick* device_picks() const { return reinterpret_cast<Pick*>(picks_.data()); }
 
@@ -182,8 +190,15 @@ class CudaBackend final : public Backend, public EncoderOps {
     Best* host_bests() { return reinterpret_cast<Best*>(bests.reserve(0)); }
     Tensor logits;
     std::vector<SampleRow> sampling;
-    std::vector<Draw> draws;  // of rows, if any is drawn by the GPU
-    bool finds_best = false;  // logits of each row
+    std::vector<Draw> draws;           // of rows, if any is drawn by the GPU
+    std::vector<Adjustment> adjusted;  // of rows, if the GPU adjusts any
+    bool finds_best = false;           // logits of each row
+    // Rows have masks, which may come as late as sample(): the graph ends with the logits, so that the model
+    // runs meanwhile.
+    bool masked = false;
+    std::byte* room = nullptr;  // of such a step's sample()
+    PinnedBuffer masks;
+    std::vector<bool> here;  // rows that the GPU draws
     std::vector<Sampled> sampled;
   };
   Turn turns_[2];
@@ -192,6 +207,7 @@ class CudaBackend final : public Backend, public EncoderOps {
   bool begun_ = false;                     // and not submitted
   bool unsettled_ = false;                 // a step was begun, and may run, of which nobody will know the end
   DeviceBuffer picks_;                     // of the step that ran last; stays, too
+  DeviceBuffer masks_;                     // the same
   PinnedBuffer host_logits_;
 };
 

@@ -75,6 +75,7 @@ void StepGraphs::finish(cudaStream_t stream) {
     cudaGraphDestroy(graph);
     check(status, "a step's graph");
   }
+  mode_ = Mode::kEager;
   check(cudaGraphLaunch(current_->exec, stream), "a step's graph");
 }
 

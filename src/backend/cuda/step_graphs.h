@@ -30,8 +30,9 @@ class StepGraphs {
   // kv: a number that no other KV store ever had.
   // sampling: a number for each set of kernels that sampling takes.
   Shape begin(const Batch& batch, std::uint64_t kv, int sampling, cudaStream_t stream);
-  void start(cudaStream_t stream);    // everything that the step must copy in is on its way
-  void finish(cudaStream_t stream);   // the last op was called: launches what was captured, now or before
+  void start(cudaStream_t stream);  // everything that the step must copy in is on its way
+  // Launches what was captured, now or before; what follows of the step, if anything, runs op by op.
+  void finish(cudaStream_t stream);
   void abandon(cudaStream_t stream);  // the step that has begun, if an exception left it
   void clear();                       // a step that has begun then runs op by op
 

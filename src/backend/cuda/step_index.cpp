@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <functional>
 #include <span>
 #include <utility>
@@ -13,10 +14,28 @@ namespace {
 constexpr std::size_t kLeast = std::size_t{1}
                                << 20;  // bytes: a quarter of a million pages before anything moves
 
+// The rows' adjustments to `to`, their items to items[first] and on.
+void copy_items(std::span<const SampleRow> rows, std::span<const Adjustment> adjusted, Adjustment* to,
+                AdjustItem* items, std::size_t first) {
+  static_assert(sizeof(TokenBias) == sizeof(AdjustItem) && sizeof(TokenCount) == sizeof(AdjustItem));
+  for (std::size_t i = 0; i < adjusted.size(); ++i) {
+    Adjustment own = adjusted[i];
+    own.first = static_cast<int>(first);
+    const auto copy = [&](const void* from, int count) {
+      if (count == 0) return;
+      std::memcpy(items + first, from, static_cast<std::size_t>(count) * sizeof(AdjustItem));
+      first += static_cast<std::size_t>(count);
+    };
+    if (own.biases > 0) copy(rows[i].bias.data(), own.biases);
+    if (own.counts > 0) copy(rows[i].counts.data(), own.counts);
+    to[i] = own;
+  }
+}
+
 }  // namespace
 
-bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, int num_rows, int longest, int turn,
-                      cudaStream_t stream) {
+bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, std::span<const Adjustment> adjusted,
+                      int num_rows, int longest, int turn, cudaStream_t stream) {
   tables_.clear();
   const auto rows = static_cast<std::size_t>(num_rows);
   std::size_t pages = 0;
@@ -24,10 +43,16 @@ bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, int num_r
   std::size_t tiles = rows - batch.tokens.size();
   for (const SequenceSpan& s : batch.sequences)
     tiles += static_cast<std::size_t>((s.num_rows + kTileRows - 1) / kTileRows);
-  // tokens, positions, first pages, lengths, sampled rows, first window pages and the turn; draws; then
-  // tiles, pages (a sequence's, then its window pages) and fed rows, whose number differs.
-  const std::size_t draw_ints = draws.size_bytes() / sizeof(int);
-  const std::size_t bytes = (6 * rows + 2 + draw_ints + 2 * tiles + pages + batch.fed.size()) * sizeof(int);
+  // tokens, positions, first pages, lengths, sampled rows, first window pages and the turn; draws and
+  // adjustments; then tiles, pages (a sequence's, then its window pages), fed rows and the adjustments'
+  // items, whose number differs.
+  const std::size_t draw_ints = draws.size_bytes() / sizeof(int),
+                    adjusted_ints = adjusted.size_bytes() / sizeof(int);
+  std::size_t items = 0;
+  for (const Adjustment& a : adjusted) items += static_cast<std::size_t>(a.biases + a.counts);
+  const std::size_t first_item =
+      (6 * rows + 2 + draw_ints + adjusted_ints + 2 * tiles + pages + batch.fed.size() + 1) / 2;
+  const std::size_t bytes = (first_item + items) * sizeof(AdjustItem);
   const bool moves = bytes > device_.bytes();
   if (moves) {
     check(cudaStreamSynchronize(stream), "the step before");
@@ -43,9 +68,12 @@ bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, int num_r
   std::ranges::copy(batch.positions, array(host, 1));
   *array(host, 6) = turn;
   int* const first_draw = array(host, 6) + 2;  // pairs are aligned
-  int* const first_tile = first_draw + draw_ints;
+  int* const first_adjusted = first_draw + draw_ints;
+  int* const first_tile = first_adjusted + adjusted_ints;
   static_assert(sizeof(Draw) % 8 == 0);
   std::ranges::copy(draws, reinterpret_cast<Draw*>(first_draw));
+  copy_items(batch.sampling, adjusted, reinterpret_cast<Adjustment*>(first_adjusted),
+             reinterpret_cast<AdjustItem*>(host), first_item);
   int* const first_page = first_tile + 2 * tiles;
   int* page = first_page;
   int* tile = first_tile;
@@ -84,6 +112,10 @@ bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, int num_r
   sampled_ = array(device, 4);
   turn_ = array(device, 6);
   draws_ = reinterpret_cast<const Draw*>(device + (first_draw - host));
+  adjustments_ = {.rows = reinterpret_cast<const Adjustment*>(device + (first_adjusted - host)),
+                  .items = reinterpret_cast<const AdjustItem*>(device),
+                  .tokens = tokens_,
+                  .sampled = sampled_};
   fed_ = batch.fed.empty() ? nullptr : device + (page - host);
   rows_.tiles = device + (first_tile - host);
   rows_.num_tiles = static_cast<int>(tiles);

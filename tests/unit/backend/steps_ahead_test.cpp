@@ -2,6 +2,7 @@
 // steps that wait for each other, on every backend that offers it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
@@ -81,7 +82,8 @@ class Model {
     std::vector<std::int32_t> positions, sampled, fed;
     std::vector<SequenceSpan> spans;
     std::vector<SampleRow> rows;
-    std::vector<std::size_t> of;  // the sequence of each sampled row
+    std::array<std::vector<TokenCount>, 3> counts;  // of each sequence
+    std::vector<std::size_t> of;                    // the sequence of each sampled row
   };
 
   void prepare(Host& host, int step, bool behind, const SampleRow& sampling) {
@@ -106,6 +108,14 @@ class Model {
       host.rows.push_back(sampling);
       host.rows.back().seed = s;
       host.rows.back().draw = static_cast<std::uint64_t>(start + count - kPrompts[s]);
+      for (std::size_t i = 0; i < tokens_[s].size(); ++i) {
+        const auto found = std::ranges::find(host.counts[s], tokens_[s][i], &TokenCount::token);
+        TokenCount& count_of = found != host.counts[s].end() ? *found : host.counts[s].emplace_back();
+        count_of.token = tokens_[s][i];
+        count_of.generated += static_cast<int>(i) >= kPrompts[s];
+      }
+      host.rows.back().counts = host.counts[s];
+      host.rows.back().counts_own = host.fed.back() >= 0;
       host.of.push_back(s);
     }
     if (!behind) host.fed.clear();
@@ -163,15 +173,25 @@ class StepsAhead : public testing::TestWithParam<std::string> {};
 TEST_P(StepsAhead, DrawTheSameTokens) {
   constexpr int kSteps = 60;
   const auto backend = make_backend(GetParam());
-  for (const float temperature : {0.0f, 0.9f}) {
-    const SampleRow sampling{.temperature = temperature};
+  const std::vector<TokenBias> bias{{3, 1.0f}, {70, -2.0f}, {71, -100.0f}};
+  std::vector<std::uint32_t> allowed((kVocabulary + 31) / 32, 0xfffffff7u);
+  allowed[2] = 0;
+  for (const int kind : {0, 1, 2, 5, 7}) {
+    SCOPED_TRACE(kind);
+    SampleRow sampling{.temperature = kind % 2 == 0 ? 0.0f : 0.9f};
+    if (kind >= 2) {
+      sampling.repetition_penalty = 1.2f;
+      sampling.presence_penalty = 0.3f;
+      sampling.frequency_penalty = 0.1f;
+    }
+    if (kind >= 4) sampling.bias = bias;
+    if (kind >= 6) sampling.allowed = allowed;
     if (!backend->draws_on_device(sampling)) continue;
     const Answers expected = Model(*backend).run(kSteps, sampling, false);
     ASSERT_EQ(expected[0].size(), static_cast<std::size_t>(kSteps));
     ASSERT_EQ(expected[2].size(), static_cast<std::size_t>(kSteps - 1));
-    EXPECT_EQ(Model(*backend).run(kSteps, sampling, true), expected) << "temperature " << temperature;
-    EXPECT_EQ(Model(*backend).run(kSteps, sampling, true, true), expected)
-        << "with steps left in the middle, temperature " << temperature;
+    EXPECT_EQ(Model(*backend).run(kSteps, sampling, true), expected);
+    EXPECT_EQ(Model(*backend).run(kSteps, sampling, true, true), expected) << "with steps left in the middle";
   }
 }
 
