@@ -237,6 +237,8 @@ def test_places(load):
         server.stream(f"{turn} " + "long " * 2000, max_tokens=1)
         for low in range(6):
             server.stream(f"{turn} {low} " + "long " * 2000, max_tokens=1, priority="low")
+        for _ in range(8):  # while they wait
+            server.scrape()
         server.ask("one", priority="high", max_tokens=2)
         server.ask("now", slo_ttft_ms=1)
         server.ask("soon", slo_ttft_ms=2.0 ** (turn % 16), priority="low", max_tokens=1)
@@ -460,7 +462,7 @@ def test_the_window(load):
 def test_requests_that_a_window_holds(load):
     config = """gpu_scheduler:
   enabled: true
-  batch_window_ms: 5
+  batch_window_ms: 40
   max_batch_size: 16
   adaptive_window: {enabled: false}
   fast_path: {enabled: false}
@@ -468,7 +470,7 @@ def test_requests_that_a_window_holds(load):
     server = load("mock:tokens=1000000,delay=4", config=config)
     server.stream("steps").wait()
 
-    def ask_on():  # whoever comes is held for a step or two
+    def ask_on():  # whoever comes is held for some steps
         while not server.ending.is_set():
             server.ask(max_tokens=1)
 
