@@ -5,12 +5,12 @@ usage: clients_table.py RESULTS_DIR [--check]
 """
 
 import json
-import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
+from page_table import write_or_check
+
 TESTS = [
     "test_anthropic_client",
     "test_client_helpers",
@@ -29,7 +29,6 @@ CLIENTS = {
     "ollama-python": "ollama",
     "python-requests": "plain HTTP",
 }
-BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"
 
 
 def client_of(agent):
@@ -72,14 +71,7 @@ def main():
     if cells is None:
         print("the clients' tests did not all run: nothing to compare docs/api.md with")
         return 77
-    before = PAGE.read_text()
-    page = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: BEGIN + table(cells) + END, before, flags=re.DOTALL)
-    if "--check" not in sys.argv:
-        PAGE.write_text(page)
-    elif page != before:
-        print(f"docs/api.md is not what the tests say; write it with: scripts/clients_table.py {sys.argv[1]}")
-        return 1
-    return 0
+    return write_or_check("api.md", "clients", table(cells), sys.argv[1:], "clients_table.py")
 
 
 if __name__ == "__main__":

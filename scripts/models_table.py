@@ -10,11 +10,11 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+from page_table import DOCS, write_or_check
+
 FILES = {"safetensors": "parity.families.test_families.xml", "GGUF": "parity.families.test_gguf.xml"}
 COLUMNS = [(backend, form) for backend in ("cpu", "mlx", "cuda") for form in FILES]
 NO_FILE = {"llama-dynamic", "deepseek_v3-dense"}  # of GGUF: llama.cpp has no words for them
-BEGIN, END = "<!-- models -->\n", "<!-- /models -->"
 
 
 def results(folder):
@@ -64,15 +64,8 @@ def main():
     if not passed:
         print("the family tests did not run: nothing to compare docs/models.md with")
         return 77
-    before = PAGE.read_text()
-    rows = table(passed, cells_of(before))
-    page = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: BEGIN + rows + END, before, flags=re.DOTALL)
-    if "--check" not in sys.argv:
-        PAGE.write_text(page)
-    elif page != before:
-        print(f"docs/models.md is not what the tests say; write it with: scripts/models_table.py {sys.argv[1]}")
-        return 1
-    return 0
+    rows = table(passed, cells_of((DOCS / "models.md").read_text()))
+    return write_or_check("models.md", "models", rows, sys.argv[1:], "models_table.py")
 
 
 sys.exit(main())

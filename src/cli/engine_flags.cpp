@@ -120,7 +120,7 @@ LoadedEngine load_single(const EngineFlags& flags, const std::string& model) {
   LoadedEngine loaded;
   loaded.engine = Engine::create(options);
   loaded.model = loaded.engine->load_model(
-      {.model = model, .served_name = {}, .context_length = flags.context, .force = flags.force, .next = {}});
+      {.model = model, .served_name = {}, .context_length = flags.context, .force = flags.force});
   return loaded;
 }
 

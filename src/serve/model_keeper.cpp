@@ -103,8 +103,7 @@ double ModelKeeper::load(const std::string& name) {
   const TimePoint start = std::chrono::steady_clock::now();
   for (;;) {
     try {
-      engine_.load_model(
-          {.model = name, .served_name = name, .context_length = 0, .force = false, .next = {}});
+      engine_.load_model({.model = name, .served_name = name, .context_length = 0, .force = false});
       break;
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kOutOfMemory || !evict_one()) throw;
