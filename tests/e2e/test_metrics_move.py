@@ -219,7 +219,7 @@ PLACES = {
     *(f"mlxs_slo_{name}_total" for name in ("requests", "met", "missed")),
     *words("mlxs_slo_missed_total", "target", "tpot"),
     "mlxs_goodput_tokens_total",
-    *(f"mlxs_slo_{name}_total" for name in ("refused", "promoted")),
+    "mlxs_slo_refused_total",
 }
 
 
@@ -241,7 +241,6 @@ def test_places(load):
             server.scrape()
         server.ask("one", priority="high", max_tokens=2)
         server.ask("now", slo_ttft_ms=1)
-        server.ask("soon", slo_ttft_ms=2.0 ** (turn % 16), priority="low", max_tokens=1)
         server.ask("met", slo_ttft_ms=3.6e6, slo_tpot_ms=3.6e6, priority="high", max_tokens=2)
         server.ask("slow", slo_tpot_ms=1, priority="high", max_tokens=2)
         with requests.post(
@@ -250,6 +249,26 @@ def test_places(load):
             next(gone.iter_lines())
 
     server.until(PLACES, act)
+
+
+AT_RISK = {"mlxs_slo_promoted_total"}
+
+
+@needs_program
+def test_a_target_at_risk(load):
+    server = load("mock:tokens=1000000,delay=5", "--max-running", "2")
+    for _ in range(8):  # it learns that requests end soon, and takes the next at their word
+        server.ask(max_tokens=1)
+    for name in ("first", "second"):  # which do not
+        server.stream(name).wait()
+    target_ms = 1000
+
+    def act():  # half the target passes in the queue
+        nonlocal target_ms
+        target_ms *= 2
+        server.ask("soon", slo_ttft_ms=target_ms, priority="low", max_tokens=1)
+
+    server.until(AT_RISK, act)
 
 
 LATE = words("mlxs_slo_missed_total", "target", "ttft")
@@ -543,6 +562,7 @@ def test_no_metric_is_missing_here(tmp_path):
     moved = set().union(
         REQUESTS,
         PLACES,
+        AT_RISK,
         LATE,
         PAGES,
         PASSED,
