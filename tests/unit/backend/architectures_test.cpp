@@ -24,8 +24,15 @@ TEST(CudaArchitectures, ThoseOfOneGpuRunThereAlone) {
 
 TEST(CudaArchitectures, TheDriverCompilesOthersForLaterGpus) {
   EXPECT_TRUE(has_kernels_for("90a-real,120", 12, 1));
-  EXPECT_TRUE(has_kernels_for("80-virtual", 9, 0));
+  EXPECT_TRUE(has_kernels_for("80-virtual", 10, 0));
   EXPECT_FALSE(has_kernels_for("120", 10, 0));
+}
+
+TEST(CudaArchitectures, HopperNeedsItsOwnInstructions) {
+  EXPECT_TRUE(has_kernels_for("80,90a-real", 9, 0));
+  EXPECT_FALSE(has_kernels_for("90", 9, 0));
+  EXPECT_FALSE(has_kernels_for("80-virtual", 9, 0));
+  EXPECT_FALSE(has_kernels_for("80,89", 9, 0));
 }
 
 TEST(CudaArchitectures, FamiliesAndListsWithoutNumbers) {
