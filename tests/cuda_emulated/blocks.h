@@ -90,6 +90,9 @@ void set_device_memory(std::size_t bytes);
 std::size_t device_memory_taken(int device = -1);
 std::size_t device_memory_most();
 
+// So many of the next graphs find no memory.
+void refuse_graphs(int count);
+
 // The machine as the runtime finds it.
 struct Machine {
   int devices = 1;
@@ -97,6 +100,9 @@ struct Machine {
   int architecture = 0;  // of the devices; 0: MLXS_EMULATED_SM, or 90
 };
 void set_machine(const Machine& machine);
+
+// What passes between two events, in ms; events are not timed without it.
+void set_elapsed(std::function<float()> ms);
 
 // Aborts unless it is a stream of the thread's device.
 void check_stream(cudaStream_t stream);

@@ -257,6 +257,23 @@ TEST_F(CudaMemory, AFileThatCannotBeReadEndsTheLoad) {
   EXPECT_NE(backend->make_kv(kv), nullptr);
 }
 
+// What was wrong with weights that nobody wants any more is not the next model's.
+TEST_F(CudaMemory, ALoadThatWasGivenUpIsForgotten) {
+  const auto backend = make_backend("cuda", {.threads = 2});
+  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float)), others(bytes.size());
+  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes},
+      other{.name = "other", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = others};
+  const auto path = dir_.path() / "short";
+  std::ofstream(path) << "less than the weight has";
+  {
+    const FileRange range(bytes, ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    (void)backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
+  }
+  const WeightPtr weight = backend->prepare({&other, 1}, WeightUse::kMatrix, nullptr);
+  EXPECT_NE(backend->make_kv({.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2}),
+            nullptr);
+}
+
 // Nor does a load hang for which there is no memory beside the weights.
 TEST_F(CudaMemory, AnUploadThatFindsNoMemoryEndsTheLoad) {
   const auto backend = make_backend("cuda", {.threads = 1});
@@ -347,6 +364,28 @@ TEST_F(CudaMemory, HeadsThatAreTooLongAreRefusedBeforeTheWeightsAreLoaded) {
     EXPECT_THAT(error.full(), HasSubstr("not 520 and 520"));
   }
   EXPECT_LT(emulated::device_memory_most(), std::size_t{200} << 10) << "weights were there";
+}
+
+// Graphs lie outside of what a step was planned to take: for a new one old ones go; a step that was begun
+// ahead and finds no memory all the same is begun again behind the one before, which gets its answers; and
+// where there is never any, requests are preempted and go on.
+TEST_F(CudaMemory, AGraphThatDoesNotFit) {
+  start({.kv_cache_bytes = 4 << 20, .prefix_cache = false});
+  const auto answer = [&](int tokens) {
+    return engine_->generate({.model = "tiny",
+                              .prompt = "hell he ll",
+                              .max_tokens = tokens,
+                              .temperature = 0,
+                              .ignore_eos = true});
+  };
+  const std::vector<std::int32_t> plain = answer(8).tokens;
+  for (const int refused : {1, 2, 1000}) {
+    start({.kv_cache_bytes = 4 << 20, .prefix_cache = false});
+    (void)answer(1);
+    emulated::refuse_graphs(refused);
+    EXPECT_EQ(answer(8).tokens, plain) << refused;
+    emulated::refuse_graphs(0);
+  }
 }
 
 TEST_F(CudaMemory, AStepThatDoesNotFitIsMadeSmaller) {

@@ -31,6 +31,8 @@ size_t device_taken = 0, most_taken = 0, device_memory = size_t{1} << 30;
 
 constexpr size_t kMostPitch = size_t{64} << 10;  // less than a GPU's, so that pages of tests reach it
 
+std::function<float()> elapsed;  // ms between any two events
+
 thread_local int device_now = 0;
 // Streams and events are their device's number and one.
 template <class Handle>
@@ -38,10 +40,16 @@ Handle handle_here() {
   return reinterpret_cast<Handle>(static_cast<size_t>(device_now) + 1);
 }
 
+// What went wrong stays the thread's last error until it asks, whatever it calls between.
+thread_local cudaError_t last_error = cudaSuccess;
+cudaError_t refused(cudaError_t status) { return last_error = status; }
+
+int instantiations_refused = 0;
+
 cudaError_t take(void** to, size_t bytes, bool of_device) {
   const std::lock_guard lock(alone);
   if (bytes > size_t{1} << 30 || (of_device && device_taken + bytes > device_memory))
-    return cudaErrorMemoryAllocation;
+    return refused(cudaErrorMemoryAllocation);
   *to = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*to, 0xff, bytes);  // nobody may count on zeros
   taken[*to] = {bytes, of_device ? device_now : -1};
@@ -81,6 +89,8 @@ namespace mlxs::emulated {
 
 void set_machine(const Machine& as) { machine = as; }
 
+void refuse_graphs(int count) { instantiations_refused = count; }
+void set_elapsed(std::function<float()> ms) { elapsed = std::move(ms); }
 void set_device_memory(size_t bytes) {
   device_memory = bytes;
   most_taken = device_taken;
@@ -118,7 +128,7 @@ extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = machine.driver < kRuntime ? 0 : machine.devices;
-  if (machine.driver < kRuntime) return cudaErrorInsufficientDriver;
+  if (machine.driver < kRuntime) return refused(cudaErrorInsufficientDriver);
   return machine.devices == 0 ? cudaErrorNoDevice : cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -130,7 +140,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device >= machine.devices) return cudaErrorInvalidDevice;
+  if (device < 0 || device >= machine.devices) return refused(cudaErrorInvalidDevice);
   device_now = device;
   return cudaSuccess;
 }
@@ -138,7 +148,7 @@ cudaError_t cudaGetDevice(int* device) {
   *device = device_now;
   return cudaSuccess;
 }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t) { return "an error"; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   std::memset(static_cast<void*>(properties), 0, sizeof(*properties));
@@ -160,7 +170,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
       *value = static_cast<int>(kMostPitch);
       return cudaSuccess;
     default:
-      return cudaErrorInvalidValue;
+      return refused(cudaErrorInvalidValue);
   }
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
@@ -185,7 +195,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind, cudaStream_t) {
-  if (to_pitch > kMostPitch || from_pitch > kMostPitch) return cudaErrorInvalidPitchValue;
+  if (to_pitch > kMostPitch || from_pitch > kMostPitch) return refused(cudaErrorInvalidPitchValue);
   queue([=] {
     for (size_t i = 0; i < height; ++i)
       std::memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch,
@@ -228,12 +238,16 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
-cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t) { return cudaErrorNotReady; }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
+  if (!elapsed) return refused(cudaErrorNotReady);
+  *ms = elapsed();
+  return cudaSuccess;
+}
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return static_cast<void*>(event) == static_cast<void*>(stream) ? cudaSuccess
-                                                                 : cudaErrorInvalidResourceHandle;
+                                                                 : refused(cudaErrorInvalidResourceHandle);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
@@ -249,6 +263,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  if (instantiations_refused > 0) {
+    --instantiations_refused;
+    return refused(cudaErrorMemoryAllocation);
+  }
   *exec = reinterpret_cast<cudaGraphExec_t>(new Work(*reinterpret_cast<Work*>(graph)));
   return cudaSuccess;
 }

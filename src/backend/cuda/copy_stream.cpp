@@ -32,14 +32,13 @@ void CopyStream::retire() {
   const Copy copy = pending_.front();
   pending_.pop_front();
   double waited_ms = 0;
-  if (cudaEventQuery(copy.end) == cudaErrorNotReady) {
+  if (!passed(copy.end)) {
     const auto since = std::chrono::steady_clock::now();
     cudaEventSynchronize(copy.end);
     waited_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - since).count();
     ++stats_.sync_wait_count;
   }
-  float took_ms = 0;
-  if (cudaEventElapsedTime(&took_ms, copy.begin, copy.end) != cudaSuccess) took_ms = 0;
+  const float took_ms = std::max(0.0f, elapsed_ms(copy.begin, copy.end));
   cudaEventDestroy(copy.begin);
   cudaEventDestroy(copy.end);
   if (options_.verbose_logging) log::debug("blit queue: {} bytes in {:.3f} ms", copy.bytes, took_ms);

@@ -103,10 +103,7 @@ std::span<const Sampled> CudaBackend::end_step() {
 
 double CudaBackend::busy_seconds() {
   const Turn& turn = turns_[ended_];
-  float milliseconds = 0;
-  return cudaEventElapsedTime(&milliseconds, turn.began.get(), turn.ended.get()) == cudaSuccess
-             ? milliseconds * 1e-3
-             : 0.0;
+  return std::max(0.0f, elapsed_ms(turn.began.get(), turn.ended.get())) * 1e-3;
 }
 
 }  // namespace mlxs::cuda

@@ -189,7 +189,7 @@ void CudaWeight::send_segment(WeightStream& stream, std::span<const RawWeight> p
     };
     clear(segment.codes, code_row_bytes(packing, columns_));
     clear(segment.scales, scale_row_bytes(packing, columns_));
-    check(cudaDeviceSynchronize(), "loading weights");  // before any stream's pieces
+    check(cudaStreamSynchronize(nullptr), "loading weights");  // before any stream's pieces
   }
   std::int64_t first = 0;
   for (const RawWeight& part : parts) {

@@ -17,6 +17,7 @@ constexpr std::size_t kBlockAlign = 4096;  // of a step's tensors
 
 void check(cudaError_t status, std::string_view what) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();
   throw Error(status == cudaErrorMemoryAllocation ? ErrorCode::kOutOfMemory : ErrorCode::kInternal,
               fmt::format("CUDA, {}: {}", what, cudaGetErrorString(status)));
 }
@@ -43,6 +44,19 @@ DeviceBuffer uploaded(std::span<const std::byte> bytes, std::string_view what) {
 }
 
 Event::Event() { check(cudaEventCreate(&event_), "an event"); }
+
+bool passed(cudaEvent_t event) {
+  if (cudaEventQuery(event) == cudaSuccess) return true;
+  cudaGetLastError();
+  return false;
+}
+
+float elapsed_ms(cudaEvent_t begin, cudaEvent_t end) {
+  float ms = 0;
+  if (cudaEventElapsedTime(&ms, begin, end) == cudaSuccess) return ms;
+  cudaGetLastError();
+  return -1;
+}
 
 DeviceSlice DeviceArena::cut(std::size_t bytes, std::string_view what) {
   // Allocations grow with what was cut, so that little stays unused.

@@ -19,7 +19,8 @@
 
 namespace mlxs::cuda {
 
-// what: the thing that was being done, for the message.
+// what: the thing that was being done, for the message. A failure that was told so, or by a function of this
+// header, is no longer what cudaGetLastError() returns: end_step() asks it for launches that failed.
 void check(cudaError_t status, std::string_view what);
 
 // What this thread allocates and launches from now on is for that GPU; a thread begins with the first one.
@@ -62,6 +63,8 @@ class Event {
  private:
   cudaEvent_t event_{};
 };
+bool passed(cudaEvent_t event);
+float elapsed_ms(cudaEvent_t begin, cudaEvent_t end);  // < 0: not known
 
 // Memory for many things that live about as long as each other, cut from few allocations, which each cost
 // some 0.1 ms and more. A slice keeps its allocation.

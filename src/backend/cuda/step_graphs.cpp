@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "backend/cuda/device_memory.h"
 #include "mlxs/error.h"
@@ -71,12 +72,25 @@ void StepGraphs::finish(cudaStream_t stream) {
   if (mode_ == Mode::kCapture) {
     cudaGraph_t graph{};
     check(cudaStreamEndCapture(stream, &graph), "a step's graph");
-    const cudaError_t status = cudaGraphInstantiate(&current_->exec, graph, 0);
+    cudaError_t status = cudaGraphInstantiate(&current_->exec, graph, 0);
+    if (status == cudaErrorMemoryAllocation) {  // the others may leave it room
+      cudaGetLastError();
+      drop_others(stream);
+      status = cudaGraphInstantiate(&current_->exec, graph, 0);
+    }
     cudaGraphDestroy(graph);
+    if (status != cudaSuccess) current_->exec = nullptr;
     check(status, "a step's graph");
   }
   mode_ = Mode::kEager;
   check(cudaGraphLaunch(current_->exec, stream), "a step's graph");
+}
+
+void StepGraphs::drop_others(cudaStream_t stream) {
+  check(cudaStreamSynchronize(stream), "the step before");  // it may be one of them
+  for (auto& [key, graph] : graphs_) {
+    if (&graph != current_ && graph.exec != nullptr) cudaGraphExecDestroy(std::exchange(graph.exec, nullptr));
+  }
 }
 
 void StepGraphs::clear() {

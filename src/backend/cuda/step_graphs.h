@@ -50,6 +50,8 @@ class StepGraphs {
     std::vector<Tensor> tensors;
   };
 
+  void drop_others(cudaStream_t stream);  // than the current one
+
   std::map<Key, Graph> graphs_;
   Graph* current_ = nullptr;
   Mode mode_ = Mode::kEager;

@@ -53,12 +53,12 @@ bool StepIndex::begin(const Batch& batch, std::span<const Draw> draws, std::span
   const std::size_t first_item =
       (6 * rows + 2 + draw_ints + adjusted_ints + 2 * tiles + pages + batch.fed.size() + 1) / 2;
   const std::size_t bytes = (first_item + items) * sizeof(AdjustItem);
+  auto* host = reinterpret_cast<int*>(staging_[turn].reserve(std::max(kLeast, bytes)));
   const bool moves = bytes > device_.bytes();
   if (moves) {
     check(cudaStreamSynchronize(stream), "the step before");
     device_ = DeviceBuffer(std::max(kLeast, std::bit_ceil(bytes)), "a step's rows");
   }
-  auto* host = reinterpret_cast<int*>(staging_[turn].reserve(std::max(kLeast, bytes)));
   auto* device = reinterpret_cast<int*>(device_.data());
 
   const auto array = [&](int* base, std::size_t index) { return base + index * rows; };

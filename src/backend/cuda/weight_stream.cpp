@@ -79,7 +79,13 @@ void WeightStream::Batch::wait_filled() {
 void WeightStream::Batch::settle() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return unsent_ == 0; });
+  given_up_ = true;
   if (!std::exchange(settled_, true)) cudaDeviceSynchronize();
+}
+
+bool WeightStream::Batch::failed() {
+  const std::lock_guard lock(mutex_);
+  return failure_ != nullptr;
 }
 
 void WeightStream::Queue::copy(void* to, const void* from, std::size_t bytes) const {
@@ -132,7 +138,6 @@ void WeightStream::run(const DeviceBuffer& staging) {
   std::unique_ptr<Slots> slots;
   for (;;) {
     Waiting now{};
-    bool failed = false;
     {
       std::unique_lock lock(mutex_);
       ++idle_;
@@ -141,7 +146,6 @@ void WeightStream::run(const DeviceBuffer& staging) {
       if (waiting_.empty()) return;
       now = std::move(waiting_.front());
       waiting_.pop_front();
-      failed = failure_ != nullptr;
     }
     const auto count = [&now](int Batch::*which) {
       const std::lock_guard lock(now.batch->mutex_);
@@ -149,7 +153,7 @@ void WeightStream::run(const DeviceBuffer& staging) {
     };
     bool filled = false;
     try {
-      if (!failed) {
+      if (!now.batch->failed()) {
         if (!slots) {
           use_device(device_);
           slots = std::make_unique<Slots>(staging);
@@ -163,8 +167,8 @@ void WeightStream::run(const DeviceBuffer& staging) {
         check(cudaEventRecord(slot.done, slots->stream()), "loading weights");
       }
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (failure_ == nullptr) failure_ = std::current_exception();
+      const std::lock_guard lock(now.batch->mutex_);
+      if (now.batch->failure_ == nullptr) now.batch->failure_ = std::current_exception();
     }
     if (!filled) count(&Batch::unfilled_);
     count(&Batch::unsent_);
@@ -189,13 +193,16 @@ void WeightStream::join() {
 
 void WeightStream::finish() {
   if (batches_.empty()) return;
+  const auto batches = batches_;
   join();
   if (copies_ != nullptr) copies_->settle();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
   const double bytes = static_cast<double>(std::exchange(bytes_, 0));
   log::debug("{:.2f} GB of weights in {:.3f} s, {:.1f} GB/s", bytes * 1e-9, took.count(),
              bytes * 1e-9 / took.count());
-  if (const std::exception_ptr failure = std::exchange(failure_, nullptr)) std::rethrow_exception(failure);
+  for (const auto& batch : batches) {
+    if (batch->failure_ != nullptr && !batch->given_up_) std::rethrow_exception(batch->failure_);
+  }
 }
 
 std::size_t WeightStream::staging_bytes() const { return threads_.size() * kSlots * piece_bytes_; }

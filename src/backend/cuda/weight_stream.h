@@ -41,14 +41,17 @@ class WeightStream {
   class Batch {
    public:
     void wait_filled();  // what they read is needed no more
-    void settle();       // nothing writes to what they name any more; also if they failed
+    // The weight is given up: nothing writes to what they name any more. That they failed is told to nobody.
+    void settle();
 
    private:
     friend WeightStream;
+    bool failed();
     std::mutex mutex_;
     std::condition_variable changed_;
     int unfilled_ = 0, unsent_ = 0;
-    bool settled_ = false;
+    bool settled_ = false, given_up_ = false;
+    std::exception_ptr failure_;  // the first; the pieces behind it are left out
   };
 
   // copies: outlives this; null: none.
@@ -59,7 +62,8 @@ class WeightStream {
 
   std::shared_ptr<Batch> batch();
   void add(Batch& batch, Piece piece);  // batch: outlives the piece
-  // Everything lies on the GPU, and the threads' memory is given back. Throws what went wrong first.
+  // Everything lies on the GPU, and the threads' memory is given back. Throws what went wrong with a weight
+  // that is still wanted.
   void finish();
   std::size_t piece_bytes() const { return piece_bytes_; }  // of most pieces
   std::size_t staging_bytes() const;                        // of the GPU's memory, until finish()
@@ -83,7 +87,6 @@ class WeightStream {
   std::vector<std::thread> threads_;
   int idle_ = 0;
   bool stopping_ = false;
-  std::exception_ptr failure_;
   std::size_t bytes_ = 0;  // of all pieces
   std::chrono::steady_clock::time_point began_;
 };
