@@ -53,6 +53,6 @@ class Plain final : public Blas {
 
 }  // namespace
 
-std::unique_ptr<Blas> Blas::load() { return std::make_unique<Plain>(); }
+std::unique_ptr<Blas> Blas::load(std::string&) { return std::make_unique<Plain>(); }
 
 }  // namespace mlxs::cuda

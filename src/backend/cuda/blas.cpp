@@ -7,9 +7,11 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "backend/cuda/device_memory.h"
 #include "mlxs/error.h"
@@ -59,6 +61,29 @@ void check_blas(int status, std::string_view what) {
   if (status != 0) throw Error(ErrorCode::kInternal, fmt::format("cuBLASLt, {}: status {}", what, status));
 }
 
+std::optional<Functions> functions_of(void* library) {
+  Functions f{};
+  bool all = true;
+  const auto find = [&](auto& function, const char* symbol) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, symbol));
+    all = all && function != nullptr;
+  };
+  find(f.create, "cublasLtCreate");
+  find(f.destroy, "cublasLtDestroy");
+  find(f.version, "cublasLtGetVersion");
+  find(f.make_product, "cublasLtMatmulDescCreate");
+  find(f.set_product, "cublasLtMatmulDescSetAttribute");
+  find(f.free_product, "cublasLtMatmulDescDestroy");
+  find(f.make_layout, "cublasLtMatrixLayoutCreate");
+  find(f.free_layout, "cublasLtMatrixLayoutDestroy");
+  find(f.make_wishes, "cublasLtMatmulPreferenceCreate");
+  find(f.set_wish, "cublasLtMatmulPreferenceSetAttribute");
+  find(f.free_wishes, "cublasLtMatmulPreferenceDestroy");
+  find(f.choose, "cublasLtMatmulAlgoGetHeuristic");
+  find(f.multiply, "cublasLtMatmul");
+  return all ? std::optional(f) : std::nullopt;
+}
+
 // What one shape of a product needs, made once.
 struct Plan {
   Handle product{}, w{}, x{}, y{};
@@ -67,10 +92,9 @@ struct Plan {
 
 class Library final : public Blas {
  public:
-  Library(void* library, const Functions& functions) : library_(library), f_(functions) {
-    check_blas(f_.create(&handle_), "its start");
-    workspace_ = DeviceBuffer(kWorkspace, "cuBLASLt");
-  }
+  // handle: of the library, which has begun; both are given back here.
+  Library(void* library, const Functions& functions, Handle handle, DeviceBuffer workspace)
+      : library_(library), f_(functions), handle_(handle), workspace_(std::move(workspace)) {}
   ~Library() override {
     for (auto& [shape, plan] : plans_) drop(plan);
     f_.destroy(handle_);
@@ -119,14 +143,13 @@ class Library final : public Blas {
                            p.added != nullptr ? &one : &zero, y.data(), plan.y, y.data(), plan.y,
                            &choice.algorithm, workspace_.data(), kWorkspace, stream);
       };
-      float took = 0;
       if (run() != 0) continue;
       check(cudaEventRecord(began_.get(), stream), "measuring products");
       const auto once = run(), again = run();
       check(cudaEventRecord(ended_.get(), stream), "measuring products");
       check(cudaEventSynchronize(ended_.get()), "measuring products");
-      if (once != 0 || again != 0 || cudaEventElapsedTime(&took, began_.get(), ended_.get()) != cudaSuccess)
-        continue;
+      const float took = elapsed_ms(began_.get(), ended_.get());
+      if (once != 0 || again != 0 || took < 0) continue;
       if (least > 0 && took >= (best == &first ? kWorthIt : 1.0f) * least) continue;
       least = took;
       best = &choice.algorithm;
@@ -191,7 +214,7 @@ class Library final : public Blas {
 
   void* library_;
   Functions f_;
-  Handle handle_{};
+  Handle handle_;
   DeviceBuffer workspace_;
   std::map<std::tuple<int, int, int, int, std::uint32_t, bool, bool>, Plan> plans_;
   Event began_, ended_;
@@ -199,30 +222,25 @@ class Library final : public Blas {
 
 }  // namespace
 
-std::unique_ptr<Blas> Blas::load() {
+std::unique_ptr<Blas> Blas::load(std::string& obstacle) {
+  obstacle = "not found";
   for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}) {
     void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) continue;
-    Functions f{};
-    bool all = true;
-    const auto find = [&](auto& function, const char* symbol) {
-      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, symbol));
-      all = all && function != nullptr;
-    };
-    find(f.create, "cublasLtCreate");
-    find(f.destroy, "cublasLtDestroy");
-    find(f.version, "cublasLtGetVersion");
-    find(f.make_product, "cublasLtMatmulDescCreate");
-    find(f.set_product, "cublasLtMatmulDescSetAttribute");
-    find(f.free_product, "cublasLtMatmulDescDestroy");
-    find(f.make_layout, "cublasLtMatrixLayoutCreate");
-    find(f.free_layout, "cublasLtMatrixLayoutDestroy");
-    find(f.make_wishes, "cublasLtMatmulPreferenceCreate");
-    find(f.set_wish, "cublasLtMatmulPreferenceSetAttribute");
-    find(f.free_wishes, "cublasLtMatmulPreferenceDestroy");
-    find(f.choose, "cublasLtMatmulAlgoGetHeuristic");
-    find(f.multiply, "cublasLtMatmul");
-    if (all) return std::make_unique<Library>(library, f);
+    const std::optional<Functions> functions = functions_of(library);
+    Handle handle{};
+    if (!functions) {
+      obstacle = fmt::format("{} lacks functions", name);
+    } else if (const int status = functions->create(&handle); status != 0) {
+      obstacle = fmt::format("{} does not start, status {}", name, status);
+    } else {
+      try {
+        return std::make_unique<Library>(library, *functions, handle, DeviceBuffer(kWorkspace, "cuBLASLt"));
+      } catch (const Error& error) {
+        obstacle = error.what();
+      }
+      functions->destroy(handle);
+    }
     dlclose(library);
   }
   return nullptr;

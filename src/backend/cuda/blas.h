@@ -22,7 +22,8 @@ struct BlasProduct {
 
 class Blas {
  public:
-  static std::unique_ptr<Blas> load();  // nullptr: the library is not here
+  // nullptr, and `obstacle` says why in a few words: prompts are then multiplied by kernels of our own.
+  static std::unique_ptr<Blas> load(std::string& obstacle);
   virtual ~Blas() = default;
   virtual std::string version() const = 0;
   // Rows from which a product pays, if the weights are bf16 already, and if they are codes.

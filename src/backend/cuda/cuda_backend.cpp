@@ -41,8 +41,10 @@ CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& opti
     turn.bests.reserve(kMostPicks * kMostBest * sizeof(Best));
   }
   if (hopper_) {
-    blas_ = Blas::load();
-    name_ += blas_ != nullptr ? ", cuBLASLt " + blas_->version() : ", no cuBLASLt";
+    std::string obstacle;
+    blas_ = Blas::load(obstacle);
+    name_ +=
+        blas_ != nullptr ? ", cuBLASLt " + blas_->version() : fmt::format(", no cuBLASLt ({})", obstacle);
   }
   counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
   check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), stream_.get()), "attention");
