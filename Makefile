@@ -5,7 +5,7 @@ CTEST_ARGS ?=
 BENCH_ARGS ?=
 CUDA_ARCHITECTURES ?= 80-real;90a-real
 
-.PHONY: run test test-protocol test-arm cuda format lint asan tsan fuzz bench sim docs clean help
+.PHONY: run test test-protocol test-arm cuda gpu-check gpu-kit format lint asan tsan fuzz bench sim docs clean help
 .DEFAULT_GOAL := help
 
 run: ## build and start: make run, or make run ARGS='run smollm2 "Why is the sky blue?"'
@@ -38,6 +38,15 @@ cuda: ## compile the CUDA backend, on machines without a GPU too (CUDA_ARCHITECT
 	@scripts/cuda_toolkit.sh
 	@cmake --preset release -B build-cuda -DMLXS_CUDA=ON -DMLXS_TESTS=OFF -DMLXS_CUDA_ARCHITECTURES='$(CUDA_ARCHITECTURES)'
 	@ninja -C build-cuda mlxs_backend
+
+gpu-check: ## on a machine with an NVIDIA GPU: the kernel tests there and the tables of docs/cuda.md (GPU_PARTS='tests memcheck racecheck figures')
+	@scripts/bootstrap.sh build test
+	@scripts/build.sh release
+	@scripts/gpu_check.sh $(GPU_PARTS)
+
+gpu-kit: ## for a GPU machine that builds nothing: what gpu-check runs, in build-cuda/kit (CUDA_ARCHITECTURES=90a-real)
+	@scripts/bootstrap.sh build test
+	@scripts/gpu_kit.sh '$(CUDA_ARCHITECTURES)'
 
 lint: ## clang-format, clang-tidy on changed files, include arrows, cargo fmt and clippy, ruff
 	@scripts/bootstrap.sh build test lint
