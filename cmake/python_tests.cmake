@@ -1,5 +1,5 @@
 # pytest files as ctest entries, one each: tests/{e2e,parity,chaos}/**/test_*.py. scripts/run_tests.py counts their cases one by one
-# from the JUnit files. They run alone (RUN_SERIAL): each starts servers and loads the model.
+# from the JUnit files. Those of e2e and chaos run alone (RUN_SERIAL): each starts servers and loads the model.
 set(MLXS_TEST_PYTHON ${PROJECT_SOURCE_DIR}/.venv-test/bin/python CACHE FILEPATH "Python with tests/requirements.txt")
 set(MLXS_TEST_TIMEOUT 1800 CACHE STRING "Seconds that one pytest file may take")
 
@@ -9,9 +9,13 @@ foreach(file IN LISTS python_tests)
   string(REGEX REPLACE "\\.py$" "" name ${file})
   string(REPLACE "/" "." name ${name})
   string(REGEX REPLACE "\\..*" "" label ${name})
+  set(alone TRUE)
+  if(label STREQUAL "parity")
+    set(alone FALSE)
+  endif()
   add_test(NAME ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
     COMMAND ${MLXS_TEST_PYTHON} -m pytest -q -rs --junitxml=${CMAKE_BINARY_DIR}/pytest/${name}.xml tests/${file})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} RUN_SERIAL TRUE TIMEOUT ${MLXS_TEST_TIMEOUT} ENVIRONMENT
+  set_tests_properties(${name} PROPERTIES LABELS ${label} RUN_SERIAL ${alone} TIMEOUT ${MLXS_TEST_TIMEOUT} ENVIRONMENT
     "MLXS_BIN=$<TARGET_FILE:mlx-serving>;MLXS_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1")
 endforeach()
 
