@@ -317,6 +317,7 @@ struct EngineHealth {
 
 class Engine {
  public:
+  // The log goes to stderr, or to spdlog's default logger if the program has set one of its own.
   static std::unique_ptr<Engine> create(EngineOptions options = {});
   ~Engine();
   Engine(const Engine&) = delete;

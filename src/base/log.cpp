@@ -103,6 +103,16 @@ void init_logging(std::string_view level_override) {
 
 namespace log {
 
+void leave_stdout() {
+  const std::shared_ptr<spdlog::logger> now = spdlog::default_logger();
+  if (now == nullptr || !now->name().empty() || now->sinks().size() != 1 ||
+      std::dynamic_pointer_cast<spdlog::sinks::stdout_color_sink_mt>(now->sinks().front()) == nullptr)
+    return;
+  auto logger = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  logger->set_level(now->level());
+  spdlog::set_default_logger(std::move(logger));
+}
+
 bool set_level(std::string_view name) {
   if (std::ranges::find(kLevels, name) == kLevels.end()) return false;
   spdlog::set_level(spdlog::level::from_str(std::string(name)));

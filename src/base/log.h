@@ -13,6 +13,10 @@ namespace mlxs {
 void init_logging(std::string_view level_override = {});
 
 namespace log {
+// For programs that use the library and never call init_logging(): the logger that spdlog makes by itself,
+// which writes to stdout, is replaced by one that writes to stderr. One of the program's own stays.
+void leave_stdout();
+
 using spdlog::debug;
 using spdlog::error;
 using spdlog::info;

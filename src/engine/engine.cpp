@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "engine/engine_impl.h"
 #include "engine/params.h"
 #include "engine/prompt.h"
@@ -14,6 +15,7 @@ Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() { dispose(); }
 
 std::unique_ptr<Engine> Engine::create(EngineOptions options) {
+  log::leave_stdout();
   clamp(options);
   validate(options);
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(std::move(options))));
