@@ -77,8 +77,12 @@ def test_content_may_be_text_parts(api):
 def test_a_conversation_goes_on_with_the_answer_as_the_client_got_it(api):
     messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "My name is Alice. Hello!"}]
     first = chat(api, messages, temperature=0, max_tokens=30).choices[0].message
-    messages += [first, {"role": "user", "content": "What is my name?"}]
-    assert "Alice" in chat(api, messages, temperature=0, max_tokens=30).choices[0].message.content
+    question = {"role": "user", "content": "What is my name?"}
+    answer = chat(api, [*messages, first, question], temperature=0, max_tokens=30)
+    plain = chat(api, [*messages, {"role": "assistant", "content": first.content}, question], temperature=0, max_tokens=30)
+    assert answer.usage.prompt_tokens == plain.usage.prompt_tokens
+    assert answer.usage.prompt_tokens > chat(api, [*messages, question], max_tokens=1).usage.prompt_tokens
+    assert answer.choices[0].message.content == plain.choices[0].message.content
 
 
 def test_stop_strings_cut_before_the_match_also_across_tokens(api):
