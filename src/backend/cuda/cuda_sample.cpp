@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <optional>
 
 #include "backend/cpu/sample_random.h"
 #include "backend/cuda/cuda_backend.h"
@@ -128,8 +129,9 @@ void CudaBackend::sample(Tensor logits, std::span<const SampleRow> rows) {
   // Of padding too, so that a graph serves any number of rows.
   const int all = std::max(logits.rows, turn.logits.rows), columns = logits.columns;
   const SampleRoom room = room_of(turn, all, columns);
-  const Scratch scratch(memory_, turn.room != nullptr ? 1 : room.bytes);
-  std::byte* const memory = turn.room != nullptr ? turn.room : static_cast<std::byte*>(scratch.data());
+  std::optional<Scratch> scratch;
+  if (turn.room == nullptr) scratch.emplace(memory_, room.bytes);
+  std::byte* const memory = scratch ? static_cast<std::byte*>(scratch->data()) : turn.room;
   const auto find = [&](const float* from, const Picks& to) {
     greedy(stream_.get(), from, all, columns, memory + room.parts, to);
   };
