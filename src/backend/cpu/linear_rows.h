@@ -231,13 +231,14 @@ MLXS_INLINE void activate(Activation activation, Floats& v) {
   }
 }
 
-// v = act(v) · up.
-MLXS_INLINE void gate(Activation activation, Floats& v, Floats up) {
+// v = act(v) · factor.
+MLXS_INLINE void gate(Activation activation, Floats& v, const Floats& factor) {
   if (activation != Activation::kSwigluClamped) {
     activate(activation, v);
-    v *= up;
+    v *= factor;
     return;
   }
+  Floats up = factor;
   v = v > 7.0f ? Floats{} + 7.0f : v;  // NaN stays
   up = up > 7.0f ? Floats{} + 7.0f : up;
   up = up < -7.0f ? Floats{} - 7.0f : up;
