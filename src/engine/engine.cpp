@@ -1,6 +1,7 @@
 #include "mlxs/engine.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -10,6 +11,21 @@
 #include "engine/prompt.h"
 
 namespace mlxs {
+
+// A model that is on this disk has a remedy.
+void Engine::Impl::refuse_unloaded(std::string_view id, const std::vector<std::string>& loaded) const {
+  std::string hint =
+      loaded.empty() ? std::string("no model is loaded") : fmt::format("loaded: {}", fmt::join(loaded, ", "));
+  const std::vector<CatalogEntry> entries = catalog.list();
+  if (std::ranges::find(entries, id, &CatalogEntry::name) != entries.end()) {
+    hint += fmt::format(
+        "; it is on this disk: `mlx-serving serve {0}` loads it at the start, POST /api/generate "
+        "{{\"model\": \"{0}\"}} loads it now",
+        id);
+  }
+  throw Error(ErrorCode::kModelNotFound, fmt::format("model '{}' is not loaded", id), std::move(hint),
+              "model");
+}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() { dispose(); }

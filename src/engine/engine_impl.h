@@ -3,9 +3,6 @@
 // otherwise.
 #pragma once
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <atomic>
 #include <filesystem>
 #include <functional>
@@ -47,16 +44,16 @@ struct Engine::Impl {
                       })) {}
 
   std::shared_ptr<LoadedModel> find(std::string_view id) const {
-    const std::lock_guard lock(mutex);
-    const auto found = models.find(id);
-    if (found != models.end()) return found->second;
-    std::vector<std::string_view> names;
-    for (const auto& [name, model] : models) names.push_back(name);
-    throw Error(
-        ErrorCode::kModelNotFound, fmt::format("model '{}' is not loaded", id),
-        names.empty() ? std::string("no model is loaded") : fmt::format("loaded: {}", fmt::join(names, ", ")),
-        "model");
+    std::vector<std::string> names;
+    {
+      const std::lock_guard lock(mutex);
+      const auto found = models.find(id);
+      if (found != models.end()) return found->second;
+      for (const auto& [name, model] : models) names.push_back(name);
+    }
+    refuse_unloaded(id, names);
   }
+  [[noreturn]] void refuse_unloaded(std::string_view id, const std::vector<std::string>& loaded) const;
 
   std::shared_ptr<LoadedModel> find_generating(std::string_view id) const {
     std::shared_ptr<LoadedModel> model = find(id);

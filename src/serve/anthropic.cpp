@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <utility>
 
 #include "serve/anthropic_format.h"
@@ -68,8 +69,9 @@ Generation to_generation(const Engine& engine, SamplingDefaults defaults, Anthro
   return generation;
 }
 
-HttpResponse token_count(const Engine& engine, AnthropicRequest request) {
+HttpResponse token_count(const Engine& engine, ModelKeeper& keeper, AnthropicRequest request) {
   const ModelInfo model = engine.model_info(request.params.model);
+  const std::shared_ptr<void> use = keeper.use(model.id);
   set_up_chat(engine, model, request.tools, request.thinking, "output_config", request.params, request.chat);
   return {.body =
               fmt::format(R"({{"input_tokens":{}}})", engine.encode_prompt(model.id, request.chat).size())};
@@ -77,15 +79,16 @@ HttpResponse token_count(const Engine& engine, AnthropicRequest request) {
 
 }  // namespace
 
-void add_anthropic_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
+void add_anthropic_routes(Router& router, Engine& engine, ModelKeeper& keeper, SamplingDefaults defaults) {
   router.add(
       "POST", "/v1/messages", [&engine, defaults](const HttpRequest& request, std::string_view) -> Reply {
         return to_generation(engine, defaults, parse_anthropic_request(request.body, AnthropicApi::kMessages),
                              request.id);
       });
   router.add("POST", "/v1/messages/count_tokens",
-             [&engine](const HttpRequest& request, std::string_view) -> Reply {
-               return token_count(engine, parse_anthropic_request(request.body, AnthropicApi::kCountTokens));
+             [&engine, &keeper](const HttpRequest& request, std::string_view) -> Reply {
+               return token_count(engine, keeper,
+                                  parse_anthropic_request(request.body, AnthropicApi::kCountTokens));
              });
 }
 

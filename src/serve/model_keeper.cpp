@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::string_view kLatest = ":latest";
 
-// Other dialects use a model without a lease.
+// Who uses the engine itself has no lease.
 bool is_busy(const Engine& engine, std::string_view id) {
   return std::ranges::any_of(engine.scheduler_stats(), [&](const EngineSchedulerStats& stats) {
     return stats.model == id && stats.running + stats.waiting + stats.paused > 0;
@@ -89,10 +89,21 @@ ModelKeeper::Held ModelKeeper::hold(std::string_view name, std::optional<Duratio
   const auto entry = state_->entries.find(held.id);
   if (entry == state_->entries.end()) return held;  // loaded otherwise
   if (keep_alive) entry->second.keep = *keep_alive;
-  ++entry->second.uses;
   held.kept = true;
-  held.use = std::shared_ptr<void>(nullptr, [state = state_, id = held.id](void*) { state->release(id); });
+  held.use = begin_use(held.id, entry->second);
   return held;
+}
+
+std::shared_ptr<void> ModelKeeper::use(std::string_view id) {
+  const std::lock_guard lock(state_->mutex);
+  const auto entry = state_->entries.find(id);
+  return entry == state_->entries.end() ? nullptr : begin_use(id, entry->second);
+}
+
+// Under State::mutex.
+std::shared_ptr<void> ModelKeeper::begin_use(std::string_view id, Entry& entry) {
+  ++entry.uses;
+  return {nullptr, [state = state_, id = std::string(id)](void*) { state->release(id); }};
 }
 
 // Under loading_.

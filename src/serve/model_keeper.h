@@ -40,6 +40,8 @@ class ModelKeeper {
   // be, in the place of the one that would go first where there is no room. keep_alive: negative for ever, 0
   // until the use ends; nullopt: as before, at first kDefaultKeepAlive. kModelNotFound: not on this disk.
   Held hold(std::string_view name, std::optional<Duration> keep_alive);
+  // A use of a loaded model, as it is kept; loads nothing. Null: none that was loaded here.
+  std::shared_ptr<void> use(std::string_view id);
 
   // When a model goes if nobody uses it from now on; nullopt: never.
   std::optional<TimePoint> expiry(std::string_view id) const;
@@ -63,6 +65,7 @@ class ModelKeeper {
     void release(const std::string& id);
   };
 
+  std::shared_ptr<void> begin_use(std::string_view id, Entry& entry);
   double load(const std::string& name);
   bool evict_one();
   void run();

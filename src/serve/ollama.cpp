@@ -139,9 +139,10 @@ ShowRequest parse_show(std::string_view body) {
 }
 
 struct Context {
-  explicit Context(Engine& engine_) : engine(engine_), keeper(engine_), models(engine_, keeper) {}
+  Context(Engine& engine_, ModelKeeper& keeper_)
+      : engine(engine_), keeper(keeper_), models(engine_, keeper_) {}
   Engine& engine;
-  ModelKeeper keeper;
+  ModelKeeper& keeper;
   OllamaModels models;
   Downloads downloads{[](const std::string& name, const auto& progress) { Catalog().pull(name, progress); }};
 };
@@ -150,8 +151,8 @@ struct Context {
 
 Json show_request_schema() { return fields_schema<ShowRequest>(kShowFields); }
 
-void add_ollama_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
-  const auto context = std::make_shared<Context>(engine);
+void add_ollama_routes(Router& router, Engine& engine, ModelKeeper& keeper, SamplingDefaults defaults) {
+  const auto context = std::make_shared<Context>(engine, keeper);
   const auto answer_as = [context, defaults](OllamaApi api) {
     return [context, defaults, api](const HttpRequest& request, std::string_view) {
       return answer(context->engine, defaults, context->keeper, request, api);

@@ -60,7 +60,9 @@ LiveAnswer start_encode(ServerContext& context, const HttpRequest& request, Enco
     if (account && timeline.finish == "stop") account->charge(timeline.prompt_tokens);
     trace->add(std::move(timeline));
   };
+  std::shared_ptr<void> use = context.keeper.use(params.model);
   LiveAnswer answer = LiveAnswer::start(start_encoding(context.engine, context.admission, std::move(encode)));
+  answer.hold(std::move(use));
   request.trace->expect_choice();
   return answer;
 }
@@ -112,6 +114,7 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     apply_qos_headers(request, generation);
     begin_record(context, request, generation);
     refuse_while_draining(context);
+    if (!generation.lease) generation.lease = context.keeper.use(generation.prompts.front().model);
     // Who counts what a model thinks needs its tokens one by one.
     const bool thinks = !context.engine.model_info(generation.prompts.front().model).reasoning.empty();
     const int token_batch = thinks ? 1 : context.options.token_batch;

@@ -137,6 +137,7 @@ struct Server::Impl {
                 .proxies = TrustedProxies(options.trusted_proxies),
                 .rates = make_rate_limiter(),
                 .engine = engine,
+                .keeper = ModelKeeper(engine),
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
                 .tls = tls_credentials(options),
@@ -147,9 +148,9 @@ struct Server::Impl {
     add_responses_routes(context.router, engine, options.sampling_defaults);
     add_embedding_routes(context.router, engine);
     add_rerank_routes(context.router, engine);
-    add_tokenize_routes(context.router, engine);
-    add_anthropic_routes(context.router, engine, options.sampling_defaults);
-    add_ollama_routes(context.router, engine, options.sampling_defaults);
+    add_tokenize_routes(context.router, engine, context.keeper);
+    add_anthropic_routes(context.router, engine, context.keeper, options.sampling_defaults);
+    add_ollama_routes(context.router, engine, context.keeper, options.sampling_defaults);
     add_page_routes(context.router);
     add_request_routes(context.router, context.requests);
     add_operations_routes(context.router, engine,

@@ -14,6 +14,7 @@
 #include "serve/asio.h"
 #include "serve/client_address.h"
 #include "serve/cors.h"
+#include "serve/model_keeper.h"
 #include "serve/router.h"
 #include "serve/server.h"
 #include "serve/tls.h"
@@ -27,6 +28,7 @@ struct ServerContext {
   TrustedProxies proxies;
   std::shared_ptr<RateLimiter> rates;  // requests charge it when they end, which may be later than the server
   Engine& engine;
+  ModelKeeper keeper;
   Router router;
   CorsPolicy cors;
   std::unique_ptr<TlsCredentials> tls;  // null: cleartext

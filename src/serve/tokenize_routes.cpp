@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -93,7 +94,7 @@ std::vector<std::int32_t> tokens_of(const Engine& engine, const std::string& mod
   return engine.encode_prompt(model, *request.chat);
 }
 
-Reply tokenize(const Engine& engine, const HttpRequest& http) {
+Reply tokenize(const Engine& engine, ModelKeeper& keeper, const HttpRequest& http) {
   TokenizeRequest request;
   for (std::string& name : read_fields<TokenizeRequest>(parse_body(http.body), kTokenize, request))
     request.ignored.push_back(std::move(name));
@@ -102,6 +103,7 @@ Reply tokenize(const Engine& engine, const HttpRequest& http) {
                  "send prompt or messages");
   }
   const ModelInfo model = engine.model_info(chosen(engine, request.model));
+  const std::shared_ptr<void> use = keeper.use(model.id);
   const std::vector<std::int32_t> tokens = tokens_of(engine, model.id, request);
   std::string strings = "null";
   if (request.strings) {
@@ -115,12 +117,13 @@ Reply tokenize(const Engine& engine, const HttpRequest& http) {
                        std::move(request.ignored));
 }
 
-Reply detokenize(const Engine& engine, const HttpRequest& http) {
+Reply detokenize(const Engine& engine, ModelKeeper& keeper, const HttpRequest& http) {
   DetokenizeRequest request;
   std::vector<std::string> ignored =
       read_fields<DetokenizeRequest>(parse_body(http.body), kDetokenize, request);
   if (!request.given) refuse_field("tokens", "tokens is missing", "tokens is required");
   const ModelInfo model = engine.model_info(chosen(engine, request.model));
+  const std::shared_ptr<void> use = keeper.use(model.id);
   for (std::size_t i = 0; i < request.tokens.size(); ++i) {
     if (request.tokens[i] < model.vocabulary) continue;
     refuse_field(fmt::format("tokens[{}]", i),
@@ -141,12 +144,16 @@ Json tokenize_request_schema() {
 }
 Json detokenize_request_schema() { return fields_schema<DetokenizeRequest>(kDetokenize); }
 
-void add_tokenize_routes(Router& router, Engine& engine) {
+void add_tokenize_routes(Router& router, Engine& engine, ModelKeeper& keeper) {
   for (const char* prefix : {"", "/v1"}) {
     router.add("POST", fmt::format("{}/tokenize", prefix),
-               [&engine](const HttpRequest& http, std::string_view) { return tokenize(engine, http); });
+               [&engine, &keeper](const HttpRequest& http, std::string_view) {
+                 return tokenize(engine, keeper, http);
+               });
     router.add("POST", fmt::format("{}/detokenize", prefix),
-               [&engine](const HttpRequest& http, std::string_view) { return detokenize(engine, http); });
+               [&engine, &keeper](const HttpRequest& http, std::string_view) {
+                 return detokenize(engine, keeper, http);
+               });
   }
 }
 

@@ -81,6 +81,42 @@ def test_a_model_goes_when_its_time_is_over(client, keep_alive):
     until(lambda: "spare" not in running(client))
 
 
+CHAT = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a", "max_tokens": 1}),
+        ("/v1/chat/completions", {"messages": CHAT, "max_tokens": 1, "stream": True}),
+        ("/v1/messages", {"messages": CHAT, "max_tokens": 1}),
+        ("/v1/messages/count_tokens", {"messages": CHAT}),
+        ("/v1/responses", {"input": "Hello", "max_output_tokens": 1}),
+        ("/tokenize", {"prompt": "a"}),
+        ("/detokenize", {"tokens": [20]}),
+    ],
+)
+def test_a_request_of_any_api_keeps_a_model(server, client, path, body):
+    client.generate("spare", "a", options=SHORT, keep_alive="1500ms")
+    begun = time.monotonic()
+    while time.monotonic() < begun + 3:
+        answer = requests.post(server.url + path, json={"model": "spare", **body}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        time.sleep(0.2)
+    until(lambda: "spare" not in running(client))
+
+
+def test_a_model_that_is_on_disk_only_has_a_remedy(server, client):
+    client.generate("spare", keep_alive=0)
+    until(lambda: "spare" not in running(client))
+    for name, there in (("spare", True), ("sparse", False)):
+        answer = requests.post(f"{server.url}/v1/completions", json={"model": name, "prompt": "a"}, timeout=60)
+        assert answer.status_code == 404
+        message = answer.json()["error"]["message"]
+        assert f"model '{name}' is not loaded" in message
+        assert (f"mlx-serving serve {name}" in message) is there, message
+
+
 def test_a_model_that_is_not_there_is_told_of_those_that_are_once(client):
     client.generate("spare", "a", options=SHORT, keep_alive=60)  # on disk and loaded
     with pytest.raises(ollama.ResponseError, match="not found") as refused:
