@@ -106,6 +106,7 @@ struct ModelInfo {
   std::uint64_t weight_bytes = 0;  // packed
   std::uint64_t kv_bytes = 0;
   int context_length = 0;
+  int context_limit = 0;  // of these, what one request can have: fewer where the KV cache holds fewer
   int vocabulary = 0;
   bool has_chat_template = false;
   bool template_has_tools = false;  // the template shows `tools` to the model

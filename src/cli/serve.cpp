@@ -158,7 +158,7 @@ int serve(const ServeFlags& flags) {
                                                .next = {model + 1, settings.models.end()}});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
-              info.context_length, info.load_seconds);
+              info.context_limit, info.load_seconds);
   }
   const std::vector<ModelInfo> models = engine->list_models();
   std::optional<Heartbeat> heartbeat;

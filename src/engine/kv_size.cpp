@@ -61,15 +61,18 @@ KvPages LoadedModel::pages_for_kv(const EngineOptions& engine, const Backend& ba
     bytes = std::max(bytes, context_was_asked ? one : std::min(one, device.free_bytes / 10 * 9));
   }
   const KvPages kv = cut.of(bytes);
-  if (engine.kv_cache_bytes == 0 && kv.pages < one_context) {
-    log::warn("the context of '{}' is limited to {} of its {} tokens: memory holds no more KV cache",
-              info_.id, kv.pages * kPageTokens, info_.context_length);
-  }
   if (kv.pages < 2) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("kv_cache_bytes = {} holds less than two KV pages of {} bytes",
                             engine.kv_cache_bytes, cut.page_bytes),
                 "give at least two pages, or 0 for the default", "kv_cache_bytes");
+  }
+  if (kv.pages < one_context) {
+    log::warn("the context of '{}' is limited to {} of its {} tokens: {}", info_.id, kv.pages * kPageTokens,
+              info_.context_length,
+              engine.kv_cache_bytes == 0 ? std::string("memory holds no more KV cache")
+                                         : fmt::format("kv_cache_bytes = {} holds no more, {} would hold all",
+                                                       engine.kv_cache_bytes, cut.bytes_for(one_context)));
   }
   if (kv.window_pages > 0) {
     log::debug("KV cache of '{}': {} tokens, and {} in the layers that see {}; {} if those kept every token",

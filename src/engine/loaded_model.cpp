@@ -41,7 +41,7 @@ void LoadedModel::enqueue(SchedRequest entry) {
 void LoadedModel::refuse(const Refusal& refusal) {
   Request& request = *requests_.at(refusal.request);
   publish_stats();  // before the client hears of it
-  const Error error = refusal_error(refusal, request, info_.id, context_limit_);
+  const Error error = refusal_error(refusal, request, info_.id, info_.context_limit);
   end(request,
       {.type = Chunk::Type::kError,
        .finish = FinishReason::kError,

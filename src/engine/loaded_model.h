@@ -45,7 +45,7 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ChatTemplate* chat_template() const { return template_.get(); }  // nullptr: the model has none
   // Tokens that prompt and answer of one request may have together.
-  int context_limit() const { return context_limit_; }
+  int context_limit() const { return info_.context_limit; }
   bool double_separator() const {  // of an encoder's pairs
     const auto* encoder = dynamic_cast<const Encoder*>(model_.get());
     return encoder != nullptr && encoder->encoder().double_separator;
@@ -132,7 +132,6 @@ class LoadedModel : public std::enable_shared_from_this<LoadedModel> {
   const Clock& clock_;
   std::shared_ptr<EngineObserver> observer_;
   ModelInfo info_;
-  int context_limit_ = 0;
   int concurrency_limit_ = 0;  // of a decoder
   std::unique_ptr<ModelFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;

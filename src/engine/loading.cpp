@@ -95,8 +95,7 @@ void LoadedModel::load(const LoadOptions& options, const EngineOptions& given, B
               config.context, options.context_length);
   }
   const std::int32_t context = asked > 0 ? asked : config.context;
-  info_.context_length = context;
-  context_limit_ = context;
+  info_.context_length = info_.context_limit = context;
   info_.parameter_count = count_parameters(*file_);
   if (encoder != nullptr) {
     encoder_ = std::make_unique<EncoderRunner>(
@@ -150,9 +149,9 @@ void LoadedModel::make_decoder_parts(const LoadOptions& options, const EngineOpt
       .ttl = engine.prefix_cache_ttl_ms > 0 ? std::chrono::milliseconds(engine.prefix_cache_ttl_ms)
                                             : Duration::max(),
       .max_entries = engine.prefix_cache_max_entries});
-  context_limit_ =
-      static_cast<int>(std::min<std::int64_t>(context_limit_, std::int64_t{num_pages} * kPageTokens));
-  SchedulerConfig scheduling = scheduler_config(engine, context_limit_);
+  info_.context_limit =
+      static_cast<int>(std::min<std::int64_t>(info_.context_limit, std::int64_t{num_pages} * kPageTokens));
+  SchedulerConfig scheduling = scheduler_config(engine, info_.context_limit);
   scheduling.swap_pages = swap_slots(engine);
   scheduling.pinned_pages =
       engine.prefix_cache ? static_cast<std::int32_t>(engine.prefix_cache_pin_share * num_pages) : 0;

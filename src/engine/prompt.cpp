@@ -93,19 +93,21 @@ int system_tokens(const LoadedModel& model, const Prompt& prompt, std::span<cons
 }
 
 int answer_limit(const LoadedModel& model, int prompt_tokens, std::optional<int> asked) {
-  const int context = model.context_limit();
+  const int context = model.context_limit(), whole = model.info().context_length;
   const int room = context - prompt_tokens;
+  const std::string why = context < whole ? fmt::format(" (of {}: its KV cache holds no more)", whole) : "";
+  const std::string more = context < whole ? ", or have the server started with more kv_cache_bytes" : "";
   if (room < 1) {
     throw Error(ErrorCode::kContextOverflow,
-                fmt::format("the prompt has {} tokens, the context of '{}' is {}", prompt_tokens,
-                            model.info().id, context),
-                "shorten the prompt; it is never truncated for you", "prompt");
+                fmt::format("the prompt has {} tokens, the context of '{}' is {}{}", prompt_tokens,
+                            model.info().id, context, why),
+                "shorten the prompt; it is never truncated for you" + more, "prompt");
   }
   if (asked.value_or(1) > room) {
     throw Error(ErrorCode::kContextOverflow,
-                fmt::format("{} prompt tokens + max_tokens {} = {} exceed the context of {} tokens",
-                            prompt_tokens, *asked, prompt_tokens + *asked, context),
-                fmt::format("max_tokens can be at most {} here", room), "max_tokens");
+                fmt::format("{} prompt tokens + max_tokens {} = {} exceed the context of {} tokens{}",
+                            prompt_tokens, *asked, prompt_tokens + *asked, context, why),
+                fmt::format("max_tokens can be at most {} here{}", room, more), "max_tokens");
   }
   return asked.value_or(room);
 }

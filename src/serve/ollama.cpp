@@ -43,10 +43,10 @@ TokenPrompt encode(const Engine& engine, OllamaRequest& request, const ModelInfo
 
 // num_predict is a wish: an answer ends where the context does, without an error.
 void limit_answer(OllamaRequest& request, const ModelInfo& model, int prompt_tokens) {
-  const int context = std::min(request.num_ctx.value_or(model.context_length), model.context_length);
-  if (request.num_ctx && *request.num_ctx > model.context_length) {
+  const int context = std::min(request.num_ctx.value_or(model.context_limit), model.context_limit);
+  if (request.num_ctx && *request.num_ctx > model.context_limit) {
     request.ignored.push_back(fmt::format("options.num_ctx = {} is more than the context of {} tokens",
-                                          *request.num_ctx, model.context_length));
+                                          *request.num_ctx, model.context_limit));
   }
   const int room = context - prompt_tokens;
   if (room < 1) {

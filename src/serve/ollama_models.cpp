@@ -163,7 +163,7 @@ Json OllamaModels::running() const {
                       {"digest", found->digest},
                       {"details", found->json},
                       {"expires_at", rfc3339(expires)},
-                      {"context_length", loaded.context_length}});
+                      {"context_length", loaded.context_limit}});
   }
   return {{"models", std::move(models)}};
 }

@@ -83,7 +83,7 @@ nlohmann::json model_json(const ModelInfo& model) {
           {"object", "model"},
           {"created", model.loaded_unix_s},
           {"owned_by", "mlx-serving"},
-          {"max_model_len", model.context_length},
+          {"max_model_len", model.context_limit},
           {"architecture", model.architecture},
           {"quantization", model.quantization},
           {"parameters", model.parameter_count},

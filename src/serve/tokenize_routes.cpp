@@ -113,7 +113,7 @@ Reply tokenize(const Engine& engine, ModelKeeper& keeper, const HttpRequest& htt
     strings += ']';
   }
   return with_warnings(fmt::format(R"({{"count":{},"max_model_len":{},"tokens":[{}],"token_strs":{}}})",
-                                   tokens.size(), model.context_length, fmt::join(tokens, ","), strings),
+                                   tokens.size(), model.context_limit, fmt::join(tokens, ","), strings),
                        std::move(request.ignored));
 }
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -164,6 +165,54 @@ def test_two_models_are_served_by_one_process(cache, tmp_path):
             assert "Paris" in answer["choices"][0]["text"]
     finally:
         server.close()
+
+
+def test_two_files_of_one_name_are_served_by_two(cache, tmp_path):
+    other = tmp_path / Path(MODEL).name
+    shutil.copy(MODEL, other)
+    refused = run("serve", MODEL, str(other), "--port", "0", cache=cache)
+    assert (refused.status, refused.out) == (1, "")
+    assert "--served-model-name" in refused.err
+    server = ServeProcess(MODEL, str(other), "--served-model-name", "first", cache=cache)
+    try:
+        names = [model["id"] for model in requests.get(f"{server.url}/v1/models", timeout=60).json()["data"]]
+        assert sorted(names) == sorted(["first", Path(MODEL).stem])
+    finally:
+        server.close()
+
+
+def test_a_cache_that_holds_less_than_a_context_limits_it(serve):
+    server = serve("--kv-cache-bytes", "20MiB")
+    name = model_name(server)
+    assert f"the context of '{name}' is limited to 896 of its 8192 tokens: kv_cache_bytes = 20971520" in server.errors()
+    assert "context 896," in server.errors()
+    assert requests.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]["max_model_len"] == 896
+    tokens = requests.post(f"{server.url}/tokenize", json={"prompt": "a"}, timeout=60).json()
+    assert tokens["max_model_len"] == 896
+    assert requests.get(f"{server.url}/api/ps", timeout=60).json()["models"][0]["context_length"] == 896
+    for fields in ({"prompt": [20] * 1001}, {"prompt": [20] * 600, "max_tokens": 600}):
+        refused = requests.post(f"{server.url}/v1/completions", json=fields, timeout=60)
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert "896" in error["message"]
+        assert "8192: its KV cache holds no more" in error["message"]
+        assert "kv_cache_bytes" in error["message"]
+
+
+def test_more_choices_than_the_queue_can_hold_are_refused_for_good(serve, tmp_path):
+    config = tmp_path / "runtime.yaml"
+    config.write_text("scheduling: {priority_scheduler: {max_queue_depth: 2}}\n")
+    server = serve("--config", str(config), "--max-running", "1")
+    for n, status in ((2, 200), (3, 400), (4, 400), (0, 400)):
+        answer = requests.post(f"{server.url}/v1/completions", json={"prompt": "a", "max_tokens": 1, "n": n}, timeout=60)
+        assert answer.status_code == status, answer.text
+        if status == 400:
+            assert answer.json()["error"]["param"] == "n"
+            assert f"n = {n} is out of range (n must be 1 … 2: " in answer.json()["error"]["message"]
+            assert "max_queue_depth" in answer.json()["error"]["message"]
+    body = {"prompt": ["a", "b", "c"], "max_tokens": 1}
+    assert requests.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 400
 
 
 def redis_program() -> str | None:

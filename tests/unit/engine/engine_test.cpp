@@ -73,6 +73,35 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
+TEST_F(EngineTest, ACacheThatHoldsLessThanAContextLimitsIt) {
+  start({.kv_cache_bytes = 5 * 4096});
+  const ModelInfo info = engine_->model_info("tiny");
+  EXPECT_EQ(info.context_length, 512);
+  EXPECT_EQ(info.context_limit, 5 * 16);
+  try {
+    engine_->generate({.model = "tiny", .prompt = TokenPrompt{std::vector<std::int32_t>(100, 20)}});
+    FAIL() << "it fits";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kContextOverflow);
+    EXPECT_THAT(error.full(), HasSubstr("is 80 (of 512: its KV cache holds no more)"));
+    EXPECT_THAT(error.full(), HasSubstr("kv_cache_bytes"));
+  }
+  start({});
+  EXPECT_EQ(engine_->model_info("tiny").context_limit, 512);
+}
+
+TEST_F(EngineTest, TwoFilesOfOneNameNeedAnotherName) {
+  std::filesystem::create_directories(folder_ / "other");
+  const std::filesystem::path other = test::TinyModel{}.write(folder_ / "other");
+  try {
+    engine_->load_model({.model = other.string()});
+    FAIL() << "both are 'tiny'";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.full(), HasSubstr("--served-model-name"));
+  }
+  EXPECT_EQ(engine_->load_model({.model = other.string(), .served_name = "new"}).id, "new");
+}
+
 TEST_F(EngineTest, StepsWithoutMemoryAreMadeSmaller) {
   engine_->load_model({.model = "mock:tokens=20,memory=3", .served_name = "small"});
   std::vector<std::unique_ptr<Generator>> all;
