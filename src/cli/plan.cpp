@@ -37,8 +37,10 @@ std::string describe_kv(const LoadPlan& plan) {
           ? ""
           : fmt::format(" ({} of it for the last {} tokens of a request)",
                         format_bytes(plan.kv.window_bytes / kPageTokens), plan.kv.window);
-  return fmt::format("{} a token{}, {} at least", format_bytes(plan.kv_bytes_per_token()), of_a_window,
-                     format_bytes(plan.kv_bytes));
+  const std::string size =
+      plan.kv_fixed ? fmt::format("{} as asked: {} tokens", format_bytes(plan.kv_bytes), plan.tokens())
+                    : fmt::format("{} at least", format_bytes(plan.kv_bytes));
+  return fmt::format("{} a token{}, {}", format_bytes(plan.kv_bytes_per_token()), of_a_window, size);
 }
 
 int plan(const PlanFlags& flags) {
@@ -122,9 +124,9 @@ void add_plan(CLI::App& app, Action& action) {
   add_engine_flags(*command, flags->engine);
   command->remove_option(command->get_option("--force"));
   command->footer(
-      "Exit status 1: it does not fit. The table is what --kv-cache-bytes can give; by default the cache "
-      "takes\n"
-      "a fifth of the free memory, or one context; of a GPU all that the table says.\n"
+      "Exit status 1: it does not fit. The table is of the cache that --kv-cache-bytes gives, or\n"
+      "without it of the most that it can give: by default the cache takes a fifth of the free memory, or\n"
+      "one context; of a GPU all that the table says.\n"
       "Examples:\n"
       "  mlx-serving plan smollm2\n"
       "  mlx-serving plan ./model.gguf --users 8 --context 4096\n"

@@ -52,7 +52,8 @@ std::string megabytes(std::uint64_t bytes) {
 KvPages LoadPlan::pages() const {
   const std::uint64_t taken = weight_bytes + batch_bytes;
   if (kv.page_bytes == 0 || usable_bytes <= taken) return {};
-  return kv.of(usable_bytes - taken);
+  const std::uint64_t left = usable_bytes - taken;
+  return kv.of(kv_fixed ? std::min(kv_bytes, left) : left);
 }
 
 std::int64_t LoadPlan::tokens_each(std::int64_t users) const {
@@ -107,10 +108,10 @@ LoadPlan plan_load(const ModelFile& file, const Backend& backend, const EngineOp
   plan.batch_bytes = activations(summary, engine);
   plan.context = context > 0 ? context : summary.context;
   const std::int64_t tokens = context > 0 ? context : std::min(plan.context, kMinContext);
+  plan.kv_fixed = engine.kv_cache_bytes > 0;
   plan.kv_bytes =
-      engine.kv_cache_bytes > 0
-          ? engine.kv_cache_bytes
-          : plan.kv.bytes_for((std::max<std::int64_t>(tokens, 0) + kPageTokens - 1) / kPageTokens);
+      plan.kv_fixed ? engine.kv_cache_bytes
+                    : plan.kv.bytes_for((std::max<std::int64_t>(tokens, 0) + kPageTokens - 1) / kPageTokens);
   return plan;
 }
 

@@ -32,11 +32,12 @@ struct LoadPlan {
   std::uint64_t usable_bytes = 0;  // of these, what may be taken
   std::int64_t context = 0;        // tokens that one request may have; the model's own unless asked for less
   std::uint64_t kv_bytes = 0;      // what a load with these options cannot do without
+  bool kv_fixed = false;           // kv_cache_bytes was given: the cache has kv_bytes and no more
 
   std::uint64_t kv_bytes_per_token() const { return kv.page_bytes / kPageTokens; }  // in all layers
   std::uint64_t needed_bytes() const { return weight_bytes + batch_bytes + kv_bytes; }
   bool fits() const { return needed_bytes() <= usable_bytes; }
-  // What the KV cache can be beside weights and activations.
+  // What the KV cache can be beside weights and activations, or is as asked.
   KvPages pages() const;
   std::int64_t tokens() const { return pages().pages * kPageTokens; }  // that it can hold
   // Context of each of so many users at once; at most the model's.

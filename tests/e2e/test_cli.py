@@ -292,6 +292,18 @@ class TestPlan:
         assert "does not fit" in run(*arguments, cache=cache).err
         assert run(*arguments, "--force", cache=cache).status == 0
 
+    def test_a_cache_of_a_given_size_is_what_users_share(self, cache):
+        small = ["--kv-cache-bytes", "20MiB"]
+        plan = run("plan", MODEL, "--json", *small, cache=cache).json()
+        assert plan["kv_bytes"] == 20 << 20
+        assert plan["kv_tokens"] == 896
+        assert plan["users"][0] == {"users": 1, "tokens_each": 896}
+        table = run("plan", MODEL, "--users", "8", *small, cache=cache)
+        assert (table.status, "8      112\n" in table.out, "896 tokens" in table.out) == (0, True, True), table.out
+        result = run("plan", MODEL, "--users", "8", "--context", "8192", *small, cache=cache)
+        assert result.status == 1
+        assert "8 users can have 112 tokens each, not 8192" in result.err
+
     def test_more_users_than_memory_has_tokens_for(self, cache):
         result = run("plan", MODEL, "--users", "4096", "--context", "8192", cache=cache)
         assert result.status == 1

@@ -26,6 +26,7 @@ TEST(LoadPlan, ForeseesTheBytesThatLoadingTakes) {
   EXPECT_EQ(plan.kv_bytes, 512 * plan.kv_bytes_per_token());
   EXPECT_EQ(plan_load(*file, *backend, {}, 64).kv_bytes, 64 * plan.kv_bytes_per_token());
   EXPECT_EQ(plan_load(*file, *backend, {.kv_cache_bytes = 12345}, 64).kv_bytes, 12345u);
+  EXPECT_EQ(plan_load(*file, *backend, {.kv_cache_bytes = 12345}, 0).tokens(), 48) << "of 256 bytes each";
   EXPECT_EQ(plan.token_budget, 512);
   EXPECT_EQ(with_budget(plan, {}).token_budget, 512);
   EXPECT_TRUE(plan.fits());
@@ -77,6 +78,17 @@ TEST(LoadPlan, SharesWhatIsLeftInWholePages) {
   EXPECT_EQ(plan.tokens_each(7), 0);
   plan.usable_bytes = 1099;
   EXPECT_EQ(plan.tokens(), 0);
+}
+
+TEST(LoadPlan, ACacheOfAGivenSizeIsWhatIsShared) {
+  LoadPlan plan = example();
+  plan.kv_bytes = 330;
+  plan.kv_fixed = true;
+  EXPECT_EQ(plan.tokens(), 32) << "33, in pages of 16";
+  EXPECT_EQ(plan.tokens_each(1), 32);
+  EXPECT_EQ(plan.tokens_each(2), 16);
+  plan.usable_bytes = 1100 + 160;
+  EXPECT_EQ(plan.tokens(), 16) << "no more than there is";
 }
 
 // Gemma 3 1B: 22 of 26 layers see 512 tokens; 26 KiB of KV a token.
