@@ -151,11 +151,12 @@ int serve(const ServeFlags& flags) {
 
   for (const std::string& model : settings.models) fetch_if_absent(model);
   for (auto model = settings.models.begin(); model != settings.models.end(); ++model) {
-    const ModelInfo info = engine->load_model({.model = *model,
-                                               .served_name = {},
-                                               .context_length = settings.context_length,
-                                               .force = settings.force_load,
-                                               .next = {model + 1, settings.models.end()}});
+    const ModelInfo info = engine->load_model(
+        {.model = *model,
+         .served_name = model == settings.models.begin() ? settings.served_name : std::string(),
+         .context_length = settings.context_length,
+         .force = settings.force_load,
+         .next = {model + 1, settings.models.end()}});
     engine->warmup_model(info.id);
     log::info("{}: {} {}, context {}, loaded in {:.2f} s", info.id, info.architecture, info.quantization,
               info.context_limit, info.load_seconds);
@@ -200,6 +201,7 @@ void add_serve(CLI::App& app, Action& action) {
       "Examples:\n"
       "  mlx-serving serve smollm2\n"
       "  mlx-serving serve ./a.gguf ./b.gguf --port 9000 --kv-cache-bytes 2GiB\n"
+      "  mlx-serving serve ./new/a.gguf ./old/a.gguf --served-model-name a-new\n"
       "  mlx-serving serve smollm2 --registry redis://127.0.0.1:6379");
   command->callback([flags, &action] { action = [flags] { return serve(*flags); }; });
 }

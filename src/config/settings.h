@@ -39,6 +39,7 @@ struct Settings {
   ServerOptions server;
 
   std::vector<std::string> models;  // loaded at the start where the command line names none
+  std::string served_name;          // of the first of them; empty: its own
   int context_length = 0;           // of every model; 0: its own
   bool force_load = false;
 

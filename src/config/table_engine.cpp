@@ -88,6 +88,9 @@ std::vector<Key> engine_keys() {
       MLXS_KEY("model.memory_cache.warmup_on_start", models)
           .also("advanced_optimizations.multi_model.preload_on_startup")
           .says("Models that are loaded at the start where the command line names none"),
+      MLXS_KEY("model.served_name", served_name)
+          .flag("--served-model-name")
+          .says("Name of the first model in the API; empty: its alias, or its file's stem"),
       MLXS_KEY("cache.cache_dir", engine.cache_dir)
           .env("MLXS_CACHE_DIR")
           .says("Where pulled models and packed weights lie; empty: ~/.cache/mlx-serving"),

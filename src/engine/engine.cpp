@@ -50,10 +50,12 @@ ModelInfo Engine::load_model(const LoadOptions& options) {
       const ModelInfo& info = found->second->info();
       const bool same_context = wanted.context_length == 0 || wanted.context_length == info.context_length;
       if (info.path == path.string() && same_context) return info;
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("'{}' is already loaded from {} with a context of {}", wanted.served_name,
-                              info.path, info.context_length),
-                  "give another served name, or unload it first", "served_name");
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("'{}' is already loaded from {} with a context of {}", wanted.served_name, info.path,
+                      info.context_length),
+          "give another served name (serve --served-model-name names its first model), or unload it first",
+          "served_name");
     }
     if (impl_->models.size() >= static_cast<std::size_t>(impl_->options.max_loaded_models)) {
       throw Error(
