@@ -86,7 +86,7 @@ void check_value(const FieldRule& rule, std::string_view path, const Json& value
     refuse_field(path, fmt::format("{} = {} is not supported", path, show(value)),
                  fmt::format("use {}", fmt::join(rule.values, ", ")));
   }
-  if (!value.is_number()) return;
+  if (!value.is_number() || rule.parser_bounds) return;
   const double number = value.get<double>();
   if (number < rule.minimum || number > rule.maximum) {
     refuse_field(path, fmt::format("{} = {} is out of range", path, show(value)),

@@ -32,10 +32,16 @@ struct FieldRule {
   std::string_view schema = {};  // JSON Schema, as JSON: what the setter checks beyond the type
   std::span<const std::string_view> values = {};  // all that a string may be; empty: any
   bool is_required = false;                       // documentation; the parser says what is missing
+  bool parser_bounds = false;  // minimum and maximum are documentation; the parser knows narrower ones
 
   constexpr FieldRule required() const {
     FieldRule rule = *this;
     rule.is_required = true;
+    return rule;
+  }
+  constexpr FieldRule bounded_by_parser() const {
+    FieldRule rule = *this;
+    rule.parser_bounds = true;
     return rule;
   }
 };

@@ -99,18 +99,20 @@ HttpResponse json_response(const nlohmann::json& value) {
 
 }  // namespace
 
-void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults) {
+void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults, int most_choices) {
   const std::string device = engine.device_description();
-  router.add("POST", "/v1/chat/completions",
-             [&engine, defaults, device](const HttpRequest& request, std::string_view) -> Reply {
-               return to_generation(engine, defaults, parse_chat_request(request.body), OpenAiApi::kChat,
-                                    device, request.id);
-             });
-  router.add("POST", "/v1/completions",
-             [&engine, defaults, device](const HttpRequest& request, std::string_view) -> Reply {
-               return to_generation(engine, defaults, parse_completion_request(request.body),
-                                    OpenAiApi::kCompletion, device, request.id);
-             });
+  router.add(
+      "POST", "/v1/chat/completions",
+      [&engine, defaults, device, most_choices](const HttpRequest& request, std::string_view) -> Reply {
+        return to_generation(engine, defaults, parse_chat_request(request.body, most_choices),
+                             OpenAiApi::kChat, device, request.id);
+      });
+  router.add(
+      "POST", "/v1/completions",
+      [&engine, defaults, device, most_choices](const HttpRequest& request, std::string_view) -> Reply {
+        return to_generation(engine, defaults, parse_completion_request(request.body, most_choices),
+                             OpenAiApi::kCompletion, device, request.id);
+      });
   router.add("GET", "/v1/models", [&engine](const HttpRequest&, std::string_view) -> Reply {
     nlohmann::json data = nlohmann::json::array();
     for (const ModelInfo& model : engine.list_models()) data.push_back(model_json(model));

@@ -8,6 +8,6 @@
 
 namespace mlxs {
 
-void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults);
+void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults, int most_choices);
 
 }  // namespace mlxs

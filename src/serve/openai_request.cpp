@@ -23,6 +23,7 @@ struct Draft {
   std::optional<int> max_completion_tokens;
   std::optional<int> top_logprobs;
   std::optional<int> best_of;
+  std::int64_t n = 1;
   std::optional<RequestPriority> tier_priority;  // of service_tier
   bool priority_given = false;
   bool stream_options = false;
@@ -31,7 +32,6 @@ struct Draft {
 };
 
 constexpr double kMaxTokens = 1 << 24;
-constexpr double kMaxChoices = 1 << 16;
 constexpr double kMaxTop = 20;
 constexpr double kLeastSeed = -9223372036854775808.0, kMostSeed = 18446744073709551615.0;
 
@@ -114,8 +114,9 @@ constexpr Field<Draft> kCommonFields[] = {
      set_stream_options},
     {field::integer("max_tokens", 1, kMaxTokens, "Tokens of the answer, at most"),
      [](Draft& d, const Json& v) { d.request.params.max_tokens = to_int(v); }},
-    {field::integer("n", 1, kMaxChoices, "Answers to each prompt"),
-     [](Draft& d, const Json& v) { d.request.n = to_int(v); }},
+    {field::integer("n", 1, kMostChoices, "Answers to each prompt; at most 128 unless configured otherwise")
+         .bounded_by_parser(),
+     [](Draft& d, const Json& v) { d.n = as_integer("n", v); }},
     {field::number("temperature", 0, 2, "0 is greedy; 1 unless given"),
      [](Draft& d, const Json& v) { d.request.params.temperature = to_float(v); }},
     {field::number("top_p", 0, 1, "The likeliest tokens that have this probability together"),
@@ -246,7 +247,7 @@ constexpr Field<Draft> kCompletionFields[] = {
        d.request.logprobs = true;
        d.top_logprobs = to_int(v);
      }},
-    {field::integer("best_of", 1, kMaxChoices, "Must equal n"),
+    {field::integer("best_of", 1, kMostChoices, "Must equal n"),
      [](Draft& d, const Json& v) { d.best_of = to_int(v); }},
     {field::flag("echo", "The prompt stands before the answer; not with logprobs"),
      [](Draft& d, const Json& v) { d.request.echo = v.get<bool>(); }},
@@ -279,7 +280,8 @@ void keep_property_order(std::string_view body, OpenAiRequest& request) {
   }
 }
 
-Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::string_view prompt_field) {
+Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::string_view prompt_field,
+           int most_choices) {
   Draft draft;
   draft.body = body;
   draft.request.params.temperature = kOpenAiTemperature;
@@ -292,6 +294,13 @@ Draft read(std::string_view body, std::span<const Field<Draft>> fields, std::str
     refuse_field(prompt_field, fmt::format("{} is missing", prompt_field),
                  fmt::format("{} is required", prompt_field));
   }
+  if (draft.n < 1 || draft.n > most_choices) {
+    refuse_field("n", fmt::format("n = {} is out of range", draft.n),
+                 fmt::format("n must be 1 … {}: what one request may ask for and the queue can hold "
+                             "(max_choices, max_active_streams, max_queue_depth)",
+                             most_choices));
+  }
+  draft.request.n = static_cast<int>(draft.n);
   if (draft.stream_options && !draft.request.stream) {
     refuse_field("stream_options", "stream_options is given without stream",
                  "set stream to true, or leave it out");
@@ -315,8 +324,8 @@ std::optional<RequestPriority> service_tier_priority(std::string_view tier) {
 Json chat_request_schema() { return fields_schema<Draft>(kChat); }
 Json completion_request_schema() { return fields_schema<Draft>(kCompletion); }
 
-OpenAiRequest parse_chat_request(std::string_view body) {
-  Draft draft = read(body, kChat, "messages");
+OpenAiRequest parse_chat_request(std::string_view body, int most_choices) {
+  Draft draft = read(body, kChat, "messages", most_choices);
   OpenAiRequest& request = draft.request;
   check_tools(request.tools);
   std::get<ChatPrompt>(request.prompts.front()).variables_json = std::move(draft.template_variables);
@@ -334,8 +343,8 @@ OpenAiRequest parse_chat_request(std::string_view body) {
   return std::move(request);
 }
 
-OpenAiRequest parse_completion_request(std::string_view body) {
-  Draft draft = read(body, kCompletion, "prompt");
+OpenAiRequest parse_completion_request(std::string_view body, int most_choices) {
+  Draft draft = read(body, kCompletion, "prompt", most_choices);
   OpenAiRequest& request = draft.request;
   if (draft.best_of && *draft.best_of != request.n) {
     refuse_field("best_of",

@@ -41,8 +41,10 @@ struct OpenAiRequest {
 Json chat_request_schema();
 Json completion_request_schema();
 
-OpenAiRequest parse_chat_request(std::string_view body);
-OpenAiRequest parse_completion_request(std::string_view body);
+// most_choices: for n.
+inline constexpr int kMostChoices = 4096;  // that can be configured
+OpenAiRequest parse_chat_request(std::string_view body, int most_choices = kMostChoices);
+OpenAiRequest parse_completion_request(std::string_view body, int most_choices = kMostChoices);
 
 // Of service_tier; nullopt: as usual. Throws kInvalidArgument.
 std::optional<RequestPriority> service_tier_priority(std::string_view tier);

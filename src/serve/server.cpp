@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
@@ -99,6 +100,11 @@ std::shared_ptr<RateLimiter> make_rate_limiter() {
   return {whole, &whole->limiter};
 }
 
+// All choices of a request are queued at once: more than the queue can hold would be refused for ever.
+int choices_limit(const AdmissionLimits& limits, const Engine& engine) {
+  return std::min({limits.max_choices, limits.max_in_flight, engine.options().max_queue_depth});
+}
+
 // Without the keys, which may change, and with counters.
 ServerOptions prepared(ServerOptions options) {
   options.keys = {};
@@ -141,10 +147,14 @@ struct Server::Impl {
                 .router = {},
                 .cors = CorsPolicy(options.cors_origins),
                 .tls = tls_credentials(options),
-                .admission = Admission(options.admission, clock),
+                .admission = Admission({.max_in_flight = options.admission.max_in_flight,
+                                        .max_choices = choices_limit(options.admission, engine),
+                                        .max_stop_strings = options.admission.max_stop_strings},
+                                       clock),
                 .requests = RequestLog(static_cast<std::size_t>(options.keep_requests), options.listener),
                 .workers = net::thread_pool(static_cast<std::size_t>(options.worker_threads))} {
-    add_openai_routes(context.router, engine, options.sampling_defaults);
+    add_openai_routes(context.router, engine, options.sampling_defaults,
+                      choices_limit(options.admission, engine));
     add_responses_routes(context.router, engine, options.sampling_defaults);
     add_embedding_routes(context.router, engine);
     add_rerank_routes(context.router, engine);

@@ -70,6 +70,11 @@ def test_a_wrong_chat_field_is_named(api, fields, param):
     assert param.split(".")[0].split("[")[0] in error["message"]
 
 
+def test_the_number_of_choices_that_is_possible_is_said(api):
+    for n in (0, 129):
+        assert "n must be 1 … 128" in error_of(api.post(CHAT, chat_body(api, n=n)), 400)["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -117,6 +117,19 @@ struct Wrong {
 };
 void PrintTo(const Wrong& wrong, std::ostream* out) { *out << wrong.fields; }
 
+TEST(OpenAiRequest, ANumberOfChoicesIsHeldAgainstWhatIsPossibleHere) {
+  const auto with_n = [](const char* n) {
+    return parse_completion_request(std::string(R"({"prompt":"hi","n":)") + n + "}", 128);
+  };
+  EXPECT_EQ(with_n("128").n, 128);
+  EXPECT_EQ(with_n("2.0").n, 2);
+  for (const char* n : {"0", "-1", "129", "65537", "1e12"}) {
+    const Error error = error_of([&] { with_n(n); });
+    EXPECT_EQ(error.field(), "n");
+    EXPECT_THAT(error.full(), HasSubstr("n must be 1 … 128")) << n;
+  }
+}
+
 class WrongChat : public testing::TestWithParam<Wrong> {};
 TEST_P(WrongChat, IsRefusedWithTheFieldsName) {
   const Error error = error_of([] { chat(GetParam().fields); });
