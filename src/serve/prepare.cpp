@@ -27,11 +27,10 @@ HttpResponse failure_response(const Error& error, ErrorBody body) {
   HttpResponse response = error_response(error);
   if (body != nullptr) response.body = body(error);
   if (error.code() == ErrorCode::kOverloaded) {
-    if (error.retry_after_s() > 0) {
-      response.headers.emplace_back("retry-after", fmt::format("{}", error.retry_after_s()));
-    } else {  // OpenAI's clients try again all the same unless told not to
-      response.headers.emplace_back("x-should-retry", "false");
-    }
+    const bool later = error.retry_after_s() > 0;
+    if (later) response.headers.emplace_back("retry-after", fmt::format("{}", error.retry_after_s()));
+    // OpenAI's clients try again unless told not to.
+    response.headers.emplace_back("x-should-retry", later ? "true" : "false");
   }
   return response;
 }

@@ -264,11 +264,10 @@ void WebSocketSession::start(ws::Request message) {
   }
   // Requests that were given up may still hold a worker: they count, too.
   if (running_ >= static_cast<std::size_t>(most) + 2) {  // beside writer and watcher
-    send(ws::response(message.id,
-                      failure_response(Error(ErrorCode::kOverloaded,
-                                             fmt::format("{} requests are running on this connection", most),
-                                             "wait for one to end"),
-                                       nullptr)));
+    Error error(ErrorCode::kOverloaded, fmt::format("{} requests are running on this connection", most),
+                "wait for one to end");
+    error.set_retry_after_s(1);
+    send(ws::response(message.id, failure_response(error, nullptr)));
     return;
   }
   HttpRequest request{.method = "POST",

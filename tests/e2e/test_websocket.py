@@ -104,6 +104,23 @@ def test_many_at_once(client):
     assert all(longest.startswith(text) for text in texts.values())
 
 
+def test_one_request_more_than_may_run_should_come_again(tmp_path):
+    config = tmp_path / "runtime.yaml"
+    config.write_text("transport: {http2: {max_streams_per_session: 3}}\n")
+    process = ServeProcess("mock:tokens=1000000,delay=20", "--config", str(config), cache=tmp_path)
+    try:
+        with Client(process.url.replace("http", "ws", 1) + "/v1/ws") as client:
+            for index in range(4):
+                client.ask(str(index), max_tokens=1000, stream=True)
+            refused = next(message for message in iter(client.receive, None) if message["type"] == "response")
+            assert refused["status"] == 429
+            assert "wait for one to end" in refused["body"]["error"]["message"]
+            assert refused["headers"]["x-should-retry"] == "true"
+            assert refused["headers"]["retry-after"] == "1"
+    finally:
+        process.close()
+
+
 def test_a_cancel_ends_its_request_only(api, client):
     wait_until_idle(api)
     before = api.stats()["generated_tokens"]
