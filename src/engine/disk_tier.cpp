@@ -53,7 +53,7 @@ void DiskTier::install(std::span<const TokenId> tokens, std::uint64_t salt, cons
       if (bytes.size() != kv_.page_bytes()) break;
       kv_.write_page(sequence.pages()[page], -1, bytes);
       pool_.commit(sequence, tokens, static_cast<std::int32_t>((page + 1) * kPageTokens));
-      ++stats_.restored_pages;
+      ++restored_;
     }
   }
   pool_.close(std::move(sequence));
@@ -91,7 +91,7 @@ bool DiskTier::save(bool idle) {
     PageBytes bytes(kv_.page_bytes());
     kv_.read_page(next.page, -1, bytes);
     copied += bytes.size();
-    if (store_->put(names_[static_cast<std::size_t>(next.page)], std::move(bytes))) ++stats_.saved_pages;
+    store_->put(names_[static_cast<std::size_t>(next.page)], std::move(bytes), saved_);
   }
   return !unsaved_.empty();
 }
@@ -101,9 +101,7 @@ void DiskTier::forget(std::span<const TokenId> tokens, std::uint64_t salt) {
 }
 
 DiskTierStats DiskTier::stats() const {
-  DiskTierStats stats = stats_;
-  stats.store = store_->stats();
-  return stats;
+  return {.saved_pages = *saved_, .restored_pages = restored_, .store = store_->stats()};
 }
 
 }  // namespace mlxs

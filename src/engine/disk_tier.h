@@ -4,6 +4,7 @@
 // request.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -20,7 +21,7 @@
 namespace mlxs {
 
 struct DiskTierStats {
-  std::uint64_t saved_pages = 0, restored_pages = 0;  // of this model, handed to the store and taken from it
+  std::uint64_t saved_pages = 0, restored_pages = 0;  // of this model, written and brought back
   PageStoreStats store;                               // of all models
 };
 
@@ -48,7 +49,7 @@ class DiskTier {
   // What a broken request computed must not come back.
   void forget(std::span<const TokenId> tokens, std::uint64_t salt);
 
-  DiskTierStats stats() const;
+  DiskTierStats stats() const;  // any thread: pages are written when the engine is idle, too
 
  private:
   void collect();
@@ -60,7 +61,8 @@ class DiskTier {
   std::vector<PageName> names_;    // of the pages in the tree
   std::vector<TreePage> entered_;  // reused
   std::deque<TreePage> unsaved_;   // oldest first; some may have left the tree since
-  DiskTierStats stats_;
+  const PageStore::Count saved_ = std::make_shared<std::atomic<std::uint64_t>>(0);
+  std::atomic<std::uint64_t> restored_{0};
 };
 
 }  // namespace mlxs

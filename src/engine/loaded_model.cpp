@@ -197,7 +197,11 @@ const GrammarEngine& LoadedModel::grammars() const {
   return *grammars_;
 }
 
-EngineSchedulerStats LoadedModel::stats() const { return stats_.read(); }
+EngineSchedulerStats LoadedModel::stats() const {
+  EngineSchedulerStats now = stats_.read();
+  if (tier_) add_disk_stats(now, tier_->stats());
+  return now;
+}
 
 void LoadedModel::publish_stats() {
   EngineSchedulerStats now =
@@ -206,7 +210,6 @@ void LoadedModel::publish_stats() {
   now.concurrency_limit = concurrency_limit_;
   now.runs_ahead = ahead_;
   now.hidden_seconds = to_seconds(hidden_);
-  if (tier_) add_disk_stats(now, tier_->stats());
   if (pool_) {
     const TimePoint at = clock_.now();
     if (at - mapped_ >= kMapEvery || now.running + now.waiting == 0) {

@@ -119,7 +119,7 @@ void PageStore::wait_for_room(std::chrono::milliseconds at_most) const {
   changed_.wait_for(lock, at_most, [&] { return queued_bytes_ < kMostQueuedBytes; });
 }
 
-bool PageStore::put(const PageName& name, PageBytes bytes) {
+bool PageStore::put(const PageName& name, PageBytes bytes, Count written) {
   {
     const Lock lock(mutex_);
     if (index_.contains(name) || queued_.contains(name)) return true;
@@ -127,7 +127,7 @@ bool PageStore::put(const PageName& name, PageBytes bytes) {
       return false;
     queued_.insert(name);
     queued_bytes_ += bytes.size();
-    writes_.emplace_back(name, std::move(bytes));
+    writes_.push_back({name, std::move(bytes), std::move(written)});
   }
   changed_.notify_all();
   return true;
@@ -139,7 +139,7 @@ void PageStore::remove(std::vector<PageName> names) {
     for (const PageName& name : names) {
       if (!index_.contains(name) && !queued_.contains(name)) continue;
       forget(name);
-      writes_.emplace_back(name, PageBytes());
+      writes_.push_back({name, {}, nullptr});
     }
   }
   changed_.notify_all();
@@ -172,13 +172,13 @@ void PageStore::run() {
       job.done(read(job.names));
       lock.lock();
     } else if (!writes_.empty()) {
-      const auto [name, bytes] = std::move(writes_.front());
+      const Write next = std::move(writes_.front());
       writes_.pop_front();
       lock.unlock();
-      bytes.empty() ? erase(name) : write(name, bytes);
+      next.bytes.empty() ? erase(next.name) : write(next);
       lock.lock();
-      if (!bytes.empty()) queued_.erase(name);
-      queued_bytes_ -= bytes.size();
+      if (!next.bytes.empty()) queued_.erase(next.name);
+      queued_bytes_ -= next.bytes.size();
       changed_.notify_all();
     } else if (stopping_) {
       return;
@@ -188,7 +188,8 @@ void PageStore::run() {
 
 // Not synchronized to the disk: a process may be killed without losing what it wrote, and what a machine
 // loses with its power fails the checksum.
-void PageStore::write(const PageName& name, const PageBytes& bytes) {
+void PageStore::write(const Write& page) {
+  const auto& [name, bytes, written] = page;
   const fs::path path = path_of(name);
   fs::path temporary = path;
   temporary.replace_extension(".new");
@@ -206,6 +207,7 @@ void PageStore::write(const PageName& name, const PageBytes& bytes) {
     const Lock lock(mutex_);
     insert(name, page_file_bytes(bytes.size()));
     ++stats_.written;
+    if (written) ++*written;
   } catch (const std::exception& failure) {
     fs::remove(temporary, error);
     if (!std::exchange(complained_, true)) {

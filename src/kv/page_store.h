@@ -5,6 +5,7 @@
 // trouble with the disk is counted, logged once, and costs nothing but hits.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -13,6 +14,7 @@
 #include <filesystem>
 #include <functional>
 #include <list>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <thread>
@@ -50,8 +52,9 @@ class PageStore {
   void touch(std::span<const PageName> names);
 
   // False: too much waits to be written already, or none of its size will ever fit. Does nothing for a page
-  // that is there.
-  bool put(const PageName& name, PageBytes bytes);
+  // that is there. written: counts up once the page is on disk.
+  using Count = std::shared_ptr<std::atomic<std::uint64_t>>;
+  bool put(const PageName& name, PageBytes bytes, Count written = nullptr);
   // Also of what waits to be written. Whoever reads at the same moment may still get them.
   void remove(std::vector<PageName> names);
   bool has_room() const;  // for put() to take another page
@@ -68,6 +71,11 @@ class PageStore {
     std::uint64_t bytes = 0;
     std::list<PageName>::iterator place;  // in order of use
   };
+  struct Write {
+    PageName name;
+    PageBytes bytes;  // none: to be removed
+    Count written;    // may be null
+  };
   struct Read {
     std::vector<PageName> names;
     std::function<void(std::vector<PageBytes>)> done;
@@ -78,7 +86,7 @@ class PageStore {
   void scan();
   std::filesystem::path path_of(const PageName& name) const;
   void run();
-  void write(const PageName& name, const PageBytes& bytes);
+  void write(const Write& page);
   void erase(const PageName& name);
   std::vector<PageBytes> read(std::span<const PageName> names);
   void insert(const PageName& name, std::uint64_t bytes);  // locked
@@ -91,9 +99,9 @@ class PageStore {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::unordered_map<PageName, Entry> index_;
-  std::list<PageName> order_;                          // least recently used first
-  std::deque<std::pair<PageName, PageBytes>> writes_;  // in order; no bytes: to be removed
-  std::unordered_set<PageName> queued_;                // names in writes_, and the one being written
+  std::list<PageName> order_;            // least recently used first
+  std::deque<Write> writes_;             // in order
+  std::unordered_set<PageName> queued_;  // names in writes_, and the one being written
   std::size_t queued_bytes_ = 0;
   std::deque<Read> reads_;
   PageStoreStats stats_;

@@ -1,7 +1,9 @@
 // The disk tier under a whole engine: what one leaves on disk, the next one finds, and nothing broken.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <fstream>
 #include <numeric>
 #include <thread>
 
@@ -94,6 +96,21 @@ TEST_F(DiskTierTest, LayersWithAWindowComeBackWhole) {
 }
 
 // Its first pages are whole, but a request that failed must leave nothing that another could come to use.
+TEST_F(DiskTierTest, PagesThatCannotBeWrittenAreNotCountedAsSaved) {
+  restart();
+  for (int i = 0; i < 256; ++i) {  // the folders of pages by their names' first byte
+    std::ofstream(folder_.path() / "pages" / fmt::format("{:02x}", i)) << "a file where a folder is wanted";
+  }
+  run(tokens(10, 100));
+  EngineSchedulerStats stats;
+  for (int tries = 0; tries < 5000 && stats.disk_failed_writes < 6; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stats = engine_->scheduler_stats().at(0);
+  }
+  EXPECT_GE(stats.disk_failed_writes, 6u);
+  EXPECT_EQ(stats.disk_saved_pages, 0u);
+}
+
 TEST_F(DiskTierTest, WhatABrokenRequestComputedDoesNotComeBack) {
   restart();
   std::vector<std::int32_t> prompt = tokens(10, 48);
