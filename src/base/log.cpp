@@ -122,12 +122,15 @@ bool set_level(std::string_view name) {
 std::string level() {
   switch (spdlog::get_level()) {
     case spdlog::level::trace:
+      return "trace";
     case spdlog::level::debug:
       return "debug";
     case spdlog::level::info:
       return "info";
     case spdlog::level::warn:
       return "warn";
+    case spdlog::level::critical:
+      return "critical";
     case spdlog::level::off:
       return "off";
     default:

@@ -70,6 +70,9 @@ OtelOptions otel_options(const config::Config& config) {
   };
   const auto get = [&config](const char* name) { return variable(config, name); };
   const config::TelemetrySettings& settings = config.settings.telemetry;
+  // Refused under the name that it was given by.
+  if (const config::Effective& headers = config.of("telemetry.otlp_headers"); !headers.where.empty())
+    (void)parse_pairs(get("OTEL_EXPORTER_OTLP_HEADERS"), headers.where);
   OtelOptions options = otel_from_environment(get);
   if (by_flag("telemetry.otlp_endpoint")) {
     set_endpoint(options, settings.otlp_endpoint);

@@ -1,13 +1,17 @@
 #include "serve/log_routes.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/log_control.h"
 
 namespace mlxs {
 namespace {
+
+constexpr std::array kLevels{"trace", "debug", "info", "warn", "error", "critical", "off"};  // as --log-level
 
 HttpResponse state() {
   const char* format = log::format() == LogFormat::kJson ? "json" : "pretty";
@@ -18,12 +22,13 @@ std::string wanted_level(const std::string& body) {
   const auto json = nlohmann::json::parse(body, nullptr, false);
   if (json.is_object() && json.contains("level") && json["level"].is_string()) {
     const auto name = json["level"].get<std::string>();
-    for (const char* known : {"debug", "info", "warn", "error", "off"}) {
+    for (const char* known : kLevels) {
       if (name == known) return name;
     }
   }
   throw Error(ErrorCode::kInvalidArgument, fmt::format("'{}' names no log level", body.substr(0, 100)),
-              R"(send {"level": "debug"}; or info, warn, error, off)", "level");
+              fmt::format(R"(send {{"level": "debug"}}, or another of {})", fmt::join(kLevels, ", ")),
+              "level");
 }
 
 }  // namespace
@@ -33,7 +38,7 @@ Json log_level_schema() {
           {"properties",
            {{"level",
              {{"type", "string"},
-              {"enum", {"debug", "info", "warn", "error", "off"}},
+              {"enum", kLevels},
               {"description", "What is logged from now on: this and what is worse"}}}}},
           {"required", Json::array({"level"})}};
 }

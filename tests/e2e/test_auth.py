@@ -29,8 +29,9 @@ def get(server, path, **headers):
     return requests.get(server.url + path, headers=headers, timeout=60)
 
 
-def test_only_liveness_is_open(server):
-    assert get(server, "/health/live").status_code == 200
+def test_only_liveness_and_the_page_are_open(server):
+    for path in ["/health/live", "/", "/page.js"]:
+        assert get(server, path).status_code == 200, path
     for path in ["/health", "/health/ready", "/metrics", "/v1/scheduler/stats", "/v1/models", "/no/such/route"]:
         response = get(server, path)
         assert response.status_code == 401, path

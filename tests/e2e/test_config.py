@@ -143,6 +143,16 @@ class TestCommand:
         assert (result.status, result.out) == (2, "")
         assert named in result.err
 
+    def test_a_wrong_header_is_refused_under_the_name_it_was_given_by(self, tmp_path, file, monkeypatch):
+        wrong = run("serve", "mock", "--otlp-header", "foo", cache=tmp_path)
+        assert (wrong.status, wrong.out) == (1, "")
+        assert "--otlp-header" in wrong.err
+        assert "OTEL_EXPORTER_OTLP_HEADERS" not in wrong.err
+        wrong = run("serve", "mock", "--config", str(file("telemetry: {otlp_headers: [foo]}\n")), cache=tmp_path)
+        assert "telemetry.otlp_headers = " in wrong.err
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "foo")
+        assert "OTEL_EXPORTER_OTLP_HEADERS = " in run("serve", "mock", cache=tmp_path).err
+
 
 @needs_model
 class TestServer:

@@ -121,6 +121,8 @@ def test_the_level_changes_while_it_runs(serve):
     answer = requests.put(f"{api.url}/v1/log", json={"level": "info"}, timeout=60)
     assert answer.json() == {"level": "info", "format": "pretty"}
     assert chat(api, "seen").ok
+    for level in ("trace", "critical", "info"):  # all that --log-level takes
+        assert requests.put(f"{api.url}/v1/log", json={"level": level}, timeout=60).json()["level"] == level
     wrong = requests.put(f"{api.url}/v1/log", json={"level": "loud"}, timeout=60)
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "level")
     api.process.signal(signal.SIGUSR2)
