@@ -9,6 +9,8 @@
 #include <thread>
 #include <utility>
 
+#include "formats/child_process.h"
+
 namespace mlxs::cli {
 
 struct TerminationSignals::State {
@@ -46,7 +48,10 @@ TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_s
         if (const auto& action = state->user[number == SIGUSR2]) action();
         continue;
       }
-      if (!state->draining_possible || state->received != 0) _exit(1);
+      if (!state->draining_possible || state->received != 0) {
+        stop_children();  // a download
+        _exit(1);
+      }
       state->received = number;
       state->changed.notify_all();
     }

@@ -9,9 +9,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <mutex>
+#include <optional>
+#include <utility>
 
 #include "mlxs/error.h"
 
@@ -65,10 +69,73 @@ struct SpawnSettings {
   SpawnSettings& operator=(const SpawnSettings&) = delete;
 };
 
+constexpr std::array kEndingSignals{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+std::array<std::atomic<pid_t>, 64> running{};  // children; 0: a free place
+
+extern "C" void stop_children_and_end(int number) {
+  stop_children();
+  ::signal(number, SIG_DFL);
+  ::raise(number);  // delivered when this handler returns
+}
+
+// While there is a child: a signal that would only end this process ends the child, too. Signals that the
+// program handles, ignores or waits for are its own.
+class EndingSignals {
+ public:
+  EndingSignals() {
+    const std::lock_guard lock(mutex_);
+    if (users_++ > 0) return;
+    for (std::size_t i = 0; i < kEndingSignals.size(); ++i) {
+      struct sigaction before {};
+      ::sigaction(kEndingSignals[i], nullptr, &before);
+      ours_[i] = (before.sa_flags & SA_SIGINFO) == 0 && before.sa_handler == SIG_DFL;
+      if (ours_[i]) ::signal(kEndingSignals[i], stop_children_and_end);
+    }
+  }
+  ~EndingSignals() {
+    const std::lock_guard lock(mutex_);
+    if (--users_ > 0) return;
+    for (std::size_t i = 0; i < kEndingSignals.size(); ++i) {
+      if (ours_[i]) ::signal(kEndingSignals[i], SIG_DFL);
+    }
+  }
+  EndingSignals(const EndingSignals&) = delete;
+  EndingSignals& operator=(const EndingSignals&) = delete;
+
+ private:
+  static inline std::mutex mutex_;
+  static inline int users_ = 0;
+  static inline std::array<bool, kEndingSignals.size()> ours_{};
+};
+
+// Keeps them away from this thread: between a child's start and its entry in `running`.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t held;
+    sigemptyset(&held);
+    for (const int signal : kEndingSignals) sigaddset(&held, signal);
+    ::pthread_sigmask(SIG_BLOCK, &held, &before_);
+  }
+  ~SignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 // Stops the child unless it was waited for.
 class Child {
  public:
-  explicit Child(pid_t pid) : pid_(pid) {}
+  explicit Child(pid_t pid) : pid_(pid) {
+    for (std::atomic<pid_t>& place : running) {
+      pid_t free = 0;
+      if (!place.compare_exchange_strong(free, pid)) continue;
+      place_ = &place;
+      break;
+    }
+  }
   ~Child() {
     if (pid_ <= 0) return;
     ::kill(pid_, SIGTERM);
@@ -83,6 +150,7 @@ class Child {
     do got = ::waitpid(pid_, &status_, flags);
     while (got < 0 && errno == EINTR);
     if (got == 0) return false;
+    if (place_ != nullptr) *place_ = 0;
     pid_ = -1;
     return true;
   }
@@ -90,6 +158,7 @@ class Child {
 
  private:
   pid_t pid_;
+  std::atomic<pid_t>* place_ = nullptr;  // null: there are too many
   int status_ = 0;
 };
 
@@ -123,6 +192,12 @@ bool drain(int fd, std::string& out) {
 
 }  // namespace
 
+void stop_children() {
+  for (const std::atomic<pid_t>& place : running) {
+    if (const pid_t pid = place; pid > 0) ::kill(pid, SIGTERM);
+  }
+}
+
 ChildResult run_child(const ChildCommand& command) {
   Pipe errors;
   SpawnSettings settings;
@@ -135,6 +210,8 @@ ChildResult run_child(const ChildCommand& command) {
   }
   std::vector<std::string> arguments = command.arguments, environment = merged_environment(command);
   pid_t pid = 0;
+  const EndingSignals ending;
+  std::optional<SignalsHeld> held(std::in_place);
   const int error = ::posix_spawnp(&pid, arguments[0].c_str(), &settings.actions, &settings.attributes,
                                    pointers(arguments).data(), pointers(environment).data());
   ChildResult result;
@@ -142,6 +219,7 @@ ChildResult run_child(const ChildCommand& command) {
   if (!result.found) return result;
   if (error != 0) refuse("cannot start " + arguments[0], error);
   Child child(pid);
+  held.reset();
   errors.close_end(1);
 
   bool open = true;

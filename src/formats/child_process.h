@@ -1,5 +1,6 @@
 // Runs a program to its end, without a shell: an argument vector, stdin closed. Used by one thread.
-// The child is stopped and reaped if on_tick throws. Throws kIo when it cannot be started.
+// The child is stopped and reaped if on_tick throws, and stopped when a signal ends this process by its
+// default action. Throws kIo when it cannot be started.
 #pragma once
 
 #include <functional>
@@ -23,5 +24,8 @@ struct ChildResult {
 };
 
 ChildResult run_child(const ChildCommand& command);
+
+// For who ends the process without leaving run_child(). Async-signal-safe.
+void stop_children();
 
 }  // namespace mlxs

@@ -1,7 +1,10 @@
 // The real fetcher with a pretended python3 on PATH: what it is asked for, and what its failures say.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -143,6 +146,26 @@ TEST(ChildProcess, AGrandchildThatKeepsTheStreamDoesNotHoldUs) {
   const ChildResult result = run_child(command);
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(::kill(std::stoi(result.errors), SIGKILL), 0);
+}
+
+// The child has the pipe's other end: its reader sees the end of it once the child is gone.
+TEST(ChildProcess, EndsWithUsWhenASignalEndsUs) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const auto end_by_a_signal = [&] {
+    ChildCommand sleep{.arguments = {"sleep", "60"}, .environment = {}, .on_tick = [] { ::raise(SIGTERM); }};
+    run_child(sleep);
+  };
+  EXPECT_EXIT(end_by_a_signal(), testing::KilledBySignal(SIGTERM), "");
+  ::close(ends[1]);
+  pollfd ended{ends[0], POLLIN, 0};
+  EXPECT_EQ(::poll(&ended, 1, 10'000), 1) << "the child goes on";
+  ::close(ends[0]);
+}
+
+TEST(ChildProcess, LeavesSignalsAsTheyWere) {
+  run_child({.arguments = {"true"}, .environment = {}});
+  EXPECT_EQ(std::signal(SIGTERM, SIG_DFL), SIG_DFL);
 }
 
 }  // namespace
