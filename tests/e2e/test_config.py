@@ -149,7 +149,7 @@ class TestCommand:
         assert "--otlp-header" in wrong.err
         assert "OTEL_EXPORTER_OTLP_HEADERS" not in wrong.err
         wrong = run("serve", "mock", "--config", str(file("telemetry: {otlp_headers: [foo]}\n")), cache=tmp_path)
-        assert "telemetry.otlp_headers = " in wrong.err
+        assert "runtime.yaml:1 = " in wrong.err
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "foo")
         assert "OTEL_EXPORTER_OTLP_HEADERS = " in run("serve", "mock", cache=tmp_path).err
 
