@@ -4,18 +4,32 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <variant>
 
 #include "engine/loaded_model.h"
+#include "text/utf8.h"
 
 namespace mlxs {
 
 namespace {
 
+// Templates read JSON, which is UTF-8.
+void check_utf8(std::string_view text, std::size_t message, std::string_view part) {
+  const std::size_t valid = characters_prefix(text);
+  if (valid == text.size()) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("messages[{}].{} is not UTF-8: byte 0x{:02x} at offset {}", message, part,
+                          static_cast<unsigned char>(text[valid]), valid),
+              "convert it, for example with iconv -f latin1 -t utf-8", "messages");
+}
+
 nlohmann::ordered_json messages_of(const ChatPrompt& prompt) {
   if (!prompt.messages_json.empty()) return nlohmann::ordered_json::parse(prompt.messages_json);
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   for (const ChatMessage& message : prompt.messages) {
+    check_utf8(message.role, messages.size(), "role");
+    check_utf8(message.content, messages.size(), "content");
     messages.push_back({{"role", message.role}, {"content", message.content}});
   }
   return messages;

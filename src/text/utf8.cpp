@@ -1,8 +1,5 @@
 #include "text/utf8.h"
 
-#include <cstddef>
-#include <string_view>
-
 namespace mlxs {
 namespace {
 
@@ -51,6 +48,16 @@ void take_characters(std::string& bytes, std::string& text) {
     rest.remove_prefix(size);
   }
   bytes.erase(0, bytes.size() - rest.size());
+}
+
+std::size_t characters_prefix(std::string_view text) {
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const Sequence sequence = sequence_of(static_cast<unsigned char>(rest.front()));
+    if (well_formed_prefix(rest, sequence) != sequence.length) break;
+    rest.remove_prefix(sequence.length);
+  }
+  return text.size() - rest.size();
 }
 
 }  // namespace mlxs

@@ -1,11 +1,15 @@
 """The commands that end by themselves: exit statuses, messages, JSON, run's streaming and flags."""
 
+import os
 import shutil
 import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from program import MODEL, needs_model, needs_program, run
+from conftest import ENCODER
+from program import BIN, MODEL, environment, needs_model, needs_program, run
 
 COMMANDS = [
     "serve",
@@ -215,6 +219,22 @@ class TestRun:
     def test_raw_continues_the_text(self, cache):
         result = run("run", MODEL, "--raw", "The capital of France is", *self.GREEDY, cache=cache)
         assert result.out.startswith(" Paris")
+
+    @pytest.mark.parametrize("flags", [[], ["--json"]])
+    def test_bytes_that_are_no_utf8_are_named(self, cache, flags):
+        def run_bytes(*arguments: str | bytes, stdin: bytes = b""):
+            command = [BIN, "run", MODEL, *arguments, *self.GREEDY, *flags]
+            return subprocess.run(command, env=environment(cache), input=stdin, capture_output=True, timeout=300, check=False)
+
+        for result in (
+            run_bytes(stdin=b"caf\xe9 au lait"),
+            run_bytes(b"caf\xe9"),
+            run_bytes("Hi", "--system", b"caf\xe9"),
+        ):
+            assert (result.returncode, result.stdout) == (1, b"")
+            assert b"is not UTF-8: byte 0xe9 at offset 3" in result.stderr
+            assert b"iconv" in result.stderr and b"bug" not in result.stderr
+        assert run_bytes("--raw", stdin=b"caf\xe9 au lait").returncode == 0
 
     def test_stop_text_ends_the_answer_and_is_not_shown(self, cache):
         whole = run("run", MODEL, "--raw", "one two three four", *self.GREEDY, cache=cache).out

@@ -69,6 +69,21 @@ def test_a_conversation_that_outgrows_the_context_says_so_and_goes_on(cache):
     assert "Paris" in result.out
 
 
+def test_bytes_that_are_no_utf8_are_refused_and_the_chat_goes_on(cache):
+    command = [BIN, "chat", MODEL, "--temperature", "0", "--max-tokens", "24"]
+    result = subprocess.run(
+        command,
+        env=environment(cache),
+        input=b"caf\xe9\nWhat is the capital of France?\n",
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert b"messages[0].content is not UTF-8: byte 0xe9 at offset 3" in result.stderr
+    assert b"Paris" in result.stdout
+
+
 class Terminal:
     """chat on a pty: what it prints, and keys to press."""
 

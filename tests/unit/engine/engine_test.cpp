@@ -483,6 +483,14 @@ TEST_F(EngineTest, ChatGoesThroughTheTemplate) {
   EXPECT_EQ(engine_->render_chat("tiny", {.messages = {{"user", "hi"}}}),
             "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
   const auto tokens = engine_->encode_prompt("tiny", ChatPrompt{.messages = {{"user", "hi"}}});
+  try {
+    (void)engine_->render_chat("tiny", {.messages = {{"system", "ö"}, {"user", "caf\xe9 au lait"}}});
+    ADD_FAILURE() << "bytes that are no UTF-8 were taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_STREQ(error.what(), "messages[1].content is not UTF-8: byte 0xe9 at offset 3");
+    EXPECT_EQ(error.field(), "messages");
+  }
   EXPECT_EQ(tokens.front(), 1);
   EXPECT_EQ(engine_->detokenize("tiny", tokens),
             engine_->render_chat("tiny", {.messages = {{"user", "hi"}}}));

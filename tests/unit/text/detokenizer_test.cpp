@@ -101,6 +101,14 @@ TEST(Utf8Test, EverySplitGivesTheSameText) {
   }
 }
 
+TEST(Utf8Test, TheWholeCharactersAtTheStart) {
+  EXPECT_EQ(characters_prefix(""), 0u);
+  EXPECT_EQ(characters_prefix("café 東 🦀"), std::string_view("café 東 🦀").size());
+  EXPECT_EQ(characters_prefix("caf\xe9 au lait"), 3u);
+  EXPECT_EQ(characters_prefix("東\xe6\x9d"), 3u);
+  EXPECT_EQ(characters_prefix("a\xff"), 1u);
+}
+
 TEST(Utf8Test, EveryPairOfLeadAndContinuation) {
   for (int lead = 0; lead < 256; ++lead) {
     for (int next = 0; next < 256; ++next) {
