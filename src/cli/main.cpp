@@ -3,9 +3,12 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -41,6 +44,18 @@ int explain(const CLI::App& app, const CLI::ParseError& error) {
   const std::string unknown = command == &app ? unknown_command(app) : "";
   fmt::print(stderr, "error: {} (see: {} --help)\n", unknown.empty() ? error.what() : unknown, name);
   return kUsage;
+}
+
+int refuse_stdout(int reason) {
+  fmt::print(stderr, "error: stdout cannot be written: {}\n", std::strerror(reason));
+  return 1;
+}
+
+// What was printed may still wait to be written, or have failed to be, without a word.
+int finish(int status) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  return refuse_stdout(errno != 0 ? errno : EIO);
 }
 
 }  // namespace
@@ -85,11 +100,14 @@ int main(int argc, char** argv) {
         mlxs::cli::spell_out_synthetic(std::vector<std::string>(argv + 1, argv + std::max(argc, 1)));
     std::ranges::reverse(arguments);  // as CLI11 wants them
     app.parse(std::move(arguments));
-    return action();
+    return finish(action());
   } catch (const CLI::ParseError& error) {
-    return explain(app, error);
+    return finish(explain(app, error));
   } catch (const mlxs::Error& error) {
     fmt::print(stderr, "error: {}\n", error.full());
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) != 0) return refuse_stdout(error.code().value());
+    fmt::print(stderr, "error: {} (this is a bug of mlx-serving)\n", error.what());
   } catch (const std::exception& error) {
     fmt::print(stderr, "error: {} (this is a bug of mlx-serving)\n", error.what());
   }

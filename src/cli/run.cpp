@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "cli/commands.h"
@@ -81,7 +83,7 @@ int run(const RunFlags& flags) {
       answer += chunk->text;
       if (flags.json || chunk->text.empty()) continue;
       std::fwrite(chunk->text.data(), 1, chunk->text.size(), stdout);
-      if (std::fflush(stdout) != 0) throw Error(ErrorCode::kIo, "stdout cannot be written");
+      if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
       continue;
     }
     if (flags.json) {

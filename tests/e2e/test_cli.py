@@ -84,6 +84,39 @@ class TestUsage:
         assert (result.status, result.out) == (2, "")
         assert "PROMPT" in result.err
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--help"],
+            ["version"],
+            ["doctor"],
+            ["collect-env"],
+            ["metrics"],
+            ["config", "--defaults"],
+            ["config", "--explain"],
+            ["config", "show"],
+            *([["show", MODEL], ["plan", MODEL], ["run", MODEL, "Hi", "--max-tokens", "2"]] if MODEL else []),
+            *([["run", MODEL, "Hi", "--max-tokens", "2", "--json"]] if MODEL else []),
+        ],
+        ids=" ".join,
+    )
+    def test_a_full_disk_behind_stdout_is_a_failure(self, cache, arguments):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [BIN, *arguments],
+                env=environment(cache),
+                stdin=subprocess.DEVNULL,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert "error: stdout cannot be written: No space left on device\n" in done.stderr
+        assert "bug" not in done.stderr
+
     def test_version_both_ways(self, cache):
         assert run("version", cache=cache).out == run("--version", cache=cache).out
         assert run("version", cache=cache).out.startswith("mlx-serving 0.")
