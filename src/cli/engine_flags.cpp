@@ -52,7 +52,7 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
             flags.prefix_cache_ttl_ms = static_cast<int>(std::lround(seconds * 1e3));
           },
           "Seconds after which an unused prompt is forgotten (default: 300; 0: never)")
-      ->check(CLI::Range(0.0, 1e6, "0..1000000"));
+      ->check(CLI::Range(0.0, 0.0, "0") | CLI::Range(1.0, 86400.0, "1..86400"));
   command
       .add_option("--prefix-cache-entries", flags.prefix_cache_max_entries,
                   "Prompts that are remembered at most")

@@ -40,7 +40,8 @@ struct Key {
 
   std::string own_variable() const;  // "MLXS_SERVER_PORT"
   bool has_range() const { return high < std::numeric_limits<double>::infinity(); }
-  std::string values() const;  // "0.75 … 5 ms", "auto, cpu or cuda", "on or off"
+  // "0.75 … 5 ms", "auto, cpu or cuda", "on or off". factor: of the unit to say it in; "1 … 60 s" with 1000.
+  std::string values(double factor = 1) const;
 
   Key range(double least, double most) && { return low = least, high = most, std::move(*this); }
   Key or_zero(std::string means) && { return zero = std::move(means), std::move(*this); }

@@ -61,7 +61,8 @@ bool move_inside(const Key& key, Value& value) {
 }
 
 // "a whole number, 1 … 16", as the remedy of a wrong value.
-std::string wanted(const Key& key) {
+std::string wanted(const Key& key, double factor) {
+  if (factor != 1) return "a number, " + key.values(factor);
   switch (key.type) {
     case Type::kBool:
       return "on or off";
@@ -123,15 +124,16 @@ void Layers::add(Name name, const Raw& raw, Rank rank, const std::string& where,
     if (std::ranges::find(key.choices, text) == key.choices.end()) {
       const std::vector<std::string> near = near_names(text, key.choices, 1);
       return refuse(fmt::format(
-          "{} = '{}' is not {}{}", subject, quoted, wanted(key),
+          "{} = '{}' is not {}{}", subject, quoted, wanted(key, factor),
           near.empty() || near.front().empty() ? "" : fmt::format(" (did you mean {}?)", near.front())));
     }
   }
-  if (!value) return refuse(fmt::format("{} = '{}' is not {}", subject, quoted, wanted(key)));
+  if (!value) return refuse(fmt::format("{} = '{}' is not {}", subject, quoted, wanted(key, factor)));
   if (move_inside(key, *value)) {
-    const std::string problem = fmt::format("{} = {} is outside {}", subject, quoted, key.values());
+    const std::string problem = fmt::format("{} = {} is outside {}", subject, quoted, key.values(factor));
     if (rank == Rank::kFlag) return refuse(problem);
-    warnings_.push_back(fmt::format("{}: {} is used", problem, to_text(*value, key.type)));
+    const std::string used = to_text(*value, key.type);
+    warnings_.push_back(fmt::format("{}: {} is used", problem, factor == 1 ? used : used + " " + key.unit));
   }
   if (applies) take(key, {std::move(*value), rank, where, name.alias != nullptr});
 }

@@ -20,7 +20,7 @@ std::string Key::own_variable() const {
   return name;
 }
 
-std::string Key::values() const {
+std::string Key::values(double factor) const {
   if (type == Type::kBool) return "on or off";
   if (!choices.empty()) {
     std::string text;
@@ -32,16 +32,17 @@ std::string Key::values() const {
   }
   std::string text;
   if (has_range()) {
-    const auto show = [this](double number) {
+    const auto show = [this, factor](double number) {
       return type == Type::kBytes    ? to_text(Value(static_cast<std::int64_t>(number)), type)
-             : type == Type::kNumber ? fmt::format("{:g}", number)
+             : type == Type::kNumber ? fmt::format("{:g}", number / factor)
+             : factor != 1           ? fmt::format("{}", number / factor)
                                      : fmt::format("{:.0f}", number);
     };
     text = fmt::format("{} … {}", show(low), show(high));
   } else {
     text = type_name(type);
   }
-  if (!unit.empty()) text += " " + unit;
+  if (!unit.empty()) text += factor == 1000 && unit == "ms" ? " s" : " " + unit;
   if (!zero.empty()) text += fmt::format("; 0: {}", zero);
   return text;
 }

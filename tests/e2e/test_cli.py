@@ -69,6 +69,9 @@ class TestUsage:
             (["run", "m", "p", "--kv-cache-bytes", "2XiB"], "2XiB"),
             (["serve", "m", "--port", "70000"], "--port"),
             (["serve", "m", "--max-running", "0"], "--max-running"),
+            (["run", "m", "p", "--prefix-cache-ttl", "100000"], "1..86400"),
+            (["run", "m", "p", "--prefix-cache-ttl", "0.5"], "1..86400"),
+            (["config", "show", "--prefix-cache-ttl", "100000"], "outside 1 … 86400 s"),
         ],
     )
     def test_wrong_usage_is_status_2_and_names_the_culprit(self, cache, arguments, named):

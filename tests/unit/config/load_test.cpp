@@ -103,6 +103,10 @@ TEST(Load, ThresholdsOfTheWindowStandInOrder) {
 TEST(Load, RefusesAFlagOutsideItsRange) {
   EXPECT_THAT(refusal({.flags = {{"server.port", "70000"}}}),
               HasSubstr("--port = 70000 is outside 0 … 65535"));
+  EXPECT_THAT(refusal({.flags = {{"prompt_cache.ttl_ms", "100000"}}}),
+              HasSubstr("--prefix-cache-ttl = 100000 is outside 1 … 86400 s; 0: never"));
+  EXPECT_THAT(refusal({.flags = {{"server.idle_timeout_ms", "soon"}}}),
+              HasSubstr("--idle-timeout = 'soon' is not a number, 0.1 … 86400 s"));
 }
 
 TEST(Load, NamesEveryProblemAtOnceWithLineAndRemedy) {
