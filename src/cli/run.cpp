@@ -1,5 +1,7 @@
 // `run MODEL PROMPT`: one answer, streamed to stdout.
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -31,10 +33,37 @@ std::string read_stdin() {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
-std::string prompt_text(const std::vector<std::string>& words) {
-  const bool from_stdin = words.empty() ? isatty(STDIN_FILENO) == 0 : words.size() == 1 && words[0] == "-";
-  std::string text = from_stdin ? read_stdin() : fmt::format("{}", fmt::join(words, " "));
-  if (from_stdin && !text.empty() && text.back() == '\n') text.pop_back();
+// Whether stdin is a file or a pipe with something to add to a prompt. Scripts also leave pipes open that
+// nobody ever writes to: those are given up after a while, and that is said.
+bool stdin_adds() {
+  struct stat status {};
+  if (::fstat(STDIN_FILENO, &status) != 0) return false;
+  if (S_ISREG(status.st_mode)) return true;
+  if (!S_ISFIFO(status.st_mode)) return false;
+  constexpr int kPatienceMs = 5000;
+  pollfd source{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  int ready = 0;
+  while ((ready = ::poll(&source, 1, kPatienceMs)) < 0 && errno == EINTR) {
+  }
+  if (ready == 0) {
+    fmt::print(stderr,
+               "nothing came through the pipe in {} s: going on without it ('-' after the prompt waits)\n",
+               kPatienceMs / 1000);
+  }
+  return ready > 0;
+}
+
+// The words, then, after a blank line, what stdin holds.
+std::string prompt_text(std::vector<std::string> words) {
+  const bool dash = !words.empty() && words.back() == "-";
+  if (dash) words.pop_back();
+  std::string text = fmt::format("{}", fmt::join(words, " "));
+  if (dash || (text.empty() ? isatty(STDIN_FILENO) == 0 : stdin_adds())) {
+    std::string piped = read_stdin();
+    if (piped.ends_with('\n')) piped.pop_back();
+    if (!text.empty() && !piped.empty()) text += "\n\n";
+    text += piped;
+  }
   if (text.empty()) {
     throw CLI::RequiredError("PROMPT");
   }
@@ -103,7 +132,10 @@ void add_run(CLI::App& app, Action& action) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* command = app.add_subcommand("run", "Answer one prompt and exit");
   command->add_option("MODEL", flags->model, kModelHelp)->required();
-  command->add_option("PROMPT", flags->words, "What to ask; '-' or a pipe: read from stdin");
+  command->add_option(
+      "PROMPT", flags->words,
+      "What to ask; what a pipe or a file on stdin holds follows it, and is all of it without "
+      "words; '-' at the end waits for stdin as long as it takes");
   command->add_flag("--raw", flags->raw, "The prompt as it is, without the chat template");
   command->add_flag("--json", flags->json, "Print one JSON object instead of streaming");
   command->add_flag("--stats", flags->stats, "Token counts and speed on stderr");
@@ -112,7 +144,8 @@ void add_run(CLI::App& app, Action& action) {
   command->footer(
       "Examples:\n"
       "  mlx-serving run smollm2 \"What is the capital of France?\"\n"
-      "  cat notes.txt | mlx-serving run smollm2 --system \"Summarize in one sentence.\" --max-tokens 60\n"
+      "  cat notes.txt | mlx-serving run smollm2 \"Summarize in one sentence:\" --max-tokens 60\n"
+      "  while read -r line; do mlx-serving run smollm2 \"$line\" </dev/null; done <questions.txt\n"
       "  mlx-serving run ./model.gguf --raw --temperature 0 --json \"Once upon a time\"");
   command->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }

@@ -242,6 +242,49 @@ class TestRun:
         assert words.status == pipe.status == dash.status == 0
         assert words.out == pipe.out == dash.out
 
+    def test_a_pipe_follows_the_words(self, cache, tmp_path):
+        text = "Answer with the capital of:\n\nFrance"
+        whole = run("run", MODEL, text, *self.GREEDY, cache=cache)
+        words = ["run", MODEL, "Answer with the", "capital of:"]
+        for dash in ([], ["-"]):
+            assert run(*words, *dash, *self.GREEDY, cache=cache, stdin="France\n").out == whole.out
+        (tmp_path / "text").write_text("France\n")
+        with open(tmp_path / "text") as file:
+            command = [BIN, *words, *self.GREEDY]
+            assert subprocess.check_output(command, env=environment(cache), stdin=file, text=True) == whole.out
+
+    def test_a_stdin_without_text_leaves_the_prompt_alone(self, cache):
+        command = [BIN, "run", MODEL, "Hi", *self.GREEDY]
+        alone = run(*command[1:], cache=cache).out
+        assert run(*command[1:], cache=cache, stdin="").out == alone
+        closed = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+            env=environment(cache),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        assert closed.stdout == alone
+        reader, writer = os.pipe()  # held open, never written to
+        try:
+            idle = subprocess.run(
+                command, env=environment(cache), stdin=reader, capture_output=True, text=True, timeout=300, check=True
+            )
+        finally:
+            os.close(reader)
+            os.close(writer)
+        assert idle.stdout == alone
+        assert "nothing came through the pipe" in idle.stderr
+
+    def test_dash_waits_for_a_slow_pipe(self, cache):
+        command = [BIN, "run", MODEL, "Hi", "-", *self.GREEDY]
+        pipe = subprocess.PIPE
+        slow = subprocess.Popen(command, env=environment(cache), stdin=pipe, stdout=pipe, text=True)
+        time.sleep(6)
+        out, _ = slow.communicate("there\n", timeout=300)
+        assert out == run("run", MODEL, "Hi\n\nthere", *self.GREEDY, cache=cache).out
+
     def test_json_is_one_object_with_usage_and_timings(self, cache):
         result = run("run", MODEL, "Count to one hundred.", *self.GREEDY, "--json", cache=cache)
         answer = result.json()
