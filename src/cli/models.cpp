@@ -175,8 +175,13 @@ int show(const ModelFlags& flags) {
 }
 
 int rm(const ModelFlags& flags) {
-  const std::uint64_t freed = Catalog().remove(flags.model);
-  fmt::print("removed {}, freed {}\n", flags.model, format_bytes(freed));
+  const Removed removed = Catalog().remove(flags.model);
+  if (removed.model_stays) {
+    fmt::print("removed the packed weights of {}, freed {}; {} itself stays\n", flags.model,
+               format_bytes(removed.bytes), flags.model);
+  } else {
+    fmt::print("removed {}, freed {}\n", flags.model, format_bytes(removed.bytes));
+  }
   return 0;
 }
 
@@ -221,7 +226,9 @@ void add_show(CLI::App& app, Action& action) {
 }
 void add_rm(CLI::App& app, Action& action) {
   declare(app, action, "rm", "Remove a model and its packed weights from the cache", true, false, rm)
-      ->footer("Examples:\n  mlx-serving rm smollm2");
+      ->footer(
+          "Of a .gguf file or a folder of your own only the packed weights go.\n\n"
+          "Examples:\n  mlx-serving rm smollm2\n  mlx-serving rm ./model.gguf");
 }
 
 }  // namespace mlxs::cli

@@ -250,18 +250,18 @@ fs::path Catalog::pull(std::string_view name,
   return pull_from_hub(*ref, hub_settings(), hub_, progress);
 }
 
-std::uint64_t Catalog::remove(std::string_view name) const {
+Removed Catalog::remove(std::string_view name) const {
   if (const auto ref = parse_hub_ref(name); ref && !path_exists(cache_dir_ / "models" / name)) {
     const auto model = hub_.find(*ref);
     const std::uint64_t packed = model ? remove_packed(cache_dir_ / "packed", *model) : 0;
-    if (const auto freed = hub_.remove(*ref)) return *freed + packed;
-    throw_unknown(name);
+    if (const auto freed = hub_.remove(*ref)) return {.bytes = *freed + packed};
+    return remove_packed_of_path(name);
   }
   const auto entry = find_cached(name);
   const PackagedModel* model = find_packaged(name);
   const fs::path staging = cache_dir_ / "staging" / (model != nullptr ? model->alias : "");
   const bool begun = model != nullptr && path_exists(staging);
-  if (!entry && !begun) throw_unknown(name);
+  if (!entry && !begun) return remove_packed_of_path(name);
   std::optional<FileLock> lock;  // not in the middle of a pull
   if (model != nullptr) {
     const PullPaths paths = pull_paths(cache_dir_, *model);
@@ -270,14 +270,20 @@ std::uint64_t Catalog::remove(std::string_view name) const {
     lock.emplace(paths.lock);
   }
   std::uint64_t bytes = begun ? remove_counting(staging) : 0;
-  if (!entry) return bytes;
+  if (!entry) return {.bytes = bytes};
   const fs::path folder = cache_dir_ / "models" / entry->name;
   if (gguf_files_in(folder).empty()) bytes += remove_packed(cache_dir_ / "packed", folder);
   for (const fs::path& file : gguf_files_in(folder)) bytes += remove_packed(cache_dir_ / "packed", file);
   bytes += remove_counting(folder);
   std::error_code not_empty;
   if (folder.parent_path() != cache_dir_ / "models") fs::remove(folder.parent_path(), not_empty);
-  return bytes;
+  return {.bytes = bytes};
+}
+
+// The model's own files are the user's.
+Removed Catalog::remove_packed_of_path(std::string_view name) const {
+  if (name.empty() || find_packaged(name) != nullptr || weight_files_of(name).empty()) throw_unknown(name);
+  return {.bytes = remove_packed(cache_dir_ / "packed", name), .model_stays = true};
 }
 
 }  // namespace mlxs

@@ -32,6 +32,11 @@ struct PullProgress {
   std::uint64_t total_bytes = 0;  // 0: unknown
 };
 
+struct Removed {
+  std::uint64_t bytes = 0;
+  bool model_stays = false;  // a file or folder of the user's own: only its packed weights went
+};
+
 class Catalog {
  public:
   explicit Catalog(std::filesystem::path cache_dir = cache_directory(), HubCache hub = HubCache());
@@ -50,11 +55,12 @@ class Catalog {
   std::filesystem::path pull(std::string_view name,
                              const std::function<void(const PullProgress&)>& progress) const;
   // Removes a model from the cache it is in, its packed weights (in packed/, named by fingerprint) and what a
-  // pull left half done; returns the bytes freed. Throws kModelNotFound.
-  std::uint64_t remove(std::string_view name) const;
+  // pull left half done; of any other file or folder the packed weights alone. Throws kModelNotFound.
+  Removed remove(std::string_view name) const;
 
  private:
   std::optional<CatalogEntry> find_cached(std::string_view name) const;
+  Removed remove_packed_of_path(std::string_view name) const;
   [[noreturn]] void throw_unknown(std::string_view name) const;
 
   std::filesystem::path cache_dir_;

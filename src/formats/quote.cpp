@@ -2,22 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <iterator>
+#include "base/log_text.h"
 
 namespace mlxs {
 
 std::string quote(std::string_view text) {
-  constexpr std::size_t kMaxBytes = 64;
-  std::string out = "'";
-  for (const char c : text.substr(0, kMaxBytes)) {
-    if (c >= 0x20 && c < 0x7f) {
-      out += c;
-    } else {
-      fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<unsigned char>(c));
-    }
-  }
-  if (text.size() > kMaxBytes) fmt::format_to(std::back_inserter(out), "… ({} bytes)", text.size());
-  return out += "'";
+  constexpr std::size_t kMaxBytes = 64, kLongestCharacter = 4;
+  if (text.size() <= kMaxBytes) return fmt::format("'{}'", visible(text));
+  const auto continues = [text](std::size_t i) {
+    return (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
+  };
+  std::size_t end = kMaxBytes;  // not within a character
+  while (continues(end) && end > kMaxBytes - kLongestCharacter) --end;
+  return fmt::format("'{}… ({} bytes)'", visible(text.substr(0, end)), text.size());
 }
 
 }  // namespace mlxs

@@ -6,7 +6,8 @@
 
 namespace mlxs {
 
-// 'blk.0.attn_q.weight'; control and non-ASCII bytes as \xNN; more than 64 bytes are cut with an ellipsis.
+// 'blk.0.attn_q.weight'; control characters and bytes that are no UTF-8 as \n or \xNN; more than 64 bytes are
+// cut with an ellipsis.
 std::string quote(std::string_view text);
 
 }  // namespace mlxs

@@ -220,6 +220,19 @@ class TestModels:
         assert "llama" in plain
 
     @needs_model
+    def test_a_file_of_ones_own_stays_when_its_packed_weights_go(self, tmp_path):
+        own = tmp_path / "ö own.gguf"
+        shutil.copy(MODEL, own)
+        assert run("run", str(own), "Hi", "--max-tokens", "1", cache=tmp_path).status == 0
+        packed = list(tmp_path.glob("packed/*"))
+        result = run("rm", str(own), cache=tmp_path)
+        assert result.status == 0
+        assert result.out.endswith(f"{own} itself stays\n")
+        assert own.exists() and not any(path.exists() for path in packed)
+        own.unlink()
+        assert f"'{own}'" in run("rm", str(own), cache=tmp_path).err
+
+    @needs_model
     def test_a_folder_with_one_model_is_a_model(self, cache, tmp_path):
         shutil.copy(MODEL, tmp_path / "only.gguf")
         assert run("show", str(tmp_path), "--json", cache=cache).json()["parameters"] == 134515008

@@ -140,6 +140,11 @@ TEST_F(CatalogTest, SuggestsNearNames) {
               HasSubstr("the folder '" + (dir_ / "absent").string() + "' does not exist"));
   EXPECT_THAT(unknown("something else entirely"), Not(HasSubstr("did you mean")));
   EXPECT_THAT(unknown(""), HasSubstr("the model's name is empty"));
+  EXPECT_THAT(unknown("./\xc3\xb6.gguf"), HasSubstr("'./ö.gguf'"));
+  EXPECT_THAT(unknown("./\xf6\n.gguf"), HasSubstr("'./\\xf6\\n.gguf'"));
+  std::string longer(63, 'a');
+  for (int i = 0; i < 9; ++i) longer += "ö";
+  EXPECT_THAT(unknown(longer), HasSubstr("aa… (81 bytes)'"));
   EXPECT_THROW((void)catalog_.pull("./unknown", {}), Error);
   EXPECT_THROW((void)catalog_.remove("org/unknown"), Error);
 }
@@ -154,11 +159,28 @@ TEST_F(CatalogTest, RemovesAModelWithItsPackedWeights) {
   test::write_file(packed / (fingerprint + ".cpu-amx.packed"), "123");
   test::write_file(packed / "1-2-3.cpu-avx512.packed", "of another model");
   const auto model_bytes = fs::file_size(file);
-  EXPECT_EQ(catalog_.remove("org/repo"), model_bytes + 8);
+  EXPECT_EQ(catalog_.remove("org/repo").bytes, model_bytes + 8);
   EXPECT_FALSE(fs::exists(dir_ / "cache/models/org"));
   EXPECT_TRUE(fs::exists(packed / "1-2-3.cpu-avx512.packed"));
   EXPECT_EQ(catalog_.list().size(), 1u);
   EXPECT_THROW((void)catalog_.remove("org/repo"), Error);
+}
+
+TEST_F(CatalogTest, OfAFileOfOnesOwnOnlyThePackedWeightsGo) {
+  const fs::path file = dir_ / "mine/own.gguf";
+  fs::create_directories(file.parent_path());
+  test::sample_model().write(file);
+  const fs::path packed = dir_ / "cache/packed";
+  fs::create_directories(packed);
+  test::write_file(packed / (ModelFile::open(file)->fingerprint() + ".cpu-amx.packed"), "123");
+  test::write_file(packed / "1-2-3.cpu-avx512.packed", "of another model");
+  const Removed removed = catalog_.remove(file.string());
+  EXPECT_EQ(removed.bytes, 3u);
+  EXPECT_TRUE(removed.model_stays);
+  EXPECT_TRUE(fs::exists(file));
+  EXPECT_TRUE(fs::exists(packed / "1-2-3.cpu-avx512.packed"));
+  EXPECT_EQ(catalog_.remove(file.parent_path().string()).bytes, 0u);
+  EXPECT_TRUE(fs::exists(file));
 }
 
 TEST_F(CatalogTest, RemovesADamagedModelAndAHalfFinishedPull) {
@@ -166,10 +188,10 @@ TEST_F(CatalogTest, RemovesADamagedModelAndAHalfFinishedPull) {
   fs::create_directories(dir_ / "cache/staging/smollm2");
   test::write_file(dir_ / "cache/models/smollm2/m.gguf", "damaged");
   test::write_file(dir_ / "cache/staging/smollm2/archive", "half");
-  EXPECT_EQ(catalog_.remove("smollm2"), 11u);
+  EXPECT_EQ(catalog_.remove("smollm2").bytes, 11u);
   test::write_file((fs::create_directories(dir_ / "cache/staging/smollm2"), dir_ / "cache/staging/smollm2/a"),
                    "abc");
-  EXPECT_EQ(catalog_.remove("smollm2"), 3u);
+  EXPECT_EQ(catalog_.remove("smollm2").bytes, 3u);
   EXPECT_THROW((void)catalog_.remove("smollm2"), Error);
 }
 

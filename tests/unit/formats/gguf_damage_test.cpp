@@ -140,7 +140,7 @@ TEST(GgufDamage, RefusesWrongMetadata) {
   EXPECT_THAT(refusal(GgufWriter("").add_int("general.architecture", 1)),
               HasSubstr("is an integer, a string was expected"));
   EXPECT_THAT(refusal(GgufWriter().add_raw("evil\n\x1b[31m", 13, {})),
-              HasSubstr("metadata 'evil\\x0a\\x1b[31m'"));
+              HasSubstr("metadata 'evil\\n\\x1b[31m'"));
   EXPECT_THAT(refusal(GgufWriter().add_raw(std::string(5000, 'k'), 13, {})), HasSubstr("… (5000 bytes)'"));
 }
 
