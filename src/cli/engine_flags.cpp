@@ -1,5 +1,7 @@
 #include "cli/engine_flags.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstdio>
 
@@ -121,6 +123,12 @@ LoadedEngine load_single(const EngineFlags& flags, const std::string& model) {
   loaded.engine = Engine::create(options);
   loaded.model = loaded.engine->load_model(
       {.model = model, .served_name = {}, .context_length = flags.context, .force = flags.force});
+  if (loaded.model.is_encoder) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' is an encoder and generates no text", loaded.model.id),
+                fmt::format("mlx-serving serve {}, then POST /v1/{}", model,
+                            loaded.model.scores ? "rerank or /v1/score" : "embeddings"));
+  }
   return loaded;
 }
 

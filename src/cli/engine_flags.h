@@ -41,7 +41,7 @@ CLI::Option* add_bytes_option(CLI::App& command, const std::string& name, std::u
 // progress bar on stderr. Throws kModelNotFound with near names.
 void fetch_if_absent(const std::string& model);
 
-// An engine for one conversation at a time with one model loaded: what run and chat need.
+// An engine for one conversation at a time with one model loaded: what run and chat need. Refuses encoders.
 struct LoadedEngine {
   std::unique_ptr<Engine> engine;
   ModelInfo model;

@@ -19,6 +19,7 @@
 #include "formats/model_file.h"
 #include "formats/model_folder.h"
 #include "formats/model_summary.h"
+#include "models/encoder.h"
 
 namespace mlxs::cli {
 namespace {
@@ -149,6 +150,9 @@ int show(const ModelFlags& flags) {
   std::string layers =
       fmt::format("{} of {} wide, {} heads, {} KV heads", s.layers, s.hidden, s.heads, s.kv_heads);
   if (s.experts > 0) layers += fmt::format(", {} experts", s.experts);
+  const std::string chat_template = s.has_chat_template ? "yes"
+                                    : is_encoder(*file) ? "no (an encoder: it generates no text)"
+                                                        : "no (run it with --raw)";
   fmt::print("{}", format_table({{"name", catalog.display_name(flags.model)},
                                  {"path", file->path().string()},
                                  {"format", std::string(file->format())},
@@ -160,7 +164,7 @@ int show(const ModelFlags& flags) {
                                  {"vocabulary", fmt::format("{} tokens", s.vocabulary)},
                                  {"context", fmt::format("{} tokens, {} of KV cache each", s.context,
                                                          format_bytes(s.kv_bytes_per_token))},
-                                 {"chat template", s.has_chat_template ? "yes" : "no (run it with --raw)"},
+                                 {"chat template", chat_template},
                                  {"licence", s.licence.empty() ? "not stated" : s.licence},
                                  {"tensors", fmt::format("{}", fmt::join(types, ", "))}}));
   if (flags.tensors) {

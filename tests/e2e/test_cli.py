@@ -237,6 +237,15 @@ class TestModels:
         shutil.copy(MODEL, tmp_path / "only.gguf")
         assert run("show", str(tmp_path), "--json", cache=cache).json()["parameters"] == 134515008
 
+    @pytest.mark.skipif(not ENCODER, reason="MLXS_TEST_ENCODER is not set: run through make test")
+    def test_an_encoder_is_recommended_what_it_can_do(self, cache):
+        for command in (["run", ENCODER, "hi"], ["run", ENCODER, "hi", "--raw"], ["chat", ENCODER]):
+            result = run(*command, cache=cache)
+            assert (result.status, result.out) == (1, "")
+            assert "is an encoder and generates no text" in result.err
+            assert "/v1/embeddings" in result.err and "--raw" not in result.err
+        assert "--raw" not in run("show", ENCODER, cache=cache).out
+
 
 @needs_model
 class TestRun:
