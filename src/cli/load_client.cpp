@@ -11,6 +11,7 @@
 #include <random>
 #include <string_view>
 
+#include "cli/base_url.h"
 #include "mlxs/error.h"
 
 namespace mlxs::cli {
@@ -320,7 +321,7 @@ std::vector<std::string> served_models(const ServeLoad& load) {
 
 ServeFigures run_serve_load(const ServeLoad& load) {
   ServeLoad complete = load;
-  while (complete.url.ends_with('/')) complete.url.pop_back();
+  complete.url = base_url(complete.url);
   const std::vector<std::string> found = served_models(complete);  // also: is anybody there?
   if (complete.model.empty()) complete.model = found.front();
   return LoadRun(complete).run();

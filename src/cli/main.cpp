@@ -37,10 +37,11 @@ std::string unknown_command(const CLI::App& app) {
 int explain(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);
   const CLI::App* command = &app;
+  std::string name = app.get_name();
   for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = command->get_subcommands()) {
     command = chosen.front();
+    name += " " + command->get_name();
   }
-  const std::string name = command == &app ? app.get_name() : app.get_name() + " " + command->get_name();
   const std::string unknown = command == &app ? unknown_command(app) : "";
   fmt::print(stderr, "error: {} (see: {} --help)\n", unknown.empty() ? error.what() : unknown, name);
   return kUsage;

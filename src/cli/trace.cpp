@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "cli/base_url.h"
 #include "cli/telemetry_commands.h"
 #include "formats/http_client.h"
 #include "mlxs/error.h"
@@ -32,9 +33,8 @@ std::string read_file(const std::string& path) {
 }
 
 std::string fetch(const TraceFlags& flags) {
-  std::string body, url = flags.source;
-  while (url.ends_with('/')) url.pop_back();
-  FetchRequest request{.url = url + "/v1/flight", .token = flags.key};
+  std::string body;
+  FetchRequest request{.url = base_url(flags.source) + "/v1/flight", .token = flags.key};
   request.on_body = [&body](const FetchAnswer&, std::span<const std::byte> piece) {
     body.append(reinterpret_cast<const char*>(piece.data()), piece.size());
   };

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "base/percentile.h"
+#include "cli/base_url.h"
 #include "cli/load_client.h"
 #include "cli/question_set.h"
 #include "formats/near_names.h"
@@ -77,8 +78,7 @@ class Runner {
 
   // Is it there, and does it answer? Finds the model, and warms up what is cold.
   void meet(BenchSide& side) {
-    while (side.url.ends_with('/')) side.url.pop_back();
-    if (side.url.ends_with("/v1")) side.url.resize(side.url.size() - 3);  // as OpenAI's clients want it
+    side.url = base_url(side.url);
     ServeLoad load = load_of(side);
     const std::vector<std::string> models = served_models(load);
     if (side.model.empty()) side.model = load.model = models.front();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/base_url.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "formats/http_client.h"
@@ -31,7 +32,7 @@ constexpr int kBarWidth = 40;
 
 ordered_json get(const WhyFlags& flags, const std::string& path) {
   std::string body;
-  FetchRequest request{.url = flags.url + path, .token = flags.key};
+  FetchRequest request{.url = base_url(flags.url) + path, .token = flags.key};
   request.on_body = [&body](const FetchAnswer&, std::span<const std::byte> piece) {
     body.append(reinterpret_cast<const char*>(piece.data()), piece.size());
   };

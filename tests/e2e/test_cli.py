@@ -66,6 +66,7 @@ class TestUsage:
             (["run", "m", "p", "--min-p", "1"], "--min-p"),
             (["run", "m", "p", "--max-tokens", "0"], "--max-tokens"),
             (["run", "m", "p", "--frobnicate"], "--frobnicate"),
+            (["bench", "quick", "--frobnicate"], "see: mlx-serving bench quick --help"),
             (["run", "m", "p", "--kv-cache-bytes", "2XiB"], "2XiB"),
             (["serve", "m", "--port", "70000"], "--port"),
             (["serve", "m", "--max-running", "0"], "--max-running"),

@@ -270,6 +270,8 @@ def test_the_command_says_it_in_words(api, tmp_path):
     assert "between tokens: p50" in shown.out
     listed = run("why", "--url", api.url, "--limit", "3", cache=tmp_path)
     assert listed.out.splitlines()[1].startswith("why-cli ")
+    for suffix in ("/", "/v1", "/v1/"):
+        assert run("why", "why-cli", "--url", api.url + suffix, cache=tmp_path).out == shown.out
     as_json = run("why", "why-cli", "--url", api.url, "--json", cache=tmp_path).json()
     assert as_json["id"] == "why-cli"
     missing = run("why", "no-such", "--url", api.url, cache=tmp_path)
