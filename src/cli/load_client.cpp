@@ -3,9 +3,11 @@
 #include <curl/curl.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -305,13 +307,16 @@ std::vector<std::string> served_models(const ServeLoad& load) {
         load.key.empty() ? "give its key with --api-key or OPENAI_API_KEY" : "the key is not one of its keys",
         "--api-key");
   }
-  std::vector<std::string> names;
+  std::vector<std::string> names, others;  // others generate no text, and say so
   const json answer = json::parse(body, nullptr, false);
   if (answer.is_object() && answer.contains("data") && answer["data"].is_array()) {
     for (const json& model : answer["data"]) {
-      if (model.is_object() && model.contains("id") && model["id"].is_string()) names.push_back(model["id"]);
+      if (!model.is_object() || !model.contains("id") || !model["id"].is_string()) continue;
+      (model.value("task", json()) == "embed" || model.value("task", json()) == "score" ? others : names)
+          .push_back(model["id"]);
     }
   }
+  std::ranges::move(others, std::back_inserter(names));
   if (names.empty()) {
     throw Error(ErrorCode::kUnavailable, fmt::format("{} lists no model (HTTP {})", url, status),
                 "name one with --model", "--model");

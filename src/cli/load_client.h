@@ -51,8 +51,8 @@ struct ServeFigures {
   }
 };
 
-// The models that the server lists. Throws kUnavailable if it does not answer or lists none, kUnauthorized if
-// it wants a key or another one, kInvalidArgument on a bad URL.
+// The models that the server lists, those that generate text first. Throws kUnavailable if it does not answer
+// or lists none, kUnauthorized if it wants a key or another one, kInvalidArgument on a bad URL.
 std::vector<std::string> served_models(const ServeLoad& load);
 
 // Throws kUnavailable if the server does not answer at all, kInvalidArgument on a bad URL.

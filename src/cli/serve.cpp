@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,29 +37,29 @@ struct ServeFlags {
   ConfigFlags config;
 };
 
-void print_ready(const std::string& url, const std::vector<ModelInfo>& models) {
-  constexpr std::string_view kUnix = "unix:";
-  const std::string target = url.starts_with(kUnix)
-                                 ? fmt::format("--unix-socket {} http://localhost", url.substr(kUnix.size()))
-                                 : url;
+// How curl gets to a server from this machine.
+std::string curl_target(ServerOptions options, int port) {
+  if (!options.listen_tcp) return fmt::format("--unix-socket {} http://localhost", options.unix_socket);
+  if (options.host == "0.0.0.0" || options.host == "::") options.host = "localhost";
+  return server_url(options, port);
+}
+
+void print_ready(const ServerOptions& options, int port, const std::vector<ModelInfo>& models) {
   const auto found = std::ranges::find(models, false, &ModelInfo::is_encoder);
-  if (found == models.end()) {
-    fmt::print(
-        "ready: {0} on {1}  try: curl {4}/v1/{2} -H 'Content-Type: application/json' -d "
-        "'{{\"model\":\"{0}\",{3}}}'\n",
-        models.front().id, url, models.front().scores ? "score" : "embeddings",
-        models.front().scores ? R"("text_1":"Hello!","text_2":"Hi!")" : R"("input":"Hello!")", target);
-    std::fflush(stdout);
-    return;
-  }
-  const std::string& model = found->id;
-  fmt::print(
-      "ready: {0} on {2}  try: curl {1}/v1/chat/completions -H 'Content-Type: application/json' "
-      "-d "
-      "'{{\"model\":\"{0}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}],\"max_tokens\":64}}'"
-      "\n",
-      model, target, url);
-  std::fflush(stdout);
+  const ModelInfo& model = found == models.end() ? models.front() : *found;
+  const std::string_view path = model.scores ? "score" : model.is_encoder ? "embeddings" : "chat/completions";
+  const std::string_view fields = model.scores ? R"("text_1":"Hello!","text_2":"Hi!")"
+                                  : model.is_encoder
+                                      ? R"("input":"Hello!")"
+                                      : R"("messages":[{"role":"user","content":"Hello!"}],"max_tokens":64)";
+  const std::string line = fmt::format(
+      "ready: {0} on {1}  try: curl {2}/v1/{3} {4}-H 'Content-Type: application/json' -d "
+      "'{{\"model\":\"{0}\",{5}}}'\n",
+      model.id, server_url(options, port), curl_target(options, port), path,
+      options.keys.empty() ? "" : "-H \"Authorization: Bearer $MLXS_API_KEY\" ", fields);
+  if (std::fputs(line.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return;
+  log::warn("the ready line cannot be written to stdout: {}", std::strerror(errno));  // no reason to end
+  if (std::freopen("/dev/null", "w", stdout) == nullptr) log::warn("/dev/null: {}", std::strerror(errno));
 }
 
 Instance describe_instance(const std::string& url, const std::vector<ModelInfo>& models) {
@@ -167,7 +169,7 @@ int serve(const ServeFlags& flags) {
 
   signals.on_hangup([&server, &settings] { reload(server, settings); });
   signals.start_draining_on_signal();
-  print_ready(url, models);
+  print_ready(server_options, server.port(), models);
   signals.wait();
 
   const double drain_timeout_s = settings.drain_timeout_ms / 1e3;

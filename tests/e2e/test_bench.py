@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
+from conftest import ENCODER
 from other_server import OtherServer
 from program import MODEL, ServeProcess, needs_model, run
 
@@ -124,6 +126,18 @@ def test_answers_without_text_have_no_first_token(tmp_path):
     assert "3 answers had no text" in table.out
     assert [line.split()[-4:] for line in table.out.splitlines() if line.startswith(("time to", "between"))] == [["-"] * 4] * 2
     assert "2 answers had no text" in quick.out and "none of them text" in quick.err
+
+
+@pytest.mark.skipif(not ENCODER, reason="MLXS_TEST_ENCODER is not set: run through make test")
+def test_a_model_that_generates_is_chosen(tmp_path):
+    server = ServeProcess("mock:tokens=20,delay=0", ENCODER, cache=tmp_path)
+    try:
+        assert requests.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]["task"] == "embed"
+        assert bench(tmp_path, "serve", "--url", server.url + "/v1/", "--requests", "2")["failed"] == 0
+        quick = run("bench", "quick", "--url", server.url, "-q", "2", cache=tmp_path)
+    finally:
+        server.close()
+    assert quick.status == 0, quick.err
 
 
 def test_load_on_nobody_says_what_to_do(tmp_path):

@@ -64,6 +64,53 @@ def test_the_curl_of_the_ready_line_works_as_printed(serve):
     assert requests.get(f"{server.url}/health/ready", timeout=60).status_code == 200
 
 
+def test_the_curl_of_the_ready_line_reaches_any_host_with_a_key(cache, tmp_path, monkeypatch):
+    keys = tmp_path / "keys"
+    keys.write_text(f"{hashlib.sha256(b'key-of-alice').hexdigest()} alice\n")
+    server = ServeProcess("mock:tokens=2,delay=0", "--host", "0.0.0.0", "--api-keys", str(keys), cache=cache)
+    try:
+        command = server.ready_line.split("try: ", 1)[1]
+        assert "curl http://localhost:" in command
+        monkeypatch.setenv("MLXS_API_KEY", "key-of-alice")
+        answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=True)
+    finally:
+        server.close()
+    assert '"choices"' in answer.stdout
+
+
+def test_without_anything_to_reload_a_hangup_is_ignored(cache):
+    server = ServeProcess("mock:tokens=2,delay=0", cache=cache)
+    try:
+        server.signal(signal.SIGHUP)
+        while "nothing to read again" not in server.errors():
+            assert server.process.poll() is None
+            time.sleep(0.01)
+        assert requests.get(f"{server.url}/health/ready", timeout=60).status_code == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        server.close()
+
+
+def test_a_server_drains_when_its_terminal_is_closed(cache):
+    master, slave = pty.openpty()
+    command = [BIN, "serve", "mock:tokens=2,delay=0", "--port", "0"]
+    server = subprocess.Popen(
+        command, env=environment(cache), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    os.close(slave)
+    try:
+        assert server.stdout.readline().startswith("ready: ")
+        for _ in range(2):  # the shell's and the system's
+            server.send_signal(signal.SIGHUP)
+        assert server.wait(60) == 0
+        assert "draining" in server.stderr.read()
+    finally:
+        server.kill()
+        server.communicate()
+        os.close(master)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_server_ends_at_the_first_signal(serve, number):
     server = serve()
