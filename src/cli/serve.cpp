@@ -92,6 +92,10 @@ config::Config read_config(const ServeFlags& flags) {
 }
 
 void reload(Server& server, const Settings& settings) {
+  if (settings.server.tls_certificate_file.empty() && settings.api_keys_file.empty()) {
+    log::info("SIGHUP: neither API keys nor a certificate come from a file: nothing to read again");
+    return;
+  }
   try {
     server.reload_tls();
     if (!settings.server.tls_certificate_file.empty()) log::info("the TLS certificate was read again");
@@ -197,6 +201,8 @@ void add_serve(CLI::App& app, Action& action) {
       "Prints one line on stdout when the first token can be served.\n"
       "SIGTERM or Ctrl-C drains: no new requests, running ones finish (status 0); a second one ends at once "
       "(status 1).\n"
+      "SIGHUP reads API keys and the certificate again; without them it is ignored, but drains a server "
+      "whose terminal was closed.\n"
       "SIGUSR1 writes the last steps into a file for `trace`; SIGUSR2 turns the log's level debug on and "
       "off.\n"
       "Flags are keys of the configuration file too, and variables: mlx-serving config --explain.\n\n"

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <condition_variable>
+#include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -12,6 +14,16 @@
 #include "formats/child_process.h"
 
 namespace mlxs::cli {
+namespace {
+
+// Whether SIGHUP can mean that the terminal is gone; nohup says that this is not to matter.
+bool at_terminal() {
+  struct sigaction action {};
+  return isatty(STDIN_FILENO) != 0 && sigaction(SIGHUP, nullptr, &action) == 0 &&
+         action.sa_handler != SIG_IGN;
+}
+
+}  // namespace
 
 struct TerminationSignals::State {
   std::mutex mutex;
@@ -31,25 +43,28 @@ TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_s
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGUSR1);
   sigaddset(&set, SIGUSR2);
-  if (hangup_reloads) sigaddset(&set, SIGHUP);
+  sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 
   // Detached: it waits in sigwait for a signal that usually never comes, and shares only the state.
-  std::thread([set, state = state_] {
+  const bool hangup_ends = !hangup_reloads && at_terminal();
+  std::thread([set, hangup_ends, state = state_] {
     for (;;) {
       int number = 0;
       if (sigwait(&set, &number) != 0) continue;
       const std::lock_guard lock(state->mutex);
-      if (number == SIGHUP) {
+      if (number == SIGHUP && !hangup_ends) {
         if (state->reload) state->reload();
         continue;
       }
+      if (number == SIGHUP && state->received != 0) continue;  // the shell and the system both send it
       if (number == SIGUSR1 || number == SIGUSR2) {
         if (const auto& action = state->user[number == SIGUSR2]) action();
         continue;
       }
       if (!state->draining_possible || state->received != 0) {
         stop_children();  // a download
+        std::fprintf(stderr, "error: interrupted (%s)\n", strsignal(number));
         _exit(1);
       }
       state->received = number;

@@ -1,7 +1,7 @@
 // SIGINT and SIGTERM of a server: the first asks it to drain, the second ends the process at once with
-// status 1. SIGHUP, where there is something to reload, reloads it; else it is the system's. SIGUSR1 and
-// SIGUSR2 do what they are told, or nothing. Make one at the start of main's thread, before any other thread
-// exists: they inherit the blocked signals. Lives as long as the process.
+// status 1. SIGHUP reloads; where there is nothing to reload it drains, too, if there is a terminal that may
+// have been closed. SIGUSR1 and SIGUSR2 do what they are told, or nothing. Make one at the start of main's
+// thread, before any other thread exists: they inherit the blocked signals. Lives as long as the process.
 #pragma once
 
 #include <functional>
