@@ -291,6 +291,9 @@ class Backend {
   // residual + norm(x), for norms behind a block (Gemma); the result may reuse residual's memory.
   virtual Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next = {}) = 0;
   virtual Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec = {}) = 0;
+  // residual + norm(x · Wᵀ + bias), bias may be null; as add_norm(). Here: those two, one after the other.
+  virtual Tensor linear_add_norm(Tensor x, const Weight& weight, const Weight* bias, const NormSpec& norm,
+                                 Tensor residual, const NextSpec& next = {});
   // One weight for each head: y[:, i·out + j] = Σ_k x[:, first + i·step + k] · weights[i][j, k], for weights
   // of one shape [out, in]. → [num_rows, weights · out]. Here: as many linear()s.
   virtual Tensor linear_heads(Tensor x, std::int32_t first, std::int32_t step,

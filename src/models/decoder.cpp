@@ -209,10 +209,7 @@ class Decoder final : public Model {
   Tensor project(Backend& backend, Tensor y, const Weight& weight, const WeightPtr& bias,
                  const WeightPtr& post_norm, Tensor x, const NextSpec& next) const {
     if (!post_norm) return backend.linear(y, weight, {.bias = bias.get(), .residual = x, .next = next});
-    const Tensor out = backend.linear(y, weight, {.bias = bias.get()});
-    const Tensor sum = backend.add_norm(out, norm(post_norm), x, next);
-    backend.release(out);
-    return sum;
+    return backend.linear_add_norm(y, weight, bias.get(), norm(post_norm), x, next);
   }
 
   static bool at(const std::vector<bool>& layers, int index) {

@@ -48,6 +48,7 @@ Block running;
 int waiting = 0, alive = 0;  // of the block
 unsigned barrier = 0;
 const std::function<void()>* kernel_now = nullptr;
+std::size_t grids = 0;
 
 // The block's other barriers: those of a number, and those in its memory.
 struct Meeting {
@@ -231,12 +232,15 @@ void check_shared(const void* kernel, std::size_t bytes) {
     refuse("a launch with more shared memory than its kernel may have");
 }
 
+std::size_t launched() { return grids; }
+
 void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel) {
   while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
   if (shared_bytes > kShared || threads % kLanes != 0 || threads > 1024 || grid.x == 0 || grid.y == 0 ||
       grid.z == 0 || grid.y > 65535 || grid.z > 65535)
     refuse("a launch that a GPU would refuse");
   std::vector<Warp> warps(threads / kLanes);
+  ++grids;
   kernel_now = &kernel;
   running.size = dim3(threads);
   running.grid = grid;

@@ -114,6 +114,8 @@ void queue(std::function<void()> work);
 std::size_t most_shared();
 void allow_shared(const void* kernel, std::size_t bytes);
 void check_shared(const void* kernel, std::size_t bytes);
+// Kernels that ran, of all threads.
+std::size_t launched();
 void run_grid(dim3 grid, unsigned threads, std::size_t shared_bytes, const std::function<void()>& kernel);
 
 }  // namespace mlxs::emulated

@@ -1,5 +1,6 @@
 // As much of CUDA's runtime as the backend calls, on host memory: streams run at once, graphs keep what was
-// queued while they were captured. MLXS_EMULATED_SM: the GPUs' architecture, 90 unless said otherwise.
+// queued while they were captured. MLXS_EMULATED_SM: the GPUs' architecture, 90 unless said otherwise;
+// MLXS_EMULATED_MULTIPROCESSORS: how many each has, 8 unless said otherwise.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -155,7 +156,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   std::strcpy(properties->name, "emulated");
   properties->major = architecture() / 10;
   properties->minor = architecture() % 10;
-  properties->multiProcessorCount = 8;
+  const char* many = std::getenv("MLXS_EMULATED_MULTIPROCESSORS");
+  properties->multiProcessorCount = many != nullptr ? std::atoi(many) : 8;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {

@@ -46,7 +46,7 @@ CudaBackend::CudaBackend(int device, int threads, const MetalOptimizations& opti
     name_ +=
         blas_ != nullptr ? ", cuBLASLt " + blas_->version() : fmt::format(", no cuBLASLt ({})", obstacle);
   }
-  counters_ = DeviceBuffer((kAttentionCounters + 1) * sizeof(int), "attention");
+  counters_ = DeviceBuffer((kAttentionCounters + 2) * sizeof(int), "attention");
   check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), stream_.get()), "attention");
 }
 

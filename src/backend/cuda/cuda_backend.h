@@ -65,6 +65,8 @@ class CudaBackend final : public Backend, public EncoderOps {
   Tensor norm(Tensor x, const NormSpec& spec) override;
   Tensor add_norm(Tensor x, const NormSpec& spec, Tensor residual, const NextSpec& next) override;
   Tensor linear(Tensor x, const Weight& weight, const LinearSpec& spec) override;
+  Tensor linear_add_norm(Tensor x, const Weight& weight, const Weight* bias, const NormSpec& norm,
+                         Tensor residual, const NextSpec& next) override;
   Tensor linear_heads(Tensor x, std::int32_t first, std::int32_t step,
                       std::span<const WeightPtr> weights) override;
   Tensor assemble(std::span<const ColumnRuns> parts, std::int32_t columns) override;
@@ -121,7 +123,8 @@ class CudaBackend final : public Backend, public EncoderOps {
   // The same for this product, which may normalize x itself.
   Input input_for(const CudaWeight& weight, Tensor x, const NormSpec* norm, bool gated);
   // epilogue(x · Wᵀ) to what f names.
-  int product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f);  // as thin()
+  int product(const CudaWeight& weight, const ThinInput& x, int rows, const Finish& f,  // as thin()
+              const NormBehind& behind = {});
   bool by_blas(const CudaWeight& weight, int rows) const {
     return blas_ != nullptr && rows >= blas_->least_rows(weight.segments().front().type == Codes::kBF16);
   }
@@ -170,8 +173,8 @@ class CudaBackend final : public Backend, public EncoderOps {
   StepIndex index_;
   StepGraphs graphs_;
   Batch batch_;
-  bool single_ = false;                             // each row of the step is the only one of its sequence
-  DeviceBuffer counters_;                           // of attention
+  bool single_ = false;    // each row of the step is the only one of its sequence
+  DeviceBuffer counters_;  // zeros: attention's, which long sums take too, and two of other kernels
   std::unordered_map<const void*, Operand> twins_;  // of tensors that the next product will want
   std::unordered_set<const void*> unwritten_;       // tensors whose values are in their twins alone
   std::unordered_map<const void*, Qkv> brief_;      // tensors for attention, in bf16

@@ -79,4 +79,32 @@ Tensor CudaBackend::add_norm(Tensor x, const NormSpec& spec, Tensor residual, co
   return graphs_.note(residual);
 }
 
+Tensor CudaBackend::linear_add_norm(Tensor x, const Weight& weight, const Weight* bias, const NormSpec& norm,
+                                    Tensor residual, const NextSpec& next) {
+  const CudaWeight& own = cuda_weight(weight);
+  const Norm as = norm_of(norm);
+  if (own.segments().size() != 1 || !norms_behind(own.segments().front(), x.rows, as, multiprocessors_))
+    return Backend::linear_add_norm(x, weight, bias, norm, residual, next);
+  if (graphs_.replaying()) return graphs_.next();
+  const Input input = input_for(own, x, nullptr, false);
+  const float* added = floats(residual);
+  overwrite(residual);
+  const auto rows = static_cast<std::size_t>(residual.rows);
+  const int columns = residual.columns, stride = (columns + 63) / 64 * 4;
+  const Scratch out(memory_, rows * static_cast<std::size_t>(columns) * sizeof(float)),
+      squares(memory_, rows * static_cast<std::size_t>(stride) * sizeof(float));
+  NormBehind behind{.norm = as,
+                    .finish = {.residual = added, .y = floats_of(residual), .columns = columns},
+                    .counter = reinterpret_cast<int*>(counters_.data()) + kAttentionCounters + 1};
+  leave_normed(behind.finish, residual, next, false);
+  note_parts(residual, product(own, input.thin, x.rows,
+                               {.bias = floats_of(bias),
+                                .y = out.floats(),
+                                .squares = {squares.floats(), stride},
+                                .columns = columns},
+                               behind));
+  memory_.release(input.owned);
+  return graphs_.note(residual);
+}
+
 }  // namespace mlxs::cuda

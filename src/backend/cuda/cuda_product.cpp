@@ -14,7 +14,8 @@ constexpr int kTile = static_cast<int>(kTileOutputs);
 
 }  // namespace
 
-int CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f) {
+int CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int rows, const Finish& f,
+                         const NormBehind& behind) {
   const Operand& x = input.operand;
   if (x.wide && by_blas(weight, rows)) {
     blas_product(weight, x, rows, f);
@@ -36,7 +37,8 @@ int CudaBackend::product(const CudaWeight& weight, const ThinInput& input, int r
       parts =
           thin(stream_.get(), w, input, rows, first, to, {}, {}, multiprocessors_,
                splits == 0 ? ThinSplits{}
-                           : ThinSplits{splits, partial.floats(), reinterpret_cast<int*>(counters_.data())});
+                           : ThinSplits{splits, partial.floats(), reinterpret_cast<int*>(counters_.data())},
+               behind);
     });
     return parts;
   };

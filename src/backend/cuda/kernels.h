@@ -199,12 +199,20 @@ struct FewRows {
 };
 inline constexpr int kFewRows = 2, kMostFewUsed = 8, kMostFewExperts = 512;
 
+// What follows thin() in its kernel, if norm.gain is given (norm_behind.cuh): its rows normed, then `finish`.
+struct NormBehind {
+  Norm norm{};
+  Finish finish{};
+  int* counter = nullptr;  // zero between launches
+};
+bool norms_behind(const Rows& w, int rows, const Norm& norm, int multiprocessors);
+
 // y[row][first_column + i] = epilogue(Σ_k x[row][k] · w[i][k]) for few rows, whose weights are read once; or
 // for each expert's rows, with w the shape of every table entry and y in the order of places. Gated products
 // have a multiple of sixteen gates. Returns how many parts of a row's squares it leaves.
 int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column,
          const Finish& finish, const ExpertRows& experts, const FewRows& few, int multiprocessors,
-         const ThinSplits& splits = {});
+         const ThinSplits& splits = {}, const NormBehind& behind = {});
 inline constexpr int kThinRows = 32;
 
 // The same for experts of few rows each, all in equal pieces, where the weights are such that it can. With

@@ -34,6 +34,14 @@ __device__ inline void await_alone() {
 #endif
 }
 
+// Of the grid's x blocks, each of which counts once, at least so many have.
+__device__ inline void wait_until(const int* counter, int least) {
+  int now;
+  do {
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+  } while (now < least);
+}
+
 // The same value, which the compiler keeps rather than works out again in a loop.
 __device__ inline int kept(int value) {
   asm volatile("" : "+r"(value));

@@ -39,6 +39,14 @@ bool thin_normalizes(const Rows& w, int rows, bool gated, const Norm& norm, int 
   return ((gated ? w.rows / 2 : w.rows) + 15) / 16 <= 4 * multiprocessors && w.padded >= 512;
 }
 
+// The blocks that norm wait for the others. Half of the multiprocessors have none of them, and so room for
+// those, whichever the GPU starts first.
+bool norms_behind(const Rows& w, int rows, const Norm& norm, int multiprocessors) {
+  constexpr int kMostRows = 8;  // of which squares are left to the next product
+  const int pieces = (w.rows + kNormedColumns - 1) / kNormedColumns;
+  return !norm.layer && norm.bias == nullptr && rows <= kMostRows && 2 * rows * pieces <= multiprocessors;
+}
+
 // Two tiles at once, which share the inputs, and as many blocks for their columns as fill the GPU with warps.
 int thin_splits(const Rows& w, int rows, bool gated, int multiprocessors) {
   constexpr int kLongUnits = 256, kLeastUnits = 24;
@@ -48,9 +56,11 @@ int thin_splits(const Rows& w, int rows, bool gated, int multiprocessors) {
 }
 
 int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int first_column, const Finish& f,
-          const ExpertRows& experts, const FewRows& few, int multiprocessors, const ThinSplits& splits) {
+         const ExpertRows& experts, const FewRows& few, int multiprocessors, const ThinSplits& splits,
+         const NormBehind& behind) {
   Thin a{w, x, rows, first_column, experts, few, f};
   a.splits = splits;
+  a.behind = behind;
   a.pairs = splits.partial != nullptr;
   // Of experts, tiles for twice the average: a popular one takes several turns.
   int most = experts.table != nullptr ? 2 * experts.places / experts.count : rows;
@@ -87,6 +97,7 @@ int thin(cudaStream_t stream, const Rows& w, const ThinInput& x, int rows, int f
       thin_bf16(stream, a, most, blocks, multiprocessors);
       break;
   }
+  if (behind.norm.gain != nullptr) return normed_pieces(behind);
   return a.pairs ? w.rows / 32 : ((f.gated ? w.rows / 2 : w.rows) + 15) / 16;
 }
 

@@ -9,6 +9,7 @@
 
 #include "backend/cuda/codes.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/norm_behind.cuh"
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/root_means.cuh"
 #include "backend/cuda/route.cuh"
@@ -18,7 +19,7 @@
 
 namespace mlxs::cuda {
 
-template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
+template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource, bool kNorms>
 __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const __grid_constant__ Thin a) {
   constexpr bool kBare = one_a_unit(kScaling) || kScaling == Scaling::kHalves;
   constexpr bool kBiases = kBare && kScaling != Scaling::kFloats;
@@ -30,10 +31,9 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
   MLXS_DYNAMIC_SHARED(memory, 16);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int g = lane / 4, t = lane % 4;
+  if (kNorms && static_cast<int>(blockIdx.x) >= a.own_blocks) return norm_behind(a);
 
-  const void* codes = a.w.codes;
-  const void* scales = a.w.scales;
-  const float* bias = a.f.bias;
+  ExpertWeight weight{a.w.codes, a.w.scales, a.f.bias};
   // Blocks may share a tile's columns, too.
   constexpr bool kSplits = kSource == Source::kShared;
   int begin = 0, rows = a.rows, part = kSplits ? warp + static_cast<int>(blockIdx.z) * warps : warp;
@@ -44,10 +44,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       await();
       const int expert = a.experts.active[blockIdx.y];
       if (expert < 0) return;
-      const ExpertWeight own = a.experts.table[expert];
-      codes = own.codes;
-      scales = own.scales;
-      bias = own.bias;
+      weight = a.experts.table[expert];
       begin = a.experts.first[expert];
       rows = a.experts.first[expert + 1] - begin;
     } else if (a.group_rows > 0) {
@@ -70,13 +67,10 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       begin = j;
     }
     rows = 1;
-    const ExpertWeight own = a.few.table[max(expert, 0)];
-    codes = own.codes;
-    scales = own.scales;
-    bias = own.bias;
+    weight = a.few.table[max(expert, 0)];
     if (expert < 0) {
       factor = 0.0f;
-      bias = nullptr;
+      weight.bias = nullptr;
     }
   }
 
@@ -86,9 +80,9 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
   const int first_tile = static_cast<int>(blockIdx.x) * a.own_tiles;
   const int end_tile = min(a.tiles, first_tile + a.own_tiles);
   const size_t from = static_cast<size_t>(first_tile) * units + from_unit;
-  const char* codes_from = static_cast<const char*>(codes) + from * kBytes + lane * 16;
+  const char* codes_from = static_cast<const char*>(weight.codes) + from * kBytes + lane * 16;
   const char* scales_from =
-      static_cast<const char*>(scales) + from * kScaleBytes + UnitScales<kScaling>::lane_offset(lane);
+      static_cast<const char*>(weight.scales) + from * kScaleBytes + UnitScales<kScaling>::lane_offset(lane);
   const size_t next_set = static_cast<size_t>(a.tiles) * units;  // units from gates to ups
 
   // What is fetched next, and where to.
@@ -319,9 +313,9 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
       // The warps' sums together.
       const int first = tile * 16;
       if constexpr (kSource == Source::kMix) {
-        if (bias != nullptr && part == 0 && t == 0) {
-          if (first + g <= a.last) sums[0][0][0] += bias[first + g];
-          if (first + g + 8 <= a.last) sums[0][0][2] += bias[first + g + 8];
+        if (weight.bias != nullptr && part == 0 && t == 0) {
+          if (first + g <= a.last) sums[0][0][0] += weight.bias[first + g];
+          if (first + g + 8 <= a.last) sums[0][0][2] += weight.bias[first + g + 8];
         }
       }
 #pragma unroll
@@ -372,9 +366,9 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
         }
         sum *= by;
         up *= by;
-        if (kSource != Source::kMix && bias != nullptr && is) {
-          sum += bias[to];
-          if (kGated) up += bias[to + a.last + 1];
+        if (kSource != Source::kMix && weight.bias != nullptr && is) {
+          sum += weight.bias[to];
+          if (kGated) up += weight.bias[to + a.last + 1];
         }
         const bool ahead = kEnds && at == static_cast<int>(threadIdx.x) && tile == first_tile && first_row == 0;
         const auto put = [&](int column, float sum, float own_gain, float own_residual) {
@@ -395,6 +389,7 @@ __global__ __launch_bounds__(kMostWarps<kTiles> * 32, 1) void thin_kernel(const 
     }
   }
   if constexpr (kSource == Source::kRouter) choose_in_last_block(a.few, rows, gridDim.x, memory);
+  if constexpr (kNorms) report_done(a.behind.counter);
 }
 
 }  // namespace mlxs::cuda

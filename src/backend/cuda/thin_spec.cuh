@@ -33,6 +33,8 @@ struct Thin {
   int group_rows = 0;     // of a block, if blocks share the rows of one weight
   ThinSplits splits{};
   bool pairs = false;  // kGated, but the two halves of the outputs are plain ones that share the reading of x
+  NormBehind behind{};
+  int own_blocks = 0;  // of the grid's x; those behind them norm
 };
 
 // Units on their way, of a warp, in a ring of shared memory of which every lane has its own part: weights,

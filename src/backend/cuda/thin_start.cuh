@@ -25,9 +25,9 @@ constexpr size_t kMostOfWarp = 33 * 1024;  // bytes of shared memory
 ThinPlan plan_thin(const ThinShape& shape);
 int expected_weights(const ExpertRows& experts, int most);  // that have rows
 
-template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource>
+template <Codes kCodes, Scaling kScaling, int kTiles, bool kGated, Source kSource, bool kNorms = false>
 void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
-  constexpr auto kKernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource>;
+  constexpr auto kKernel = thin_kernel<kCodes, kScaling, kTiles, kGated, kSource, kNorms>;
   allow_shared<kKernel>(most_shared());
   const int outputs = kGated ? a.w.rows / 2 : a.w.rows, used = a.few.route.used;
   a.last = outputs - 1;
@@ -64,7 +64,9 @@ void start_thin(cudaStream_t stream, Thin a, int blocks, int multiprocessors) {
   size_t shared = warps * each;
   if constexpr (kSource == Source::kRouter)
     shared = max(shared, static_cast<size_t>(warps) * a.few.route.experts * 8);
-  launch_early(kKernel, dim3((a.tiles + a.own_tiles - 1) / a.own_tiles, blocks, a.splits.splits), warps * 32,
+  a.own_blocks = (a.tiles + a.own_tiles - 1) / a.own_tiles;
+  const int norming = kNorms ? a.rows * normed_pieces(a.behind) : 0;
+  launch_early(kKernel, dim3(a.own_blocks + norming, blocks, a.splits.splits), warps * 32,
                a.operand_bytes + shared, stream, a);
 }
 
@@ -80,6 +82,10 @@ void choose_thin(cudaStream_t stream, const Thin& a, int most_rows, int blocks, 
       return run(start_thin<kCodes, kScaling, 1, true, Source::kChosen>);
     case FewRows::Part::kMixed:
       return run(start_thin<kCodes, kScaling, 1, false, Source::kMix>);
+  }
+  if (a.behind.norm.gain != nullptr) {
+    return a.splits.partial != nullptr ? run(start_thin<kCodes, kScaling, 1, true, Source::kShared, true>)
+                                       : run(start_thin<kCodes, kScaling, 1, false, Source::kWeight, true>);
   }
   if (a.splits.partial != nullptr) return run(start_thin<kCodes, kScaling, 1, true, Source::kShared>);
   if (a.f.gated || a.pairs) {
