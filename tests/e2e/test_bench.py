@@ -133,7 +133,7 @@ def test_a_model_that_generates_is_chosen(tmp_path):
     server = ServeProcess("mock:tokens=20,delay=0", ENCODER, cache=tmp_path)
     try:
         assert requests.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]["task"] == "embed"
-        assert bench(tmp_path, "serve", "--url", server.url + "/v1/", "--requests", "2")["failed"] == 0
+        assert bench(tmp_path, "serve", "--url", server.url + "/v1/", "--requests", "2", "--prompt-words", "20")["failed"] == 0
         quick = run("bench", "quick", "--url", server.url, "-q", "2", cache=tmp_path)
     finally:
         server.close()
