@@ -70,8 +70,8 @@ class TestUsage:
             (["run", "m", "p", "--kv-cache-bytes", "2XiB"], "2XiB"),
             (["serve", "m", "--port", "70000"], "--port"),
             (["serve", "m", "--max-running", "0"], "--max-running"),
-            (["run", "m", "p", "--prefix-cache-ttl", "100000"], "1..86400"),
-            (["run", "m", "p", "--prefix-cache-ttl", "0.5"], "1..86400"),
+            (["run", "m", "p", "--prefix-cache-ttl", "100000"], "86400"),
+            (["run", "m", "p", "--prefix-cache-ttl", "0.5"], "86400"),
             (["config", "show", "--prefix-cache-ttl", "100000"], "outside 1 … 86400 s"),
         ],
     )
