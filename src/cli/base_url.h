@@ -1,11 +1,11 @@
+// The server behind a URL as people write it: without slashes at the end and the "/v1" that OpenAI's clients
+// want. Pure.
 #pragma once
 
 #include <string>
 
 namespace mlxs::cli {
 
-// The server behind a URL as people write it: without slashes at the end and the "/v1" that OpenAI's clients
-// want.
 inline std::string base_url(std::string url) {
   const auto drop_slashes = [&url] {
     while (url.ends_with('/')) url.pop_back();

@@ -54,7 +54,14 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
             flags.prefix_cache_ttl_ms = static_cast<int>(std::lround(seconds * 1e3));
           },
           "Seconds after which an unused prompt is forgotten (default: 300; 0: never)")
-      ->check(CLI::Range(0.0, 0.0, "0") | CLI::Range(1.0, 86400.0, "1..86400"));
+      ->check(CLI::Validator(
+          [](const std::string& text) -> std::string {
+            double seconds = 0;
+            const bool fits = CLI::detail::lexical_cast(text, seconds) &&
+                              (seconds == 0 || (seconds >= 1 && seconds <= 86400));
+            return fits ? "" : text + " is neither 0 nor 1 … 86400 s";
+          },
+          "0, 1..86400"));
   command
       .add_option("--prefix-cache-entries", flags.prefix_cache_max_entries,
                   "Prompts that are remembered at most")

@@ -282,7 +282,8 @@ Removed Catalog::remove(std::string_view name) const {
 
 // The model's own files are the user's.
 Removed Catalog::remove_packed_of_path(std::string_view name) const {
-  if (name.empty() || find_packaged(name) != nullptr || weight_files_of(name).empty()) throw_unknown(name);
+  if (name.empty() || find_packaged(name) != nullptr || !path_exists(name) || weight_files_of(name).empty())
+    throw_unknown(name);
   return {.bytes = remove_packed(cache_dir_ / "packed", name), .model_stays = true};
 }
 
