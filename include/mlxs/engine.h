@@ -318,7 +318,7 @@ struct EngineHealth {
 
 class Engine {
  public:
-  // The log goes to stderr, or to spdlog's default logger if the program has set one of its own.
+  // The log goes to stderr: the logger that spdlog begins with is replaced, one of the program's own stays.
   static std::unique_ptr<Engine> create(EngineOptions options = {});
   ~Engine();
   Engine(const Engine&) = delete;

@@ -96,7 +96,7 @@ void init_logging(std::string_view level_override) {
   if (name.empty()) name = "info";
   if (!log::set_level(name)) {
     log::set_level("info");
-    log::warn("unknown log level '{}': using info (debug, info, warn, error, off)", name);
+    log::warn("unknown log level '{}': using info (trace, debug, info, warn, error, critical, off)", name);
   }
   if (!known_format) log::warn("unknown log format '{}': using pretty (json, pretty)", format_name);
 }
@@ -110,6 +110,8 @@ void leave_stdout() {
     return;
   auto logger = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_level(now->level());
+  logger->flush_on(now->flush_level());
+  static const std::shared_ptr<spdlog::logger> kept = now;  // another thread may be logging to it
   spdlog::set_default_logger(std::move(logger));
 }
 

@@ -71,7 +71,8 @@ int main(int argc, char** argv) {
       "  mlx-serving chat smollm2\n"
       "  mlx-serving serve smollm2\n\n"
       "Exit status: 0 done, 1 it failed (the reason is on stderr), 2 wrong usage.\n"
-      "Environment: MLXS_LOG_LEVEL (debug, info, warn, error, off), MLXS_LOG_FORMAT (pretty, json), "
+      "Environment: MLXS_LOG_LEVEL (trace, debug, info, warn, error, critical, off), MLXS_LOG_FORMAT "
+      "(pretty, json), "
       "MLXS_CACHE_DIR, MLXS_CPU_ISA, MLXS_CPU_HUGE_PAGES (off).");
   app.set_version_flag("--version", std::string("mlx-serving ") + MLXS_VERSION);
   app.require_subcommand(1);

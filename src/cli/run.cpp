@@ -146,6 +146,8 @@ void add_run(CLI::App& app, Action& action) {
       "  mlx-serving run smollm2 \"What is the capital of France?\"\n"
       "  cat notes.txt | mlx-serving run smollm2 \"Summarize in one sentence:\" --max-tokens 60\n"
       "  while read -r line; do mlx-serving run smollm2 \"$line\" </dev/null; done <questions.txt\n"
+      "  ssh host mlx-serving run smollm2 Hello </dev/null        (scripts that a shell reads from stdin: "
+      "likewise)\n"
       "  mlx-serving run ./model.gguf --raw --temperature 0 --json \"Once upon a time\"");
   command->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }

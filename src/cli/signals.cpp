@@ -1,13 +1,15 @@
 #include "cli/signals.h"
 
+#include <fmt/format.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <condition_variable>
-#include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -21,6 +23,14 @@ bool at_terminal() {
   struct sigaction action {};
   return isatty(STDIN_FILENO) != 0 && sigaction(SIGHUP, nullptr, &action) == 0 &&
          action.sa_handler != SIG_IGN;
+}
+
+// Neither the lock of stdio nor a full pipe may hold up the end.
+void tell_interrupted(int number) {
+  pollfd err{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  if (::poll(&err, 1, 0) <= 0 || (err.revents & POLLOUT) == 0) return;
+  const std::string line = fmt::format("error: interrupted ({})\n", strsignal(number));
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 
 }  // namespace
@@ -64,7 +74,7 @@ TerminationSignals::TerminationSignals(bool hangup_reloads) : state_(std::make_s
       }
       if (!state->draining_possible || state->received != 0) {
         stop_children();  // a download
-        std::fprintf(stderr, "error: interrupted (%s)\n", strsignal(number));
+        tell_interrupted(number);
         _exit(1);
       }
       state->received = number;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "mlxs/error.h"
 #include "serve/chat_setup.h"
 #include "serve/ids.h"
 #include "serve/openai_format.h"
@@ -119,7 +120,12 @@ void add_openai_routes(Router& router, Engine& engine, SamplingDefaults defaults
     return json_response({{"object", "list"}, {"data", std::move(data)}});
   });
   router.add("GET", "/v1/models/{model}", [&engine](const HttpRequest&, std::string_view id) -> Reply {
-    return json_response(model_json(engine.model_info(id)));
+    for (const ModelInfo& model :
+         engine.list_models()) {  // no look at the disk: on a thread of all connections
+      if (model.id == id) return json_response(model_json(model));
+    }
+    throw Error(ErrorCode::kModelNotFound, fmt::format("model '{}' is not loaded", id),
+                "GET /v1/models lists those that are", "model");
   });
 }
 

@@ -113,7 +113,8 @@ Prepared prepare_reply(ServerContext& context, HttpRequest& request, HeaderList&
     apply_qos_headers(request, generation);
     begin_record(context, request, generation);
     refuse_while_draining(context);
-    if (!generation.lease) generation.lease = context.keeper.use(generation.prompts.front().model);
+    if (generation.lease.use_count() == 0)
+      generation.lease = context.keeper.use(generation.prompts.front().model);
     // Who counts what a model thinks needs its tokens one by one.
     const bool thinks = !context.engine.model_info(generation.prompts.front().model).reasoning.empty();
     const int token_batch = thinks ? 1 : context.options.token_batch;

@@ -1,6 +1,5 @@
 // POST /tokenize and /detokenize in vLLM's shape, also at /v1/…: what a model makes of a text or a chat, and
-// back. The handlers may run on any thread; engine and keeper outlive the
-// router.
+// back. The handlers may run on any thread; engine and keeper outlive the router.
 #pragma once
 
 #include "mlxs/engine.h"

@@ -97,13 +97,14 @@ CHAT = [{"role": "user", "content": "Hello"}]
     ],
 )
 def test_a_request_of_any_api_keeps_a_model(server, client, path, body):
-    client.generate("spare", "a", options=SHORT, keep_alive="1500ms")
-    begun = time.monotonic()
-    while time.monotonic() < begun + 3:
-        answer = requests.post(server.url + path, json={"model": "spare", **body}, timeout=60)
-        assert answer.status_code == 200, answer.text
-        time.sleep(0.2)
-    until(lambda: "spare" not in running(client))
+    client.generate("spare", "a", options=SHORT, keep_alive="10m")
+    until_then = running(client)["spare"].expires_at
+    answer = requests.post(server.url + path, json={"model": "spare", **body}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    until(lambda: running(client)["spare"].expires_at > until_then)
+    kept = running(client)["spare"].expires_at
+    time.sleep(0.01)
+    assert running(client)["spare"].expires_at == kept  # its use has ended
 
 
 def test_a_model_that_is_on_disk_only_has_a_remedy(server, client):

@@ -44,9 +44,11 @@ class CublasLt : public ::testing::Test {
     emulated::set_elapsed([this] { return fake_->last < 0 ? 0.0f : fake_->ms[fake_->last]; });
   }
   void TearDown() override {
-    EXPECT_EQ(fake_->handles, 0) << "freed";
     emulated::set_elapsed({});
-    dlclose(library_);
+    if (fake_ != nullptr) {
+      EXPECT_EQ(fake_->handles, 0) << "freed";
+    }
+    if (library_ != nullptr) dlclose(library_);
   }
 
   // The product of random matrices, and what it should be within bf16's rounding.
