@@ -10,12 +10,14 @@ foreach(file IN LISTS python_tests)
   string(REPLACE "/" "." name ${name})
   string(REGEX REPLACE "\\..*" "" label ${name})
   set(alone TRUE)
+  set(cost 0)
   if(label STREQUAL "parity")
     set(alone FALSE)
+    set(cost 200)  # they begin early
   endif()
   add_test(NAME ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
     COMMAND ${MLXS_TEST_PYTHON} -m pytest -q -rs --junitxml=${CMAKE_BINARY_DIR}/pytest/${name}.xml tests/${file})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} RUN_SERIAL ${alone} TIMEOUT ${MLXS_TEST_TIMEOUT} ENVIRONMENT
+  set_tests_properties(${name} PROPERTIES LABELS ${label} RUN_SERIAL ${alone} COST ${cost} TIMEOUT ${MLXS_TEST_TIMEOUT} ENVIRONMENT
     "MLXS_BIN=$<TARGET_FILE:mlx-serving>;MLXS_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1")
 endforeach()
 

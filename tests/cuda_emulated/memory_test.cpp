@@ -1,11 +1,8 @@
 // The engine on a GPU with little memory: the KV cache gets what is left, and a step that does not fit is
 // made smaller.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -15,7 +12,6 @@
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/kernels.h"
 #include "backend/registry.h"
-#include "base/file_ranges.h"
 #include "blocks.h"
 #include "engine/load_plan.h"
 #include "mlxs/engine.h"
@@ -232,64 +228,6 @@ TEST_F(CudaMemory, StepsOfAllSizesUseTheSameMemory) {
     memory.trim();
     EXPECT_EQ(emulated::device_memory_taken(), before);
   }
-}
-
-// Weights come from their file beside what the engine does: what goes wrong ends the load, and the next one
-// works.
-TEST_F(CudaMemory, AFileThatCannotBeReadEndsTheLoad) {
-  const auto backend = make_backend("cuda", {.threads = 2});
-  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float));
-  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes};
-  const KvSpec kv{.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2};
-  {
-    const auto path = dir_.path() / "short";
-    std::ofstream(path) << "less than the weight has";
-    const FileRange range(bytes, ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
-    try {
-      (void)backend->make_kv(kv);
-      FAIL() << "loaded";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kIo);
-    }
-  }
-  const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
-  EXPECT_NE(backend->make_kv(kv), nullptr);
-}
-
-// What was wrong with weights that nobody wants any more is not the next model's.
-TEST_F(CudaMemory, ALoadThatWasGivenUpIsForgotten) {
-  const auto backend = make_backend("cuda", {.threads = 2});
-  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float)), others(bytes.size());
-  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes},
-      other{.name = "other", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = others};
-  const auto path = dir_.path() / "short";
-  std::ofstream(path) << "less than the weight has";
-  {
-    const FileRange range(bytes, ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    (void)backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
-  }
-  const WeightPtr weight = backend->prepare({&other, 1}, WeightUse::kMatrix, nullptr);
-  EXPECT_NE(backend->make_kv({.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2}),
-            nullptr);
-}
-
-// Nor does a load hang for which there is no memory beside the weights.
-TEST_F(CudaMemory, AnUploadThatFindsNoMemoryEndsTheLoad) {
-  const auto backend = make_backend("cuda", {.threads = 1});
-  const std::vector<std::byte> bytes(std::size_t{64} * 64 * sizeof(float));
-  const RawWeight raw{.name = "w", .type = DType::kF32, .rows = 64, .columns = 64, .bytes = bytes};
-  emulated::set_device_memory(emulated::device_memory_taken() + (std::size_t{2} << 20));
-  try {
-    (void)backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
-    FAIL() << "there is room for the weight alone";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
-  }
-  emulated::set_device_memory(kMemory);
-  const WeightPtr weight = backend->prepare({&raw, 1}, WeightUse::kMatrix, nullptr);
-  EXPECT_NE(backend->make_kv({.layers = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .num_pages = 2}),
-            nullptr);
 }
 
 // What a grid has in y is less than the rows that experts may have.
