@@ -231,7 +231,7 @@ class TestModels:
         assert result.out.endswith(f"{own} itself stays\n")
         assert own.exists() and not any(path.exists() for path in packed)
         own.unlink()
-        assert "/ö" in run("rm", str(own), cache=tmp_path).err
+        assert "no file or folder" in run("rm", str(own), cache=tmp_path).err
 
     @needs_model
     def test_a_folder_with_one_model_is_a_model(self, cache, tmp_path):
