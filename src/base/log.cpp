@@ -1,11 +1,11 @@
 #include "base/log.h"
 
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -21,9 +21,6 @@ namespace {
 
 constexpr const char* kPattern = "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %*";
 constexpr std::string_view kAccess = "access";
-// The last four are spdlog's own beside them.
-constexpr std::array<std::string_view, 9> kLevels{"debug",   "info", "warn",  "error",   "off",
-                                                  "warning", "err",  "trace", "critical"};
 
 std::atomic<LogFormat> current_format{LogFormat::kPretty};
 
@@ -96,7 +93,7 @@ void init_logging(std::string_view level_override) {
   if (name.empty()) name = "info";
   if (!log::set_level(name)) {
     log::set_level("info");
-    log::warn("unknown log level '{}': using info (trace, debug, info, warn, error, critical, off)", name);
+    log::warn("unknown log level '{}': using info ({})", name, fmt::join(log::kLevels, ", "));
   }
   if (!known_format) log::warn("unknown log format '{}': using pretty (json, pretty)", format_name);
 }
@@ -116,7 +113,7 @@ void leave_stdout() {
 }
 
 bool set_level(std::string_view name) {
-  if (std::ranges::find(kLevels, name) == kLevels.end()) return false;
+  if (name != "warning" && name != "err" && std::ranges::find(kLevels, name) == kLevels.end()) return false;
   spdlog::set_level(spdlog::level::from_str(std::string(name)));
   return true;
 }

@@ -1,6 +1,7 @@
 // The log's level and form while the program runs, and the access log's lines. Thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,7 +15,10 @@ enum class LogFormat : std::uint8_t {
 
 namespace log {
 
-// "debug", "info", "warn", "error", "off"; false, and no change, for another name.
+inline constexpr std::array<std::string_view, 7> kLevels{"trace", "debug",    "info", "warn",
+                                                         "error", "critical", "off"};
+
+// One of kLevels, or spdlog's "warning" and "err"; false, and no change, for another name.
 bool set_level(std::string_view name);
 std::string level();
 

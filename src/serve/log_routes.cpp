@@ -3,15 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <array>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/log_control.h"
 
 namespace mlxs {
 namespace {
-
-constexpr std::array kLevels{"trace", "debug", "info", "warn", "error", "critical", "off"};  // as --log-level
 
 HttpResponse state() {
   const char* format = log::format() == LogFormat::kJson ? "json" : "pretty";
@@ -22,12 +20,10 @@ std::string wanted_level(const std::string& body) {
   const auto json = nlohmann::json::parse(body, nullptr, false);
   if (json.is_object() && json.contains("level") && json["level"].is_string()) {
     const auto name = json["level"].get<std::string>();
-    for (const char* known : kLevels) {
-      if (name == known) return name;
-    }
+    if (std::ranges::find(log::kLevels, name) != log::kLevels.end()) return name;
   }
   throw Error(ErrorCode::kInvalidArgument, fmt::format("'{}' names no log level", body.substr(0, 100)),
-              fmt::format(R"(send {{"level": "debug"}}, or another of {})", fmt::join(kLevels, ", ")),
+              fmt::format(R"(send {{"level": "debug"}}, or another of {})", fmt::join(log::kLevels, ", ")),
               "level");
 }
 
@@ -38,7 +34,7 @@ Json log_level_schema() {
           {"properties",
            {{"level",
              {{"type", "string"},
-              {"enum", kLevels},
+              {"enum", log::kLevels},
               {"description", "What is logged from now on: this and what is worse"}}}}},
           {"required", Json::array({"level"})}};
 }
