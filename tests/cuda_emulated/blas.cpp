@@ -3,24 +3,11 @@
 
 #include <cstdint>
 
+#include "backend/cpu/float_bits.h"
 #include "blocks.h"
 
 namespace mlxs::cuda {
 namespace {
-
-float widened(std::uint16_t bits) {
-  const std::uint32_t word = static_cast<std::uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &word, 4);
-  return value;
-}
-
-// To the nearest, ties to even.
-std::uint16_t narrowed(float value) {
-  std::uint32_t word;
-  std::memcpy(&word, &value, 4);
-  return static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
-}
 
 class Plain final : public Blas {
  public:
@@ -39,9 +26,9 @@ class Plain final : public Blas {
           const std::size_t at = static_cast<std::size_t>(row) * static_cast<std::size_t>(p.y_columns) +
                                  static_cast<std::size_t>(i);
           float sum = p.added != nullptr ? p.added[at] : 0.0f;
-          for (int k = 0; k < p.columns; ++k) sum += widened(x[k]) * widened(w[k]);
+          for (int k = 0; k < p.columns; ++k) sum += cpu::bf16_to_float(x[k]) * cpu::bf16_to_float(w[k]);
           if (p.y_bf16) {
-            y_short[at] = narrowed(sum);
+            y_short[at] = cpu::float_to_bf16(sum);
           } else {
             y[at] = sum;
           }

@@ -10,11 +10,11 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "backend/cpu/float_bits.h"
 #include "blocks.h"
 #include "fake_cublas.h"
 #include "mlxs/error.h"
@@ -23,13 +23,6 @@ namespace mlxs::cuda {
 namespace {
 
 using ::testing::HasSubstr;
-
-float widened(std::uint16_t bits) {
-  const std::uint32_t word = std::uint32_t{bits} << 16;
-  float value;
-  std::memcpy(&value, &word, sizeof(value));
-  return value;
-}
 
 class CublasLt : public ::testing::Test {
  protected:
@@ -57,12 +50,7 @@ class CublasLt : public ::testing::Test {
     std::uniform_real_distribution<float> values(-1, 1);
     const auto shorts = [&](int count) {
       std::vector<std::uint16_t> made(static_cast<std::size_t>(count));
-      for (auto& one : made) {
-        const float value = values(random);
-        std::uint32_t word;
-        std::memcpy(&word, &value, sizeof(word));
-        one = static_cast<std::uint16_t>(word >> 16);
-      }
+      for (auto& one : made) one = cpu::float_to_bf16(values(random));
       return made;
     };
     const int apart = outputs + 8;  // as gates lie beside ups
@@ -81,15 +69,15 @@ class CublasLt : public ::testing::Test {
     for (int row = 0; row < rows; ++row) {
       for (int i = 0; i < apart; ++i) {
         const auto at = static_cast<std::size_t>(row * apart + i);
-        const float got = bf16 ? widened(y_short[at]) : y[at];
+        const float got = bf16 ? cpu::bf16_to_float(y_short[at]) : y[at];
         double sum = added ? 7 : 0;
         if (i >= outputs) {
           ASSERT_EQ(got, bf16 ? 8.0f : 7.0f) << "beside the product";
           continue;
         }
         for (int k = 0; k < columns; ++k)
-          sum += widened(w[static_cast<std::size_t>(i * columns + k)]) *
-                 widened(x[static_cast<std::size_t>(row * columns + k)]);
+          sum += cpu::bf16_to_float(w[static_cast<std::size_t>(i * columns + k)]) *
+                 cpu::bf16_to_float(x[static_cast<std::size_t>(row * columns + k)]);
         ASSERT_NEAR(got, sum, bf16 ? std::abs(sum) / 128 + 1e-4 : 1e-4) << row << ' ' << i;
       }
     }

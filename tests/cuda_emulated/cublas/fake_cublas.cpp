@@ -7,6 +7,8 @@
 #include <cstring>
 #include <map>
 
+#include "backend/cpu/float_bits.h"
+
 namespace {
 
 mlxs::cuda::FakeCublas state;
@@ -46,11 +48,8 @@ int set(void* thing, int attribute, const void* value, std::size_t bytes) {
 
 double value_at(const void* from, const Thing& layout, std::uint64_t row, std::uint64_t column) {
   const auto at = column * static_cast<std::uint64_t>(layout.apart) + row;
-  float value;
   if (layout.type == 0) return static_cast<const float*>(from)[at];
-  const std::uint32_t word = std::uint32_t{static_cast<const std::uint16_t*>(from)[at]} << 16;
-  std::memcpy(&value, &word, sizeof(value));
-  return value;
+  return mlxs::cpu::bf16_to_float(static_cast<const std::uint16_t*>(from)[at]);
 }
 
 }  // namespace
@@ -115,10 +114,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
       if (of_d.type == 0) {
         static_cast<float*>(d)[at] = result;
       } else {
-        std::uint32_t word;
-        std::memcpy(&word, &result, sizeof(word));
-        static_cast<std::uint16_t*>(d)[at] =
-            static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
+        static_cast<std::uint16_t*>(d)[at] = mlxs::cpu::float_to_bf16(result);
       }
     }
   }
