@@ -107,10 +107,9 @@ int main(int argc, char** argv) {
     return finish(explain(app, error));
   } catch (const mlxs::Error& error) {
     fmt::print(stderr, "error: {}\n", error.full());
-  } catch (const std::system_error& error) {
-    if (std::ferror(stdout) != 0) return refuse_stdout(error.code().value());
-    fmt::print(stderr, "error: {} (this is a bug of mlx-serving)\n", error.what());
   } catch (const std::exception& error) {
+    const auto* failed = dynamic_cast<const std::system_error*>(&error);  // as fmt tells of a write
+    if (failed != nullptr && std::ferror(stdout) != 0) return refuse_stdout(failed->code().value());
     fmt::print(stderr, "error: {} (this is a bug of mlx-serving)\n", error.what());
   }
   return 1;

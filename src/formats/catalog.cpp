@@ -282,12 +282,12 @@ Removed Catalog::remove(std::string_view name) const {
 
 // The model's own files are the user's.
 Removed Catalog::remove_packed_of_path(std::string_view name) const {
-  if (name.empty() || find_packaged(name) != nullptr || !path_exists(name) || weight_files_of(name).empty())
-    throw_unknown(name);
   const fs::path path(name), packed = cache_dir_ / "packed";
   std::error_code ignored;
   const bool folder = fs::is_directory(path, ignored);
-  if (!folder && path.extension() != ".gguf") throw_unknown(name);
+  if (find_packaged(name) != nullptr || !path_exists(path) || (!folder && path.extension() != ".gguf") ||
+      weight_files_of(path).empty())
+    throw_unknown(name);
   Removed removed{.bytes = remove_packed(packed, path), .model_stays = true};
   if (folder) {
     for (const fs::path& file : gguf_files_in(path)) removed.bytes += remove_packed(packed, file);
